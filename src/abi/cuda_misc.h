@@ -97,7 +97,7 @@ struct CUDA_RESOURCE_VIEW_DESC_v1 {
 };
 using CUDA_RESOURCE_VIEW_DESC = CUDA_RESOURCE_VIEW_DESC_v1;
 
-struct alignas(64) CUtensorMap {
+struct alignas(128) CUtensorMap {
   cuuint64_t opaque[16];
 };
 
