@@ -1,0 +1,10 @@
+// The CUDA driver's types, declared by us from the interface's facts (names, values, layouts), so
+// that no CUDA toolkit is needed to build. They stand in the global namespace under the vendor's
+// names, because cuda.def's signatures use them; never include cuda.h in the same file. tests/abi
+// compares every size, offset and value with the toolkit's header where one is installed.
+#pragma once
+
+#include "abi/cuda_enums.h"    // IWYU pragma: export
+#include "abi/cuda_handles.h"  // IWYU pragma: export
+#include "abi/cuda_result.h"   // IWYU pragma: export
+#include "abi/cuda_structs.h"  // IWYU pragma: export
