@@ -1,87 +1,66 @@
 #include "sim/arena.h"
 
 #include <iterator>
+#include <set>
 
 namespace bulkhead::sim {
 
-CUdeviceptr Arena::allocate(std::size_t bytes, std::size_t max_bytes) noexcept {
-  bytes = round_up(bytes, grain_);
-  auto fit = free_.lower_bound({bytes, 0});
+CUdeviceptr Arena::allocate(std::size_t bytes) noexcept {
+  bytes = round_up(bytes == 0 ? 1 : bytes, grain_);
+  auto fit = free_.begin();
+  while (fit != free_.end() && fit->second.bytes < bytes) ++fit;
   if (fit == free_.end()) {
-    const std::size_t chunk = round_up(bytes, chunk_);
-    if (max_bytes != 0 && reserved_ + chunk > max_bytes) return 0;
-    Segment* s = take_segment(unit_, chunk);
+    Segment* s = take_segment(unit_, slab_);
     if (s == nullptr) return 0;
-    reserved_ += chunk;
-    blocks_.emplace(s->base, Block{chunk, s, true});
-    fit = free_.emplace(chunk, s->base).first;
+    fit = free_.emplace(s->base, Block{slab_, s}).first;
   }
-  const CUdeviceptr at = fit->second;
+  const CUdeviceptr at = fit->first;
+  const Block whole = fit->second;
   free_.erase(fit);
-  Block& b = blocks_.find(at)->second;
-  if (b.bytes > bytes) {
-    blocks_.emplace(at + bytes, Block{b.bytes - bytes, b.segment, true});
-    free_.emplace(b.bytes - bytes, at + bytes);
-    b.bytes = bytes;
-  }
-  b.free = false;
-  used_ += bytes;
+  used_.emplace(at, Block{bytes, whole.segment});
+  if (whole.bytes > bytes) free_.emplace(at + bytes, Block{whole.bytes - bytes, whole.segment});
   return at;
 }
 
-void Arena::set_free(Blocks::iterator it) noexcept {
-  it->second.free = true;
-  if (const auto next = std::next(it); next != blocks_.end() && next->second.free &&
-                                       next->second.segment == it->second.segment) {
-    free_.erase({next->second.bytes, next->first});
-    it->second.bytes += next->second.bytes;
-    blocks_.erase(next);
+// Makes one block of two free neighbours of one slab.
+void Arena::join(Blocks::iterator it, Blocks::iterator next) noexcept {
+  if (it->second.segment != next->second.segment || it->first + it->second.bytes != next->first) {
+    return;
   }
-  if (it != blocks_.begin()) {
-    const auto before = std::prev(it);
-    if (before->second.free && before->second.segment == it->second.segment) {
-      free_.erase({before->second.bytes, before->first});
-      before->second.bytes += it->second.bytes;
-      blocks_.erase(it);
-      it = before;
-    }
-  }
-  free_.emplace(it->second.bytes, it->first);
+  it->second.bytes += next->second.bytes;
+  free_.erase(next);
 }
 
 void Arena::free(CUdeviceptr at) noexcept {
-  const auto it = blocks_.find(at);
-  if (it == blocks_.end() || it->second.free) return;
-  used_ -= it->second.bytes;
-  set_free(it);
-}
-
-void Arena::trim(std::size_t keep_bytes) noexcept {
-  for (auto it = blocks_.begin(); it != blocks_.end() && reserved_ > keep_bytes;) {
-    Segment* s = it->second.segment;
-    if (!it->second.free || it->second.bytes != s->bytes) {
-      ++it;
-      continue;
-    }
-    free_.erase({it->second.bytes, it->first});
-    it = blocks_.erase(it);
-    reserved_ -= s->bytes;
-    drop_segment(s);
+  const auto it = used_.find(at);
+  if (it == used_.end()) return;
+  auto block = free_.emplace(at, it->second).first;
+  used_.erase(it);
+  if (std::next(block) != free_.end()) join(block, std::next(block));
+  if (block != free_.begin()) {
+    const auto before = std::prev(block);
+    const std::size_t bytes = before->second.bytes;
+    join(before, block);
+    if (before->second.bytes != bytes) block = before;
   }
+  Segment* s = block->second.segment;
+  if (block->second.bytes != s->bytes) return;
+  free_.erase(block);
+  drop_segment(s);
 }
 
 void Arena::clear() noexcept {
   std::set<Segment*> segments;
-  for (const auto& [at, b] : blocks_) segments.insert(b.segment);
+  for (const auto& [at, b] : used_) segments.insert(b.segment);
+  for (const auto& [at, b] : free_) segments.insert(b.segment);
   for (Segment* s : segments) drop_segment(s);
-  blocks_.clear();
+  used_.clear();
   free_.clear();
-  reserved_ = used_ = 0;
 }
 
 Segment* Arena::segment_of(CUdeviceptr at) const noexcept {
-  auto it = blocks_.upper_bound(at);
-  if (it == blocks_.begin()) return nullptr;
+  auto it = used_.upper_bound(at);
+  if (it == used_.begin()) return nullptr;
   --it;
   return at < it->first + it->second.bytes ? it->second.segment : nullptr;
 }

@@ -74,19 +74,19 @@ CUdeviceptr reserve_pages(std::size_t bytes, std::size_t align, CUdeviceptr hint
 
 void unmap_pages(CUdeviceptr base, std::size_t bytes) noexcept { ::munmap(at(base), bytes); }
 
-bool take_bytes(unsigned unit, std::uint64_t bytes) noexcept {
-  if (take(unit, bytes)) return true;
+bool take_bytes(unsigned unit, std::uint64_t bytes, bool hidden) noexcept {
+  if (take(unit, bytes, hidden)) return true;
   trim_pools(unit);
-  return take(unit, bytes);
+  return take(unit, bytes, hidden);
 }
 
-Segment* take_segment(unsigned unit, std::size_t bytes) noexcept {
-  if (!take_bytes(unit, bytes)) return nullptr;
+Segment* take_segment(unsigned unit, std::size_t bytes, bool hidden) noexcept {
+  if (!take_bytes(unit, bytes, hidden)) return nullptr;
   const CUdeviceptr base = map_pages(bytes, -1);
-  Segment* s = base != 0 ? new (std::nothrow) Segment{base, bytes, unit, 0} : nullptr;
+  Segment* s = base != 0 ? new (std::nothrow) Segment{base, bytes, unit, 0, hidden} : nullptr;
   if (s == nullptr) {
     if (base != 0) unmap_pages(base, bytes);
-    give(unit, bytes);
+    give(unit, bytes, hidden);
   }
   return s;
 }
@@ -96,13 +96,14 @@ void drop_segment(Segment* s) noexcept {
   if (s->object != 0) {
     drop_object(s->object);
   } else {
-    give(s->unit, s->bytes);
+    give(s->unit, s->bytes, s->hidden);
   }
   delete s;
 }
 
 bool share_segment(Segment& s) noexcept {
   if (s.object != 0) return true;
+  if (s.hidden) return false;
   const std::uint64_t id = create_object(s.unit, s.bytes, true, true, 0);
   if (id == 0) return false;
   char path[320];

@@ -17,7 +17,12 @@ CUresult make_context(int ordinal, unsigned flags, bool primary, unsigned api,
   Device& dev = driver().devices[static_cast<unsigned>(ordinal)];
   const Profile& p = machine.profile;
   const std::uint64_t bytes = dev.contexts == 0 ? p.context_bytes : p.extra_context_bytes;
+  const std::uint64_t hidden = dev.contexts == 0 ? p.context_hidden_bytes : 0;
   if (!take_bytes(dev.unit, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (!take_bytes(dev.unit, hidden, true)) {
+    give(dev.unit, bytes);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   auto* c = new (std::nothrow) Context;
   auto* slabs = new (std::nothrow) Arena(dev.unit, p.slab_unit_bytes, p.granularity_bytes);
   if (c == nullptr || slabs == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -60,7 +65,10 @@ void destroy_context(Context& c) noexcept {
   if (c.green_of == nullptr) {
     --dev.contexts;
     count_context(dev.unit, -1);
-    if (dev.contexts == 0) reset_device_pools(c.ordinal);
+    if (dev.contexts == 0) {
+      reset_device_pools(c.ordinal);
+      give(dev.unit, machine.profile.context_hidden_bytes, true);
+    }
   }
 }
 

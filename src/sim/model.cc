@@ -93,7 +93,6 @@ void release_range(CUdeviceptr base) noexcept {
   ranges.erase(it);
   if (r.kind == Kind::kSlab) {
     r.context->slabs->free(base);
-    r.context->slabs->trim(0);
   } else if (r.segment != nullptr) {
     drop_segment(r.segment);
   } else if (r.kind == Kind::kHost) {

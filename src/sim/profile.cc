@@ -48,10 +48,14 @@ constexpr Number kNumbers[] = {
     {"charge.extra_context_bytes", &Profile::extra_context_bytes},
     {"charge.module_bytes", &Profile::module_bytes},
     {"charge.granularity_bytes", &Profile::granularity_bytes},
-    {"charge.small_limit_bytes", &Profile::small_limit_bytes},
+    {"charge.context_hidden_bytes", &Profile::context_hidden_bytes},
+    {"charge.stream_bytes", &Profile::stream_bytes},
+    {"charge.green_context_bytes", &Profile::green_context_bytes},
+    {"charge.array_unit_bytes", &Profile::array_unit_bytes},
+    {"charge.default_stack_bytes", &Profile::default_stack_bytes},
+    {"charge.threads_per_sm", &Profile::threads_per_sm},
     {"charge.slab_unit_bytes", &Profile::slab_unit_bytes},
-    {"charge.pool_chunk_bytes", &Profile::pool_chunk_bytes},
-    {"charge.array_row_bytes", &Profile::array_row_bytes},
+    {"charge.pool_block_bytes", &Profile::pool_block_bytes},
     {"charge.pitch_bytes", &Profile::pitch_bytes},
 };
 
@@ -134,12 +138,12 @@ const char* check(const Profile& p) noexcept {
   if (p.count == 0 || p.units() > kMaxUnits) return "count: 1 to 16 devices or MIG instances";
   if (p.unit_bytes() == 0) return "total_bytes is missing";
   if (p.mig_instances == 0 && p.nvml_total_bytes < p.total_bytes) return "nvml_total_bytes < total";
-  for (const std::uint64_t v : {p.granularity_bytes, p.slab_unit_bytes, p.pool_chunk_bytes,
-                                p.array_row_bytes, p.pitch_bytes}) {
+  for (const std::uint64_t v : {p.granularity_bytes, p.slab_unit_bytes, p.pool_block_bytes,
+                                p.array_unit_bytes, p.pitch_bytes}) {
     if (!power_of_two(v)) return "granularities must be powers of two";
   }
   if (p.granularity_bytes < 4096) return "granularity_bytes under a page";
-  if (p.small_limit_bytes > p.granularity_bytes) return "small_limit_bytes over a slab";
+  if (p.pool_block_bytes < p.granularity_bytes) return "pool_block_bytes under the granularity";
   return nullptr;
 }
 

@@ -11,8 +11,8 @@ inline constexpr unsigned kMaxUnits = 16;       // accounting units: GPUs, or MI
 inline constexpr unsigned kMaxLatencies = 128;  // lines in [latency_ns]
 
 struct Latency {
-  char name[64];
-  std::uint64_t ns;
+  char name[64] = "";
+  std::uint64_t ns = 0;
 };
 
 struct Profile {
@@ -32,9 +32,12 @@ struct Profile {
   std::uint64_t mig_instances = 0, mig_total_bytes = 0, mig_sms = 0;  // instances 0: MIG is off
   char mig_profile[32] = "";
 
-  std::uint64_t context_bytes = 0, extra_context_bytes = 0, module_bytes = 0;
-  std::uint64_t granularity_bytes = 2u << 20, small_limit_bytes = 1u << 20, slab_unit_bytes = 512;
-  std::uint64_t pool_chunk_bytes = 32u << 20, array_row_bytes = 512, pitch_bytes = 512;
+  // What things take from the device; profiles/h200.toml says what each is.
+  std::uint64_t context_bytes = 0, context_hidden_bytes = 0, extra_context_bytes = 0;
+  std::uint64_t module_bytes = 0, stream_bytes = 0, green_context_bytes = 0;
+  std::uint64_t granularity_bytes = 2u << 20, slab_unit_bytes = 512, array_unit_bytes = 64u << 10;
+  std::uint64_t pool_block_bytes = 32u << 20, pitch_bytes = 512;
+  std::uint64_t default_stack_bytes = 1024, threads_per_sm = 2048;
 
   Latency latency[kMaxLatencies];
   unsigned latencies = 0;

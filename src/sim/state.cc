@@ -67,6 +67,7 @@ const char* map_state(Machine& m) noexcept {
   if (at == MAP_FAILED) return "state file cannot be mapped";
   auto* state = static_cast<SharedState*>(at);
   if (state->magic != kStateMagic) format(*state);
+  ::flock(fd.get(), LOCK_UN);  // closing does not: the mapping keeps the open file, and its lock, alive
   m.shared = state;
   return nullptr;
 }
@@ -97,6 +98,7 @@ void sweep() noexcept {
     ProcessLedger& p = s.processes[i];
     if (p.pid != 0 && static_cast<int>(i) != machine.slot && !alive(p.pid, p.start_ticks)) {
       std::memset(p.used_bytes, 0, sizeof p.used_bytes);
+      std::memset(p.hidden_bytes, 0, sizeof p.hidden_bytes);
       p.pid = 0;
     }
   }
@@ -116,7 +118,8 @@ std::uint64_t sum(unsigned unit) noexcept {
   const SharedState& s = *machine.shared;
   std::uint64_t total = 0;
   for (unsigned i = 0; i < s.processes_high; ++i) {
-    if (s.processes[i].pid != 0) total += s.processes[i].used_bytes[unit];
+    if (s.processes[i].pid == 0) continue;
+    total += s.processes[i].used_bytes[unit] + s.processes[i].hidden_bytes[unit];
   }
   for (unsigned i = 0; i < s.objects_high; ++i) {
     if (s.objects[i].id != 0 && s.objects[i].unit == unit) total += s.objects[i].bytes;
@@ -207,21 +210,21 @@ void forget_machine() noexcept {
   machine.generation = 0;
 }
 
-bool take(unsigned unit, std::uint64_t bytes) noexcept {
+bool take(unsigned unit, std::uint64_t bytes, bool hidden) noexcept {
   if (machine.slot < 0) return false;
   const StateLock lock;
   if (!fits(unit, bytes)) {
     sweep();
     if (!fits(unit, bytes)) return false;
   }
-  mine().used_bytes[unit] += bytes;
+  (hidden ? mine().hidden_bytes : mine().used_bytes)[unit] += bytes;
   return true;
 }
 
-void give(unsigned unit, std::uint64_t bytes) noexcept {
+void give(unsigned unit, std::uint64_t bytes, bool hidden) noexcept {
   if (machine.slot < 0) return;
   const StateLock lock;
-  mine().used_bytes[unit] -= bytes;
+  (hidden ? mine().hidden_bytes : mine().used_bytes)[unit] -= bytes;
 }
 
 std::uint64_t used_on(unsigned unit) noexcept {
@@ -269,6 +272,18 @@ void bind_object(std::uint64_t id, int fd) noexcept {
     o->inode = st.st_ino;
     o->device_number = st.st_dev;
   }
+}
+
+bool resize_object(std::uint64_t id, std::uint64_t bytes) noexcept {
+  const StateLock lock;
+  SharedObject* o = object(id);
+  if (o == nullptr) return false;
+  if (bytes > o->bytes && !fits(o->unit, bytes - o->bytes)) {
+    sweep();
+    if (!fits(o->unit, bytes - o->bytes)) return false;
+  }
+  o->bytes = bytes;
+  return true;
 }
 
 bool find_object(int fd, SharedObject& copy) noexcept {

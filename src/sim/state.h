@@ -23,6 +23,7 @@ struct ProcessLedger {
   std::uint32_t generation;
   std::uint64_t start_ticks;  // field 22 of /proc/PID/stat: tells a reused pid
   std::uint64_t used_bytes[kMaxUnits];
+  std::uint64_t hidden_bytes[kMaxUnits];  // taken too, but not in NVML's figure for the process
   std::uint64_t busy_ns[kMaxUnits];  // modelled time of its kernels and copies
   std::uint32_t contexts[kMaxUnits];
   char name[16];
@@ -84,8 +85,8 @@ class StateLock {
 };
 
 // Ledger of bytes. `take` refuses (false) what the device has not; the dead are swept before that.
-bool take(unsigned unit, std::uint64_t bytes) noexcept;
-void give(unsigned unit, std::uint64_t bytes) noexcept;
+bool take(unsigned unit, std::uint64_t bytes, bool hidden = false) noexcept;
+void give(unsigned unit, std::uint64_t bytes, bool hidden = false) noexcept;
 std::uint64_t used_on(unsigned unit) noexcept;  // all processes and objects, after a sweep
 void add_busy(unsigned unit, std::uint64_t ns) noexcept;
 void count_context(unsigned unit, int delta) noexcept;
@@ -95,6 +96,8 @@ void count_context(unsigned unit, int delta) noexcept;
 std::uint64_t create_object(unsigned unit, std::uint64_t bytes, bool named, bool from_ledger,
                             std::uint64_t token) noexcept;
 void bind_object(std::uint64_t id, int fd) noexcept;             // remembers the backing's inode
+// Grows or shrinks an object that this process holds; false: the device has not that much left.
+bool resize_object(std::uint64_t id, std::uint64_t bytes) noexcept;
 bool find_object(int fd, SharedObject& copy) noexcept;           // by inode
 bool find_object(std::uint64_t id, SharedObject& copy) noexcept;
 bool hold_object(std::uint64_t id) noexcept;  // one more hold by this process; false: gone

@@ -46,6 +46,7 @@ CUresult run(Any at, A... args) noexcept {
 }  // namespace
 
 namespace api {
+#pragma GCC diagnostic ignored "-Wunused-parameter"
 #define BH_HOOK(name, since, family, ...)                                              \
   [[gnu::weak]] CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept {                       \
     constexpr std::string_view base = base_name(#name);                                \
