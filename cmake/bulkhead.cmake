@@ -50,6 +50,11 @@ function(bh_test name)
   endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS ${A_LABEL} TIMEOUT ${A_TIMEOUT})
+  # tests_unit, tests_e2e ...: what a sanitizer build needs, without the shipped libraries.
+  if(NOT TARGET tests_${A_LABEL})
+    add_custom_target(tests_${A_LABEL})
+  endif()
+  add_dependencies(tests_${A_LABEL} ${name})
 endfunction()
 
 # bh_fuzz(NAME SOURCES f... [DEPS target...]) : a libFuzzer program in build/fuzz/fuzz/, run by `./dev fuzz`.
