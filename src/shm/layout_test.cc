@@ -14,8 +14,9 @@ namespace {
 std::string layout() {
   std::ostringstream out;
 #define BH_SIZE(type) out << #type << " size " << sizeof(type) << " align " << alignof(type) << "\n"
-#define BH_AT(type, member) \
-  out << #type << "." << #member << " " << offsetof(type, member) << " " << sizeof(type::member) << "\n"
+#define BH_AT(type, member)                                                                      \
+  out << #type << "." << #member << " " << offsetof(type, member) << " " << sizeof(type::member) \
+      << "\n"
   out << "magic " << std::hex << kRegionMagic << std::dec << " major " << kRegionMajor << "\n";
   BH_SIZE(RegionHeader);
   BH_AT(RegionHeader, magic);
@@ -85,7 +86,8 @@ TEST(Layout, Region10IsWhatWasReleased) {
   std::ifstream file{BH_GOLDEN_DIR "/region-1.0.txt"};
   std::stringstream golden;
   golden << file.rdbuf();
-  EXPECT_EQ(layout(), golden.str()) << "a changed layout needs a new version and its own golden file";
+  EXPECT_EQ(layout(), golden.str())
+      << "a changed layout needs a new version and its own golden file";
 }
 
 }  // namespace
