@@ -218,8 +218,8 @@ bool grow_locked(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexce
     if (g == 0) {
       const std::uint64_t my_turn = make_turn(slot, seq);
       if (!turn.compare_exchange_strong(g, my_turn, kSeqCst, kAcquire)) continue;
-      BH_KILL_POINT(
-          "quota.turn_taken");  // the CAS sees all earlier decisions: pairs with the release
+      // the CAS sees all earlier decisions: pairs with the release of the turn
+      BH_KILL_POINT("quota.turn_taken");
       g = my_turn;
     }
     help(r, dev, g, budget);
