@@ -14,8 +14,6 @@
 namespace bulkhead::shm {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-
 // The directory's lock: held while limits are summed, tenants made, swept or removed. A kernel
 // lock, so it falls with its holder.
 Result<UniqueFd> lock_directory(const Dir& dir, int how) noexcept {

@@ -17,8 +17,8 @@ check "broken: no version"                       broken $q -DB_NOVER $hole
 check "broken: one look refuses"                 broken $q -DB_ONELOOK $hole
 check "broken: W read before P"                  broken $q -DB_WP -DR0=2 -DR1=2 -DR2=0 $calm
 check "broken: no t bit"                         broken $q -DB_COUNT -DR0=1 -DR1=2 -DR2=0 $calm
-check "broken: slack dropped without version"    broken $q $lower -DB_NOSWEEPVER -DSLACK=0 -DR0=3 -DR1=0
-check "broken: turn in flight not waited for"    broken $q $lower -DB_NOWAIT -DSLACK=0 -DR0=1 -DR1=2
+check "broken: slack dropped without version"    broken $q -DGOVERN -DNEWL=1 -DB_NOSWEEPVER -DR0=3 -DR1=0 -DR2=0 $calm
+check "broken: turn in flight not waited for"    broken $q $lower -DB_NOWAIT -DR0=1 -DR1=1
 check "broken: forced bytes become slack"        broken $q $force -DB_KEEPCAP -DR0=3 -DR1=2
 check "broken: cap restored under a change"      broken $q $force -DB_EPOCH -DR0=4 -DR1=4
 check "broken: slow reaper replaced"             broken $q $newcomer -DB_TAKE -DCRASHES=1
