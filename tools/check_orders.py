@@ -200,7 +200,7 @@ def check_other(file):
 def check(root):
     files = []
     for path in sorted([*(root / "src").rglob("*"), *(root / "kernels").rglob("*")]):
-        if path.suffix not in (".h", ".cc") or re.search(r"_(test|fuzz|bench)\.cc$|_test\.h$", path.name):
+        if path.suffix not in (".h", ".cc") or re.search(r"_(test|fuzz|bench)\.|^test_", path.name):
             continue
         files.append(File(path.relative_to(root), path.read_text(errors="replace")))
     # A name that something plain bears too tells nothing: this looks at text, not at types.
