@@ -18,8 +18,8 @@ enum class End { kKilled, kRanThrough, kBroken };
 
 // Runs `body` in a child up to its first mark, then n instructions more, then kills it. kRanThrough: the second
 // mark came first (it is killed there).
-template <class Body>
-End kill_after(long n, const Body& body) {
+template <class Body, class Between>
+End kill_after(long n, const Body& body, long more, const Between& between) {
   const pid_t child = spawn([&] {
     ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
     body();
@@ -28,7 +28,8 @@ End kill_after(long n, const Body& body) {
   End end = End::kBroken;
   if (::waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP) {
     end = End::kKilled;
-    for (long i = 0; i < n && end == End::kKilled; ++i) {
+    for (long i = 0; i < n + more && end == End::kKilled; ++i) {
+      if (i == n) between();
       if (::ptrace(PTRACE_SINGLESTEP, child, nullptr, nullptr) != 0 ||
           ::waitpid(child, &status, 0) != child || !WIFSTOPPED(status) ||
           WSTOPSIG(status) != SIGTRAP) {
@@ -45,6 +46,11 @@ End kill_after(long n, const Body& body) {
   ::ptrace(PTRACE_DETACH, child, nullptr, nullptr);
   wait_for(child);
   return end;
+}
+
+template <class Body>
+End kill_after(long n, const Body& body) {
+  return kill_after(n, body, 0, [] {});
 }
 
 constexpr std::uint64_t kLimit = 64 * kMiB;
@@ -67,9 +73,9 @@ constexpr Case kCases[] = {
     {"forced past the limit", 16 * kMiB, 32 * kMiB, 0, 56 * kMiB, true, true},
 };
 
-class SingleStep : public testing::TestWithParam<Case> {};
+class SingleStepCases : public testing::TestWithParam<Case> {};
 
-TEST_P(SingleStep, KilledAfterEachInstruction) {
+TEST_P(SingleStepCases, KilledAfterEachInstruction) {
   const Case& c = GetParam();
   const StormDir dir;
   ASSERT_TRUE(dir.create("t", kLimit).ok());
@@ -132,7 +138,7 @@ TEST_P(SingleStep, KilledAfterEachInstruction) {
   std::printf("%s: %ld instructions, died holding in %llu\n", c.name, n,
               static_cast<unsigned long long>(held_seen));
 }
-INSTANTIATE_TEST_SUITE_P(All, SingleStep, testing::ValuesIn(kCases),
+INSTANTIATE_TEST_SUITE_P(All, SingleStepCases, testing::ValuesIn(kCases),
                          [](const auto& each) { return "case" + std::to_string(each.index); });
 
 // The same procedure on the global counter: what its dead held is lost, for nobody knows whose it was.
@@ -152,6 +158,72 @@ TEST(SingleStepRival, IsCaughtLeaking) {
     if (end == End::kRanThrough) break;
   }
   EXPECT_GT(leaks, 0);
+}
+
+// 60 + 60 + 20 of 100. One process is stopped on its way to a 60 that will be refused; meanwhile another takes
+// 60. Whoever asks for 20 now must get it: the rival refuses, in one such pair of places at least.
+TEST(SingleStepRival, IsCaughtRefusingWhatFits) {
+  auto* rival = shared<Rival>();
+  rival->limit.store(100);
+  long false_refusals = 0;
+  for (long n = 0; n < 40 && false_refusals == 0; ++n) {
+    for (long more = 1; more < 40 && false_refusals == 0; ++more) {
+      rival->counter.store(0);
+      bool other_has_60 = false;
+      const End end = kill_after(
+          n,
+          [&] {
+            mark();
+            static_cast<void>(rival_charge(*rival, 60));
+            mark();
+          },
+          more, [&] { other_has_60 = rival_charge(*rival, 60); });
+      if (end == End::kRanThrough) break;
+      // the one that was stopped holds nothing if the other was granted: both would pass the limit
+      if (other_has_60 && !rival_charge(*rival, 20)) ++false_refusals;
+    }
+  }
+  EXPECT_GT(false_refusals, 0);
+}
+
+// The same places in ours, a sample of them: the 20 is never refused.
+TEST(SingleStep, WhatFitsIsGrantedBesideAStoppedWish) {
+  const StormDir dir;
+  ASSERT_TRUE(dir.create("t", 100 * 512).ok());
+  Guest me;
+  ASSERT_TRUE(me.join_to(dir.get(), "t"));
+  Region& r = me.region();
+  const unsigned slot = me.member.seat.slot;
+  for (long n = 0; n < 480; n += 23) {
+    for (long more = 1; more < 480; more += 41) {
+      SCOPED_TRACE(testing::Message() << n << " + " << more);
+      std::uint64_t mine = 0;
+      const End end = kill_after(
+          n,
+          [&] {
+            Guest child;
+            if (!child.join_to(dir.get(), "t")) ::_exit(9);
+            mark();
+            const unsigned own = child.member.seat.slot;
+            const bool ok = charge(child.region(), own, 0, 60 * 512);
+            mark();
+            if (ok) ::pause();
+          },
+          more,
+          [&] {
+            if (charge(r, slot, 0, 60 * 512)) mine += 60 * 512;
+          });
+      if (charge(r, slot, 0, 20 * 512)) {
+        mine += 20 * 512;
+      } else {
+        ADD_FAILURE() << "20 beside 60 of 100 refused";
+      }
+      give_back(r, slot, 0, mine);
+      reap_dead(r, me.member.world, me.member.seat);
+      ASSERT_EQ(held_bytes(r, 0), 0u);
+      if (end != End::kKilled) break;
+    }
+  }
 }
 
 #else
