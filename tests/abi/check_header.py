@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares our declarations with a CUDA toolkit's cuda.h: every signature of cuda.def, and the size, alignment, offset,
+"""Compares our declarations with a CUDA toolkit's cuda.h: every signature and `since` of cuda.def, and the size, alignment, offset,
 width and value of every record, member and enumerator of src/abi/cuda_*.h. Writes one translation unit of
 static_asserts and lets the compiler judge. Prints a line and exits 77 where no CUDA 13 header is installed.
 
@@ -18,7 +18,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tools"))
-from def_table import read  # noqa: E402
+from def_table import read, split_name  # noqa: E402
 from import_cuda_header import preprocess  # noqa: E402
 
 PROLOGUE = """
@@ -32,11 +32,16 @@ namespace own {
 #define __CUDA_API_VERSION_INTERNAL  // every version and per-thread twin under its own name
 #include <cuda.h>
 #include <cudaProfiler.h>
-#include "abi/table_macros.h"
+#include <cudaProfilerTypedefs.h>
+#include <cudaTypedefs.h>
 template <class A, class B>
 constexpr bool same_kind = (std::is_fundamental_v<A> || std::is_fundamental_v<B>)
                                ? std::is_same_v<A, B> : sizeof(A) == sizeof(B) && std::is_enum_v<A> == std::is_enum_v<B>;
 """
+
+
+INCLUDES = "".join(f"#include <{name}>\n" for name in
+                   ("cuda.h", "cudaProfiler.h", "cudaTypedefs.h", "cudaProfilerTypedefs.h"))
 
 
 def find_include(given):
@@ -110,7 +115,7 @@ def asserts(text, declared):
 
 
 def unit(include, abi):
-    declared = set(re.findall(r"\w+", preprocess(include, "#include <cuda.h>\n#include <cudaProfiler.h>\n")))
+    declared = set(re.findall(r"\w+", preprocess(include, INCLUDES)))
     lines = [PROLOGUE]
     for path in sorted(glob.glob(os.path.join(abi, "cuda_*.h"))):
         with open(path, encoding="utf-8") as file:
@@ -120,6 +125,9 @@ def unit(include, abi):
     for row in known:
         types = ", ".join(kind for kind, _ in row.params)
         lines.append(f'static_assert(std::is_same_v<decltype(&::{row.name}), CUresult (*)({types})>, "{row.name}");')
+        base, _, twin = split_name(row.name)
+        if f"PFN_{base}_v{row.since}{twin}" in declared:  # the resolver's type at `since` must be this entry point's
+            lines.append(f'static_assert(std::is_same_v<decltype(&::{row.name}), PFN_{base}_v{row.since}{twin}>);')
     return "\n".join(lines) + "\n", len(known), len(rows)
 
 
@@ -138,6 +146,7 @@ def judge(include, abi):
 MUTANTS = [  # file, what it says, what a fault would say
     ("cuda.def", "BH_HOOK(cuMemAlloc_v2, 3020, alloc, (CUdeviceptr*, dptr), (size_t, bytesize))",
      "BH_HOOK(cuMemAlloc_v2, 3020, alloc, (CUdeviceptr*, dptr), (unsigned int, bytesize))"),
+    ("cuda.def", "BH_HOOK(cuCtxCreate_v3, 11040,", "BH_HOOK(cuCtxCreate_v3, 12050,"),
     ("cuda_memory.h", "  void* win32HandleMetaData;\n", ""),
     ("cuda_memory.h", "  unsigned short usage;\n  unsigned char reserved[54];",
      "  unsigned int usage;\n  unsigned char reserved[52];"),
