@@ -19,8 +19,10 @@
         endbr64
         test    %rsi, %rsi
         jz      1f
-        cmpw    $0x7563, (%rsi)         // "cu", then a capital; a shorter name ends in its 0 byte
+        cmpb    $'c', (%rsi)            // byte by byte: a name may end at the end of a page
         jne     3f
+        cmpb    $'u', 1(%rsi)
+        jne     1f
         movzbl  2(%rsi), %eax
         sub     $'A', %eax
         cmp     $25, %eax

@@ -4,14 +4,14 @@
 
 namespace bulkhead::hook {
 
-#define BH_HOOK(name, since, family, ...)                               \
-  [[gnu::weak]] CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept {        \
-    return next.name(BH_ARGS(__VA_ARGS__));                             \
+#define BH_HOOK(name, since, family, ...)                        \
+  [[gnu::weak]] CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept { \
+    return next.name(BH_ARGS(__VA_ARGS__));                      \
   }
 #include "abi/cuda.def"
-#define BH_HOOK(name, since, family, ...)                               \
-  [[gnu::weak]] nvmlReturn_t name(BH_PARAMS(__VA_ARGS__)) noexcept {    \
-    return nvml_next.name(BH_ARGS(__VA_ARGS__));                        \
+#define BH_HOOK(name, since, family, ...)                            \
+  [[gnu::weak]] nvmlReturn_t name(BH_PARAMS(__VA_ARGS__)) noexcept { \
+    return nvml_next.name(BH_ARGS(__VA_ARGS__));                     \
   }
 #include "abi/nvml.def"
 

@@ -12,9 +12,13 @@ namespace bulkhead::hook {
 
 }  // namespace bulkhead::hook
 
-// For dlsym.S: where the real ones are, null until found.
+// dlsym.S and what it uses: where the real ones are, null until found.
 extern "C" {
 [[gnu::visibility("hidden")]] extern void* bh_dlsym_real;
 [[gnu::visibility("hidden")]] extern void* bh_dlvsym_real;
 [[gnu::visibility("hidden")]] void bh_find_loader() noexcept;
+// The doors for our names (doors.cc), with the address the caller returns to.
+[[gnu::visibility("hidden")]] void* bh_dlsym(void* handle, const char* name, void* caller) noexcept;
+[[gnu::visibility("hidden")]] void* bh_dlvsym(void* handle, const char* name, const char* version,
+                                              void* caller) noexcept;
 }

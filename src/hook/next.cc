@@ -18,7 +18,7 @@ constexpr NvmlNext& table_of(NvmlNext*) { return nvml_next; }
 // What stands in a pointer before it is resolved, and where the driver has nothing.
 template <auto member>
 struct Stub;
-template <class T, class R, class... A, Entry<R(A...) noexcept> T::* member>
+template <class T, class R, class... A, Entry<R(A...) noexcept> T::*member>
 struct Stub<member> {
   [[gnu::cold]] static R first(A... args) noexcept {
     resolve_for(static_cast<T*>(nullptr));

@@ -30,7 +30,8 @@ class Entry<R(A...)> {
   }
   // Whether this driver has the function. Only meaningful after mode() or any call through here.
   [[nodiscard]] bool present() const noexcept {
-    return fn_.load(std::memory_order_relaxed) != missing_;  // an address, nothing behind it is read
+    return fn_.load(std::memory_order_relaxed) !=
+           missing_;  // an address, nothing behind it is read
   }
   // Only resolve_*(): null means that the driver lacks it.
   void set(void* real) noexcept {
