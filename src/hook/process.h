@@ -74,7 +74,8 @@ extern constinit Process process;
 // The region to read from, slot or not; null: none (yet), or nothing is wanted.
 [[nodiscard]] const shm::Region* region_to_read() noexcept;
 // A fault: counts it and says what becomes of the process (kDenied or kOff).
-Mode fault() noexcept;
+inline constexpr Status kMalformed{Errc::kInvalid, 0, "a BULKHEAD_ variable is malformed"};
+Mode fault(const Status& why) noexcept;
 // The slot was taken from us by a reaper: claims a new one and charges what we held. False: could
 // not; the process is denied or off from here.
 [[nodiscard]] bool take_new_seat() noexcept;
