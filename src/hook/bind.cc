@@ -92,17 +92,19 @@ Status attach(bool may_create) noexcept {
   Result<shm::Dir> dir = shm::open_dir(shm::dir_options(simulated(), limits && may_create));
   if (!dir.ok()) return dir.status();
   Status last{};
+  bool swept = false;  // create_tenant() looks at left-overs itself: what exists after it is in use
   // a few times: others create, format and remove the same tenant meanwhile
   for (int i = 0; i < 50; ++i) {
     Result<shm::Tenant> tenant = shm::attach_tenant(*dir, settings().tenant);
     last = tenant.status();
-    if (tenant.ok() && !(may_create && left_over(*tenant))) {
+    if (tenant.ok() && (swept || !may_create || !left_over(*tenant))) {
       p.tenant.put(static_cast<shm::Tenant&&>(*tenant));
       return Status{};
     }
     const bool missing = tenant.ok() || last.code() == Errc::kNotFound;
     if (missing && limits && may_create) {
       last = create_from_variables(*dir);
+      swept = true;
       if (last.ok() || last.code() == Errc::kExists) continue;
       return last;
     }
