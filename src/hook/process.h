@@ -85,6 +85,8 @@ void start_thread() noexcept;
 // Corrects `other` by the supervisor's figure for this process. From the thread, and from a growth
 // that asked for a fresh figure. `lower`: a smaller figure may be believed.
 void apply_observed(bool lower) noexcept;
+// charge_other() without the note that a booking was made by the program itself.
+void book_other(Device& device, std::int64_t delta) noexcept;
 // Waits at most 5 ms for the supervisor's fresh figures; at once if there is no supervisor.
 void ask_supervisor() noexcept;
 

@@ -198,6 +198,18 @@ TEST_F(Bind, MoreThanTheDevice) {
   expect_denied();
 }
 
+TEST_F(Bind, ASetUserIdProgramIsLeftAlone) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root to give a program away";
+  const std::string copy = dir + "/secure";
+  const std::string command = "cp " + kClients + "secure_client " + copy;
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  ASSERT_EQ(run({copy})["total"], kGiB) << "the same program without the bit is limited";
+  ASSERT_EQ(chmod(dir.c_str(), 0711), 0);
+  ASSERT_EQ(chown(copy.c_str(), 65534, 65534), 0);
+  ASSERT_EQ(chmod(copy.c_str(), 04755), 0);
+  EXPECT_EQ(run({copy})["total"], 8 * kGiB);
+}
+
 TEST_F(Bind, ItSpeaksOnlyWhenAsked) {
   env["BULKHEAD_MEMORY"] = "ten";
   env["BULKHEAD_LOG"] = "stderr";
