@@ -233,6 +233,9 @@ bool grow_locked(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexce
   }
   mine.p.store(make_p(kIdle, seq), kRelease);  // pairs with read_cell(): who sees idle sees W moved
   BH_KILL_POINT("quota.idle");
+  // relaxed: a hint; a grant is the sign that the books fit again
+  if (phase == kGranted && (r.devices[dev].slack_cap.load(kRelaxed) & kSlackMax) == 0)
+    settle(r, dev);
   return phase == kGranted;
 }
 
@@ -251,6 +254,32 @@ void force_units(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexce
     }
   }
   count_fault(r, slot);
+}
+
+// The books may pass the limit (it was lowered, or a charge was forced): from the end of this on no
+// grant comes from slack, old or new, until settle() sees them fit. The change itself comes first,
+// then the epoch: a settle() that read the epoch before it fails, one that read it after saw the
+// change.
+void restrict_slack(Region& r, unsigned dev) noexcept {
+  DeviceEntry& d = r.devices[dev];
+  Budget budget;
+  std::uint64_t cap = d.slack_cap.load(kRelaxed);  // the CAS validates it
+  while (budget.take() &&
+         !d.slack_cap.compare_exchange_weak(cap, (cap | kSlackMax) + 1, kSeqCst, kRelaxed)) {
+  }  // pairs with give_back() and settle()
+  BH_KILL_POINT("quota.cap_dropped");
+  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
+    AtomicU64& word = r.cells[dev][j].w;
+    std::uint64_t w = word.load(kSeqCst);  // pairs with charge and give_back
+    // version + 1 fails every fast charge and give_back that looked before
+    while (budget.take() &&
+           !word.compare_exchange_weak(w, next_version(w) & ~(kSlackMax << 28), kSeqCst, kSeqCst)) {
+    }
+  }
+  BH_KILL_POINT("quota.slack_dropped");
+  const std::uint64_t g = d.turn.load(kSeqCst);  // a decision in flight may have looked before
+  if (g != 0) help(r, dev, g, budget);
+  settle(r, dev);
 }
 
 }  // namespace
@@ -272,9 +301,11 @@ void give_back_slow(Region& r, unsigned slot, unsigned dev, std::uint64_t units)
 
 void charge_forced(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
   if (charge(r, slot, dev, bytes)) return;
-  const PrivateLock lock{slot,
-                         dev};  // so that it never falls between a sibling's grant and its move
-  force_units(r, slot, dev, units_up(bytes, r.devices[dev].unit_shift));
+  {
+    const PrivateLock lock{slot, dev};  // never between a sibling's grant and its move
+    force_units(r, slot, dev, units_up(bytes, r.devices[dev].unit_shift));
+  }
+  restrict_slack(r, dev);
 }
 
 void set_limit(Region& r, unsigned dev, std::uint64_t limit) noexcept {
@@ -282,29 +313,23 @@ void set_limit(Region& r, unsigned dev, std::uint64_t limit) noexcept {
   const std::uint64_t unit = 1ull << (d.unit_shift & 31);
   const std::uint64_t bytes = std::min(limit & ~(unit - 1), (kUsedMask >> 1) * unit);
   const bool lower = bytes < d.limit_bytes.load(kRelaxed);  // the governor is its only writer
-  if (lower) d.slack_cap.store(0, kSeqCst);                 // pairs with give_back()
   d.limit_bytes.store(bytes, kSeqCst);                      // pairs with limit_units()
   BH_KILL_POINT("quota.limit_stored");
-  if (!lower) return;
-  Budget budget;
-  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
-    AtomicU64& word = r.cells[dev][j].w;
-    std::uint64_t w = word.load(kSeqCst);  // pairs with charge and give_back
-    // version + 1 fails every fast charge that looked at slack verified under the old limit
-    while (budget.take() &&
-           !word.compare_exchange_weak(w, next_version(w) & ~(kSlackMax << 28), kSeqCst, kSeqCst)) {
-    }
+  if (lower) {
+    restrict_slack(r, dev);
+  } else {
+    settle(r, dev);
   }
-  const std::uint64_t g = d.turn.load(kSeqCst);  // a decision in flight may have read the old limit
-  if (g != 0) help(r, dev, g, budget);
-  settle_limit(r, dev);
 }
 
-bool settle_limit(Region& r, unsigned dev) noexcept {
+// Under any turn or none: if a grant falls within the collect, C <= limit held at it; if none does,
+// no cell rises but by a forced charge, and whoever forces or lowers changes the epoch after its
+// change.
+bool settle(Region& r, unsigned dev) noexcept {
   DeviceEntry& d = r.devices[dev];
-  if (d.slack_cap.load(kRelaxed) != 0) return true;  // the governor is its only writer
-  // If a grant falls within this collect, claimed <= limit held at it; if none does, no cell rises
-  // and the sum bounds the present one. Either way all slack from here on is within the limit.
+  std::uint64_t cap = d.slack_cap.load(kSeqCst);  // before the collect: pairs with restrict_slack()
+  if ((cap & kSlackMax) != 0) return true;
+  const std::uint64_t limit = limit_units(d);
   Budget budget;
   std::uint64_t claimed = 0;
   for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
@@ -312,9 +337,8 @@ bool settle_limit(Region& r, unsigned dev) noexcept {
     if (!read_cell(r.cells[dev][j], at, budget)) return false;
     claimed += used_of(at.w) + slack_of(at.w) + at.unmoved_units;
   }
-  if (claimed > limit_units(d)) return false;
-  d.slack_cap.store(kSlackMax, kSeqCst);  // pairs with give_back()
-  return true;
+  if (claimed > limit) return false;
+  return d.slack_cap.compare_exchange_strong(cap, cap | kSlackMax, kSeqCst, kRelaxed);  // as above
 }
 
 std::uint64_t slot_held_bytes(const Region& r, unsigned slot, unsigned dev) noexcept {
