@@ -15,22 +15,14 @@ import re
 import subprocess
 import sys
 
+from def_table import read, split_name
+
 
 def preprocess(include_dir, text):
     # __CUDA_API_VERSION_INTERNAL makes cuda.h declare every version and every per-thread twin under its own name.
     command = [os.environ.get("CXX", "c++"), "-x", "c++", "-E", "-P", "-D__CUDA_API_VERSION_INTERNAL",
                "-I", include_dir, "-"]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
-
-
-def split_name(name):
-    """cuMemcpyAsync_v2_ptsz -> (cuMemcpyAsync, 2, _ptsz)"""
-    twin = ""
-    for suffix in ("_ptsz", "_ptds"):
-        if name.endswith(suffix):
-            name, twin = name[: -len(suffix)], suffix
-    versioned = re.fullmatch(r"(\w+?)_v(\d+)", name)
-    return (versioned[1], int(versioned[2]), twin) if versioned else (name, 1, twin)
 
 
 def spell(text):
@@ -111,26 +103,19 @@ def render(row):
     return ", ".join([str(since)] + [f"({kind}, {arg})" for kind, arg in params])
 
 
-def read_def(path):
-    """{name: (kind, since, word, [(type, arg)])} of a .def file."""
-    rows = {}
-    for line in open(path, encoding="utf-8"):
-        match = re.match(r"BH_(HOOK|PASS)\((\w+),\s*(\d+),\s*(\w*)\s*(?:,\s*(.*))?\)\s*$", line)
-        if match:
-            params = re.findall(r"\(([^,()]*), (\w+)\)", match[5] or "")
-            rows[match[2]] = (match[1], int(match[3]), match[4], params)
-    return rows
-
-
 def diff(rows, path):
-    have, changed = read_def(path), 0
+    """Prints what the table at path lacks, has too much or spells otherwise; new lines are ready to classify."""
+    table, faults = read(path)
+    have, changed = {row.name: row for row in table}, len(faults)
+    for fault in faults:
+        print(fault)
     for name in sorted(rows.keys() | have.keys()):
         if name not in rows:
             print(f"gone: {name}")
         elif name not in have:
-            print(f"BH_PASS({name}, " + render(rows[name]).replace(", ", ", UNCLASSIFIED, ", 1) + ")"
-                  if rows[name][1] else f"BH_PASS({name}, {rows[name][0]}, UNCLASSIFIED)")
-        elif (have[name][1], [k for k, _ in have[name][3]]) != (rows[name][0], [k for k, _ in rows[name][1]]):
+            since, params = rows[name]
+            print(f"BH_PASS({name}, {since}, UNCLASSIFIED" + "".join(f", ({k}, {a})" for k, a in params) + ")")
+        elif (have[name].since, [k for k, _ in have[name].params]) != (rows[name][0], [k for k, _ in rows[name][1]]):
             print(f"differs: {name}: the header has {render(rows[name])}")
         else:
             continue

@@ -4,7 +4,13 @@
 // compares every size, offset and value with the toolkit's header where one is installed.
 #pragma once
 
-#include "abi/cuda_enums.h"    // IWYU pragma: export
-#include "abi/cuda_handles.h"  // IWYU pragma: export
-#include "abi/cuda_result.h"   // IWYU pragma: export
-#include "abi/cuda_structs.h"  // IWYU pragma: export
+// IWYU pragma: begin_exports
+#include "abi/cuda_attributes.h"
+#include "abi/cuda_copy.h"
+#include "abi/cuda_enums.h"
+#include "abi/cuda_graph.h"
+#include "abi/cuda_handles.h"
+#include "abi/cuda_memory.h"
+#include "abi/cuda_misc.h"
+#include "abi/cuda_result.h"
+// IWYU pragma: end_exports

@@ -1,4 +1,5 @@
-// Macros that turn the (type, arg) pairs of a .def line into a parameter list, an argument list or a type list.
+// Macros that turn the (type, arg) pairs of a .def line into a parameter list, an argument list or
+// a type list.
 //     BH_PARAMS((int, a), (char*, b)) -> int a, char* b      (nothing for no pair)
 //     BH_ARGS  ((int, a), (char*, b)) -> a, b
 //     BH_TYPES ((int, a), (char*, b)) -> int, char*

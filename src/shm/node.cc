@@ -1,0 +1,93 @@
+#include "shm/node.h"
+
+#include <cstring>
+
+#include "shm/files.h"
+
+namespace bulkhead::shm {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr int kTries = 1000;  // an entry is written in well under a microsecond
+
+unsigned tenants_end(const NodePage& page) noexcept {
+  const std::uint32_t count = page.tenant_count.load(kAcquire);  // pairs with set_node_limit()
+  return count < kMaxTenants ? count : kMaxTenants;
+}
+
+bool is_named(const NodeTenant& tenant, const char* name) noexcept {
+  return std::strncmp(tenant.name, name, kNameBytes) ==
+         0;  // bounded: the page may be anybody's bytes
+}
+
+}  // namespace
+
+Status check_node(const NodePage& page) noexcept {
+  const std::uint64_t magic = page.magic.load(kAcquire);  // pairs with format_node()
+  if (magic == 0) return Status{Errc::kNotReady, 0, "the node page is being made"};
+  if (magic != kNodeMagic) return Status{Errc::kBadMagic, 0, "not a node page"};
+  if (page.major != kNodeMajor)
+    return Status{Errc::kBadVersion, 0, "node page of another major version"};
+  if (page.page_bytes != sizeof(NodePage))
+    return Status{Errc::kBadSize, 0, "node page of another size"};
+  return Status{};
+}
+
+Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
+                                 const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
+  for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
+    const NodeTenant& tenant = page.tenants[i];
+    if (!is_named(tenant, name)) continue;
+    for (int tries = 0; tries < kTries; ++tries) {
+      const std::uint64_t version = tenant.version.load(kAcquire);  // pairs with set_node_limit()
+      if ((version & 1) != 0) continue;
+      const std::uint32_t count = tenant.device_count.load(kAcquire);  // pairs with its release
+      bool found = false;
+      std::uint64_t limit = 0;
+      for (unsigned d = 0; d < kMaxDevices && d < count && !found; ++d) {
+        found = std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) == 0;
+        limit = tenant.limits[d].limit_bytes.load(kAcquire);  // keeps the check below after it
+      }
+      if (tenant.version.load(kRelaxed) != version) continue;  // ordered by the acquires above
+      if (found) return limit;
+      return Status{Errc::kNotFound, 0, "the node page has no limit for this device"};
+    }
+    return Status{Errc::kNotReady, 0, "the node page is being written"};
+  }
+  return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
+}
+
+void format_node(NodePage& page, std::uint32_t flags) noexcept {
+  page.major = kNodeMajor;
+  page.minor = kNodeMinor;
+  page.header_bytes = offsetof(NodePage, tenants);
+  page.page_bytes = sizeof(NodePage);
+  page.flags.store(flags, kRelaxed);       // ordered by the magic
+  page.magic.store(kNodeMagic, kRelease);  // pairs with check_node()
+}
+
+Status set_node_limit(NodePage& page, const char* name, const std::uint8_t (&uuid)[kUuidBytes],
+                      std::uint64_t limit_bytes) noexcept {
+  if (!valid_name(name)) return Status{Errc::kInvalid, 0, "not a tenant's name"};
+  const unsigned end = tenants_end(page);
+  unsigned i = 0;
+  while (i < end && !is_named(page.tenants[i], name)) ++i;
+  if (i == kMaxTenants) return Status{Errc::kFull, 0, "the node page is full"};
+  NodeTenant& tenant = page.tenants[i];
+  if (i == end) std::memcpy(tenant.name, name, std::strlen(name) + 1);
+  unsigned d = 0;
+  const std::uint32_t count = tenant.device_count.load(kRelaxed);  // own word
+  while (d < count && std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) != 0) ++d;
+  if (d == kMaxDevices) return Status{Errc::kFull, 0, "the tenant has 16 devices already"};
+  tenant.version.fetch_add(1, std::memory_order_acq_rel);  // odd; pairs with node_limit()
+  if (d == count) std::memcpy(tenant.limits[d].uuid, uuid, kUuidBytes);
+  tenant.limits[d].limit_bytes.store(limit_bytes, kRelease);  // after odd: pairs with node_limit()
+  if (d == count) tenant.device_count.store(count + 1, kRelease);  // pairs with node_limit()
+  tenant.version.fetch_add(1, kRelease);                           // even; pairs with node_limit()
+  if (i == end) page.tenant_count.store(end + 1, kRelease);        // pairs with tenants_end()
+  return Status{};
+}
+
+}  // namespace bulkhead::shm

@@ -1,0 +1,66 @@
+// The node page, format 1.0 (docs/formats/node.md): what the operator's daemon tells every tenant.
+// The daemon is its only writer; tenants map or read it, and it outranks what stands in a region.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "base/status.h"
+#include "shm/region.h"
+
+namespace bulkhead::shm {
+
+inline constexpr std::uint64_t kNodeMagic = 0x0031'4544'4f4e'4842;  // "BHNODE1" in memory order
+inline constexpr std::uint16_t kNodeMajor = 1;
+inline constexpr std::uint16_t kNodeMinor = 0;
+inline constexpr unsigned kMaxTenants = 1024;
+
+enum NodeFlag : std::uint32_t { kPrivateDirs = 1 };  // BULKHEAD_DIR may be honoured all the same
+
+struct NodeLimit {
+  std::uint8_t uuid[kUuidBytes];
+  AtomicU64 limit_bytes;
+};
+struct alignas(64) NodeTenant {
+  AtomicU64 version;  // odd while the daemon writes the entry
+  AtomicU32 device_count;
+  AtomicU32 flags;
+  std::uint8_t reserved[48];
+  char name[kNameBytes];  // empty = the entry is unused
+  NodeLimit limits[kMaxDevices];
+};
+struct NodePage {
+  AtomicU64 magic;  // stored last
+  std::uint16_t major;
+  std::uint16_t minor;
+  std::uint32_t header_bytes;
+  std::uint64_t page_bytes;
+  AtomicU32 flags;
+  AtomicU32 tenant_count;  // entries in use are below it
+  std::uint8_t reserved[4064];
+  std::uint8_t verdicts[4096];  // self-test verdicts, zero = unknown; a later minor fills them
+  NodeTenant tenants[kMaxTenants];
+};
+static_assert(std::is_standard_layout_v<NodePage> && std::is_trivially_destructible_v<NodePage>);
+static_assert(sizeof(NodeLimit) == 24 && sizeof(NodeTenant) == 512);
+static_assert(offsetof(NodeTenant, name) == 64 && offsetof(NodeTenant, limits) == 128);
+static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) == 24);
+static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
+static_assert(sizeof(NodePage) == 532'480);
+
+// The limit of a tenant on a device. kNotFound: the page names no such pair. kNotReady: the daemon
+// kept writing the entry while we read (bounded). The page may be mapped or a copy.
+[[nodiscard]] Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
+                                               const std::uint8_t (&uuid)[kUuidBytes]) noexcept;
+// kOk, kBadMagic, kBadVersion or kBadSize for the constant fields.
+[[nodiscard]] Status check_node(const NodePage& page) noexcept;
+
+// The writer's half: the daemon, and tests. One writer at a time.
+void format_node(NodePage& page, std::uint32_t flags) noexcept;
+// Sets or adds one limit. kFull: no entry left.
+[[nodiscard]] Status set_node_limit(NodePage& page, const char* name,
+                                    const std::uint8_t (&uuid)[kUuidBytes],
+                                    std::uint64_t limit_bytes) noexcept;
+
+}  // namespace bulkhead::shm

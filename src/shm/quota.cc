@@ -1,0 +1,360 @@
+// The cold half of memory admission: growth, sweeps, limits. Claim and proof: quota.h.
+#include "shm/quota.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace bulkhead::shm {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr auto kSeqCst = std::memory_order_seq_cst;
+
+// Serialises the growth of one process's threads, a word for each (slot, device). It lives in the
+// process's own memory: it dies with the process and blocks no other.
+constinit AtomicU32 private_locks[256]{};  // 0 free, 1 held, 2 held and waited for
+
+class PrivateLock {
+ public:
+  PrivateLock(unsigned slot, unsigned dev) noexcept
+      : word_(private_locks[(slot * kMaxDevices + dev) % 256]) {
+    std::uint32_t was = 0;
+    if (word_.compare_exchange_strong(was, 1, kAcquire, kRelaxed))
+      return;                                   // pairs with the release
+    while (word_.exchange(2, kAcquire) != 0) {  // below, in ~PrivateLock
+      ::syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, 2, nullptr, nullptr, 0);
+    }
+  }
+  ~PrivateLock() {
+    if (word_.exchange(0, kRelease) == 2) {  // pairs with the acquires above
+      ::syscall(SYS_futex, &word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+    }
+  }
+  PrivateLock(const PrivateLock&) = delete;
+  PrivateLock& operator=(const PrivateLock&) = delete;
+
+ private:
+  AtomicU32& word_;
+};
+
+struct Budget {
+  std::uint32_t left = kBudget;
+  bool take() noexcept { return left != 0 && left-- != 0; }
+};
+
+struct Reading {
+  std::uint64_t p = 0, w = 0, unmoved_units = 0;
+};
+
+// One cell at one moment: P, W, P again. False if the budget ran out.
+bool read_cell(const MemCell& cell, Reading& out, Budget& budget) noexcept {
+  while (budget.take()) {
+    out.p = cell.p.load(kSeqCst);  // pairs with the owner's stores and the decision in help()
+    const std::uint64_t n = cell.n.load(kRelaxed);  // constant while P is in wish or granted
+    out.w = cell.w.load(kSeqCst);                   // pairs with every CAS on W
+    if (cell.p.load(kSeqCst) != out.p) continue;
+    out.unmoved_units = unmoved(out.p, out.w) ? (n & kUsedMask) : 0;
+    return true;
+  }
+  return false;
+}
+
+unsigned scan_end(const Region& r) noexcept {
+  // acquire pairs with the raise in slots.cc: who sees a wish sees its slot below the end (R7)
+  const std::uint32_t high = r.header.slots_high.load(kAcquire);
+  return high < kMaxSlots ? high : kMaxSlots;
+}
+
+std::uint64_t limit_units(const DeviceEntry& d) noexcept {
+  // seq_cst: the moment of a refusal is this load (proof 4); pairs with set_limit()
+  return d.limit_bytes.load(kSeqCst) >> (d.unit_shift & 31);
+}
+
+struct Sums {
+  std::uint64_t claimed = 0, held = 0;  // C and H
+  bool same = true;                     // every version as in the collect before
+  std::uint64_t next_turn = 0;          // the next wish in slot order, to hand the turn to
+};
+
+// One helper's work on the wish that has the turn.
+class Helper {
+ public:
+  Helper(Region& r, unsigned dev, unsigned slot, Budget& budget) noexcept
+      : cells_(r.cells[dev]),
+        device_(r.devices[dev]),
+        slot_(slot),
+        budget_(budget),
+        end_(scan_end(r)) {}
+
+  // kGranted or kRefused; kIdle when somebody else decided, kWish when the budget ran out.
+  Phase decide(std::uint64_t wish) noexcept {
+    const std::uint64_t n =
+        cells_[slot_].n.load(kRelaxed);  // stale only if P moved on: the CAS fails
+    for (int round = 0; cells_[slot_].p.load(kAcquire) == wish;
+         ++round) {  // pairs with the decision
+      const std::uint64_t limit = limit_units(device_);
+      Sums sum;
+      if (!collect(sum, round > 0)) return kWish;
+      next_turn_ = sum.next_turn;
+      if (sum.claimed + n <= limit) return kGranted;
+      const bool full = sum.held + n > limit;
+      if (round > 0 && sum.same && full) return kRefused;
+      if (full && round < kGentleRounds) continue;  // taking slack could not suffice
+      if (sweep(sum.claimed + n - limit)) return kGranted;
+      if (budget_.left == 0) return kWish;
+    }
+    return kIdle;
+  }
+  std::uint64_t next_turn() const noexcept { return next_turn_; }
+
+ private:
+  bool collect(Sums& sum, bool compare) noexcept {
+    std::uint64_t first = 0, after = 0;
+    for (unsigned j = 0; j < end_; ++j) {
+      Reading at;
+      if (!read_cell(cells_[j], at, budget_)) return false;
+      const std::uint64_t held = used_of(at.w) + at.unmoved_units;
+      sum.held += held;
+      sum.claimed += held + slack_of(at.w);
+      const auto version = static_cast<std::uint16_t>(version_of(at.w));
+      if (compare) sum.same = sum.same && version == versions_[j];
+      versions_[j] = version;
+      if (phase_of(at.p) != kWish || j == slot_) continue;
+      std::uint64_t& place = j < slot_ ? first : after;
+      if (place == 0) place = make_turn(j, seq_of(at.p));
+    }
+    sum.next_turn = after != 0 ? after : first;
+    return true;
+  }
+
+  // Takes slack, no more than is wanted. True if it took all of it.
+  bool sweep(std::uint64_t want) noexcept {
+    for (unsigned j = 0; j < end_; ++j) {
+      std::uint64_t w = cells_[j].w.load(kSeqCst);  // pairs with charge and give_back
+      while (budget_.take()) {
+        const std::uint64_t taken = std::min(slack_of(w), want);
+        if (taken == 0) break;
+        if (cells_[j].w.compare_exchange_weak(w, w - taken * kSlackOne, kSeqCst, kSeqCst)) {
+          BH_KILL_POINT("quota.swept");
+          want -= taken;
+          break;
+        }
+      }
+      if (want == 0) return true;
+    }
+    return false;
+  }
+
+  MemCell* cells_;
+  DeviceEntry& device_;
+  unsigned slot_;
+  Budget& budget_;
+  unsigned end_;
+  std::uint64_t next_turn_ = 0;
+  std::uint16_t versions_[kMaxSlots];  // filled by the first collect before anything compares it
+};
+
+// Finishes the wish that has the turn, then passes the turn on. Any process, any number at once.
+[[gnu::noinline]] void help(Region& r, unsigned dev, std::uint64_t g, Budget& budget) noexcept {
+  const unsigned slot = turn_slot(g);
+  std::uint64_t next = 0;
+  if (slot < kMaxSlots) {
+    AtomicU64& p = r.cells[dev][slot].p;
+    std::uint64_t wish = make_p(kWish, turn_seq(g));
+    if (p.load(kAcquire) == wish) {  // pairs with the publication in grow(): N is there
+      Helper helper{r, dev, slot, budget};
+      const Phase decision = helper.decide(wish);
+      if (decision == kWish) return;  // gave up: the turn stays, for P is still in wish
+      BH_KILL_POINT("quota.decided");
+      if (decision != kIdle) {
+        p.compare_exchange_strong(wish, make_p(decision, turn_seq(g)), kSeqCst, kRelaxed);
+        BH_KILL_POINT("quota.told");  // the decision: pairs with grow() and with read_cell()
+      }
+      next = helper.next_turn();
+    }
+  }
+  // release of the turn: pairs with the acquire of G in grow(); a stale next is cleared by whoever
+  // sees it
+  r.devices[dev].turn.compare_exchange_strong(g, next, kSeqCst, kRelaxed);
+  BH_KILL_POINT("quota.turn_passed");
+}
+
+void count_fault(Region& r, unsigned slot) noexcept { count(r.slots[slot].faults); }
+
+// The wish was not decided within the budget: its owner takes it back. Returns the phase it ended
+// in.
+std::uint64_t withdraw(Region& r, unsigned slot, AtomicU64& p, std::uint64_t wish) noexcept {
+  count_fault(r, slot);
+  if (p.compare_exchange_strong(wish, make_p(kRefused, seq_of(wish)), kSeqCst, kAcquire)) {
+    return kRefused;  // pairs with the decision in help(): one of the two wins
+  }
+  return phase_of(wish);
+}
+
+// Under the private lock. The wish, the turn, the decision, the move.
+bool grow_locked(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexcept {
+  MemCell& mine = r.cells[dev][slot];
+  AtomicU64& turn = r.devices[dev].turn;
+  std::uint64_t seq = (seq_of(mine.p.load(kRelaxed)) + 1) & kSeqMask;        // own word
+  if ((seq & 1) == mine.w.load(kRelaxed) >> 63) seq = (seq + 1) & kSeqMask;  // starts unmoved
+  mine.n.store(n, kRelaxed);  // ordered by the publication
+  BH_KILL_POINT("quota.numbered");
+  const std::uint64_t wish = make_p(kWish, seq);
+  mine.p.store(wish, kRelease);  // publication: pairs with help()'s acquire
+  BH_KILL_POINT("quota.wished");
+  Budget budget;
+  std::uint64_t phase = kWish;
+  while ((phase = phase_of(mine.p.load(kAcquire))) == kWish) {  // pairs with the decision in help()
+    if (!budget.take()) {
+      phase = withdraw(r, slot, mine.p, wish);
+      break;
+    }
+    std::uint64_t g = turn.load(kAcquire);  // pairs with the release of the turn
+    if (g == 0) {
+      const std::uint64_t my_turn = make_turn(slot, seq);
+      if (!turn.compare_exchange_strong(g, my_turn, kSeqCst, kAcquire)) continue;
+      BH_KILL_POINT(
+          "quota.turn_taken");  // the CAS sees all earlier decisions: pairs with the release
+      g = my_turn;
+    }
+    help(r, dev, g, budget);
+  }
+  if (phase == kGranted) {
+    // One operation: used and t change together, so no thief comes between and no reader counts
+    // twice. Adding the top bit flips it. used + n < 2^28: at the decision used + slack + n <=
+    // limit.
+    mine.w.fetch_add(n + kTBit, kSeqCst);  // pairs with read_cell()
+    BH_KILL_POINT("quota.moved");
+  }
+  mine.p.store(make_p(kIdle, seq), kRelease);  // pairs with read_cell(): who sees idle sees W moved
+  BH_KILL_POINT("quota.idle");
+  return phase == kGranted;
+}
+
+void force_units(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexcept {
+  AtomicU64& word = r.cells[dev][slot].w;
+  std::uint64_t w = word.load(kRelaxed);  // own slot; the CAS validates it
+  Budget budget;
+  while (budget.take()) {
+    const std::uint64_t room = kUsedMask - used_of(w);
+    const std::uint64_t added = std::min(n, room);
+    // version + 1: a refusal whose window holds this rise must look again (proof 4)
+    if (word.compare_exchange_weak(w, next_version(w) + added, kSeqCst, kRelaxed)) {
+      if (added != n) count_fault(r, slot);
+      BH_KILL_POINT("quota.forced");
+      return;
+    }
+  }
+  count_fault(r, slot);
+}
+
+}  // namespace
+
+bool grow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept {
+  if (units == 0) return true;
+  if (units > limit_units(r.devices[dev])) return false;  // exact: held + n was over at this load
+  const PrivateLock lock{slot, dev};
+  return grow_locked(r, slot, dev, units);
+}
+
+void give_back_slow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept {
+  AtomicU64& word = r.cells[dev][slot].w;
+  const std::uint64_t used = used_of(word.load(kRelaxed));  // own slot
+  if (used < units) count_fault(r, slot);  // wiped or scribbled over: never borrow from slack
+  word.fetch_sub(std::min(used, units),
+                 kSeqCst);  // wait-free; keeps no slack. Pairs with read_cell()
+}
+
+void charge_forced(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
+  if (charge(r, slot, dev, bytes)) return;
+  const PrivateLock lock{slot,
+                         dev};  // so that it never falls between a sibling's grant and its move
+  force_units(r, slot, dev, units_up(bytes, r.devices[dev].unit_shift));
+}
+
+void set_limit(Region& r, unsigned dev, std::uint64_t limit) noexcept {
+  DeviceEntry& d = r.devices[dev];
+  const std::uint64_t unit = 1ull << (d.unit_shift & 31);
+  const std::uint64_t bytes = std::min(limit & ~(unit - 1), (kUsedMask >> 1) * unit);
+  const bool lower = bytes < d.limit_bytes.load(kRelaxed);  // the governor is its only writer
+  if (lower) d.slack_cap.store(0, kSeqCst);                 // pairs with give_back()
+  d.limit_bytes.store(bytes, kSeqCst);                      // pairs with limit_units()
+  BH_KILL_POINT("quota.limit_stored");
+  if (!lower) return;
+  Budget budget;
+  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
+    AtomicU64& word = r.cells[dev][j].w;
+    std::uint64_t w = word.load(kSeqCst);  // pairs with charge and give_back
+    // version + 1 fails every fast charge that looked at slack verified under the old limit
+    while (budget.take() &&
+           !word.compare_exchange_weak(w, next_version(w) & ~(kSlackMax << 28), kSeqCst, kSeqCst)) {
+    }
+  }
+  const std::uint64_t g = d.turn.load(kSeqCst);  // a decision in flight may have read the old limit
+  if (g != 0) help(r, dev, g, budget);
+  settle_limit(r, dev);
+}
+
+bool settle_limit(Region& r, unsigned dev) noexcept {
+  DeviceEntry& d = r.devices[dev];
+  if (d.slack_cap.load(kRelaxed) != 0) return true;  // the governor is its only writer
+  // If a grant falls within this collect, claimed <= limit held at it; if none does, no cell rises
+  // and the sum bounds the present one. Either way all slack from here on is within the limit.
+  Budget budget;
+  std::uint64_t claimed = 0;
+  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
+    Reading at;
+    if (!read_cell(r.cells[dev][j], at, budget)) return false;
+    claimed += used_of(at.w) + slack_of(at.w) + at.unmoved_units;
+  }
+  if (claimed > limit_units(d)) return false;
+  d.slack_cap.store(kSlackMax, kSeqCst);  // pairs with give_back()
+  return true;
+}
+
+std::uint64_t slot_held_bytes(const Region& r, unsigned slot, unsigned dev) noexcept {
+  Budget budget;
+  Reading at;
+  if (!read_cell(r.cells[dev][slot], at, budget)) return 0;
+  return (used_of(at.w) + at.unmoved_units) << (r.devices[dev].unit_shift & 31);
+}
+
+std::uint64_t held_bytes(const Region& r, unsigned dev) noexcept {
+  Budget budget;
+  std::uint64_t held = 0;
+  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
+    Reading at;
+    if (!read_cell(r.cells[dev][j], at, budget)) break;
+    held += used_of(at.w) + at.unmoved_units;
+  }
+  return held << (r.devices[dev].unit_shift & 31);
+}
+
+QuotaView view(const Region& r, unsigned dev) noexcept {
+  QuotaView v;
+  v.limit_bytes = limit_bytes(r, dev);
+  v.held_bytes = held_bytes(r, dev);
+  v.free_bytes = v.limit_bytes > v.held_bytes ? v.limit_bytes - v.held_bytes : 0;
+  return v;
+}
+
+void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept {
+  MemCell& cell = r.cells[dev][slot];
+  // P first: an unmoved grant ends here; seq goes on, so a late helper's CAS fails for ever
+  cell.p.store(make_p(kIdle, (seq_of(cell.p.load(kSeqCst)) + 1) & kSeqMask), kSeqCst);
+  BH_KILL_POINT("reap.wish_cleared");        // pairs with read_cell()
+  cell.w.store(0, kSeqCst);                  // pairs with read_cell()
+  cell.other_bytes.store(0, kRelaxed);       // a statistic
+  r.observed[dev][slot].store(0, kRelaxed);  // advice
+}
+
+void forget_private_locks() noexcept {
+  for (AtomicU32& lock : private_locks) lock.store(0, kRelaxed);  // the child has one thread
+}
+
+}  // namespace bulkhead::shm

@@ -1,0 +1,180 @@
+// The tenant region, format 1.0: layout only. docs/formats/region.md says who writes each word and
+// numbers the invariants; src/shm/quota.h and src/shm/slots.h are the protocols over it.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace bulkhead::shm {
+
+inline constexpr std::uint64_t kRegionMagic = 0x0031'4e47'4552'4842;  // "BHREGN1" in memory order
+inline constexpr std::uint16_t kRegionMajor = 1;                      // differs: refuse to attach
+inline constexpr std::uint16_t kRegionMinor = 0;
+inline constexpr unsigned kMaxDevices = 16;
+inline constexpr unsigned kMaxSlots = 1024;
+inline constexpr std::size_t kNameBytes = 64;  // names have at most 63 characters
+inline constexpr std::size_t kUuidBytes = 16;
+
+enum RegionFlag : std::uint32_t { kEphemeral = 1, kOvercommitted = 2 };
+enum OnFault : std::uint32_t { kOnFaultDeny = 0, kOnFaultOpen = 1 };
+
+using AtomicU64 = std::atomic<std::uint64_t>;
+using AtomicU32 = std::atomic<std::uint32_t>;
+
+struct alignas(64) RegionHeader {
+  AtomicU64 magic;  // stored last by format_region(): who sees it sees the constant fields
+  std::uint16_t major;
+  std::uint16_t minor;
+  std::uint32_t header_bytes;
+  std::uint64_t region_bytes;
+  std::uint32_t device_count;
+  std::uint32_t slot_count;
+  std::uint32_t owner_uid;
+  std::uint32_t flags;
+  std::uint32_t creator_pid;
+  std::uint32_t reserved0;
+  std::uint64_t creator_start_ticks;
+  std::uint64_t creator_pid_namespace;
+  char name[kNameBytes];
+  AtomicU32 on_fault;  // creator, later the daemon
+  AtomicU32 adopted;   // daemon
+  std::uint8_t reserved1[56];
+  AtomicU32 slots_high;  // claimers, only upwards
+  std::uint8_t reserved2[60];
+  AtomicU32 ask;  // futex; a process that wants a fresh figure of what the driver took adds 1
+  std::uint8_t reserved3[60];
+  AtomicU32 sampled;  // futex; this line: the supervisor (parent of `run`, later the daemon), +1
+                      // after a sample
+  AtomicU32 reserved4;
+  AtomicU64
+      sampler_beat_s;  // CLOCK_BOOTTIME second of the supervisor's last round; 0 = there is none
+  std::uint8_t reserved5[3760];
+};
+
+struct alignas(64) DeviceEntry {
+  std::uint8_t uuid[kUuidBytes];
+  std::uint64_t total_bytes;
+  std::uint32_t unit_shift;
+  std::uint32_t flags;
+  std::uint8_t reserved0[32];
+  AtomicU64 limit_bytes;  // governor
+  AtomicU64 slack_cap;    // governor; units
+  std::uint8_t reserved1[48];
+  AtomicU64 turn;  // G: any process, by CAS
+  std::uint8_t reserved2[56];
+  AtomicU64 context_bytes;  // this line: the process that measures; 0 = not measured
+  AtomicU64 extra_context_bytes;
+  AtomicU64 alloc_granularity;
+  AtomicU64 small_slab_bytes;
+  AtomicU64 array_granularity;
+  AtomicU64 pool_granularity;
+  std::uint8_t reserved3[16];
+};
+
+struct alignas(64) ProcSlot {
+  AtomicU64 state;  // S: claimer, owner, reaper, by CAS
+  AtomicU32 pid;    // the rest of this line: the owner while claiming
+  AtomicU32 uid;
+  AtomicU64 start_ticks;
+  AtomicU64 pid_namespace;
+  AtomicU64 image;
+  std::uint8_t reserved0[24];
+  AtomicU64 heartbeat_s;  // owner; CLOCK_BOOTTIME
+  std::uint8_t reserved1[56];
+  AtomicU64 allocs;  // this line: owner, statistics
+  AtomicU64 frees;
+  AtomicU64 refused;
+  AtomicU64 faults;
+  AtomicU64 uncovered;
+  std::uint8_t reserved2[24];
+  AtomicU32 poke;  // supervisor; futex
+  std::uint8_t reserved3[60];
+};
+
+struct alignas(64) MemCell {
+  AtomicU64 w;  // owner; others lower slack only
+  AtomicU64 p;  // owner: idle, wish; anybody: wish -> granted, refused
+  AtomicU64 n;  // owner, while P is idle
+  AtomicU64 other_bytes;
+  std::uint8_t reserved[32];
+};
+
+struct Region {
+  RegionHeader header;
+  DeviceEntry devices[kMaxDevices];
+  ProcSlot slots[kMaxSlots];
+  MemCell cells[kMaxDevices][kMaxSlots];
+  AtomicU64 observed[kMaxDevices][kMaxSlots];  // supervisor
+};
+
+static_assert(std::is_standard_layout_v<Region> && std::is_trivially_destructible_v<Region>);
+static_assert(AtomicU64::is_always_lock_free && sizeof(AtomicU64) == 8);
+static_assert(AtomicU32::is_always_lock_free && sizeof(AtomicU32) == 4);
+static_assert(sizeof(RegionHeader) == 4096 && sizeof(DeviceEntry) == 256);
+static_assert(sizeof(ProcSlot) == 256 && sizeof(MemCell) == 64 && sizeof(Region) == 1'449'984);
+
+// Every member at its place; the golden file in tests/abi holds the same numbers.
+#define BH_AT(type, member, offset) static_assert(offsetof(type, member) == (offset))
+BH_AT(RegionHeader, magic, 0);
+BH_AT(RegionHeader, major, 8);
+BH_AT(RegionHeader, minor, 10);
+BH_AT(RegionHeader, header_bytes, 12);
+BH_AT(RegionHeader, region_bytes, 16);
+BH_AT(RegionHeader, device_count, 24);
+BH_AT(RegionHeader, slot_count, 28);
+BH_AT(RegionHeader, owner_uid, 32);
+BH_AT(RegionHeader, flags, 36);
+BH_AT(RegionHeader, creator_pid, 40);
+BH_AT(RegionHeader, creator_start_ticks, 48);
+BH_AT(RegionHeader, creator_pid_namespace, 56);
+BH_AT(RegionHeader, name, 64);
+BH_AT(RegionHeader, on_fault, 128);
+BH_AT(RegionHeader, adopted, 132);
+BH_AT(RegionHeader, slots_high, 192);
+BH_AT(RegionHeader, ask, 256);
+BH_AT(RegionHeader, sampled, 320);
+BH_AT(RegionHeader, sampler_beat_s, 328);
+BH_AT(DeviceEntry, uuid, 0);
+BH_AT(DeviceEntry, total_bytes, 16);
+BH_AT(DeviceEntry, unit_shift, 24);
+BH_AT(DeviceEntry, flags, 28);
+BH_AT(DeviceEntry, limit_bytes, 64);
+BH_AT(DeviceEntry, slack_cap, 72);
+BH_AT(DeviceEntry, turn, 128);
+BH_AT(DeviceEntry, context_bytes, 192);
+BH_AT(DeviceEntry, extra_context_bytes, 200);
+BH_AT(DeviceEntry, alloc_granularity, 208);
+BH_AT(DeviceEntry, small_slab_bytes, 216);
+BH_AT(DeviceEntry, array_granularity, 224);
+BH_AT(DeviceEntry, pool_granularity, 232);
+BH_AT(ProcSlot, state, 0);
+BH_AT(ProcSlot, pid, 8);
+BH_AT(ProcSlot, uid, 12);
+BH_AT(ProcSlot, start_ticks, 16);
+BH_AT(ProcSlot, pid_namespace, 24);
+BH_AT(ProcSlot, image, 32);
+BH_AT(ProcSlot, heartbeat_s, 64);
+BH_AT(ProcSlot, allocs, 128);
+BH_AT(ProcSlot, frees, 136);
+BH_AT(ProcSlot, refused, 144);
+BH_AT(ProcSlot, faults, 152);
+BH_AT(ProcSlot, uncovered, 160);
+BH_AT(ProcSlot, poke, 192);
+BH_AT(MemCell, w, 0);
+BH_AT(MemCell, p, 8);
+BH_AT(MemCell, n, 16);
+BH_AT(MemCell, other_bytes, 24);
+BH_AT(Region, header, 0);
+BH_AT(Region, devices, 4096);
+BH_AT(Region, slots, 8192);
+BH_AT(Region, cells, 270'336);
+BH_AT(Region, observed, 1'318'912);
+#undef BH_AT
+
+// A statistic of one process: nothing is ordered by it.
+inline void count(AtomicU64& statistic) noexcept {
+  statistic.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace bulkhead::shm

@@ -1,0 +1,134 @@
+// Tenants of a directory: create, attach, list, remove, and a picture for readers that trust
+// nothing.
+//
+// Creating sums the limits of all regions in the directory, per device UUID, under one flock, and
+// refuses what would pass a device's total. Everything that the hook uses (attach, join, create,
+// leave) takes no heap, no exception and no C++ runtime.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+#include "base/fd.h"
+#include "base/mapping.h"
+#include "base/status.h"
+#include "shm/dir.h"
+#include "shm/region.h"
+#include "shm/slots.h"
+#include "shm/world.h"
+
+namespace bulkhead::shm {
+
+// A region mapped by one of its own processes. Keeps one descriptor of the file open for as long as
+// it lives: the slot's record lock hangs on it, and **closing any other descriptor of the same file
+// in this process drops that lock** (close(2), POSIX locks). If the application closes ours
+// (closefrom), the next use opens the file anew by path, after checking that it is still the same
+// file.
+class Tenant {
+ public:
+  Tenant() noexcept = default;
+  Tenant(Tenant&& other) noexcept;
+  Tenant& operator=(Tenant&& other) noexcept;
+  Tenant(const Tenant&) = delete;
+  Tenant& operator=(const Tenant&) = delete;
+  ~Tenant();
+  [[nodiscard]] bool ok() const noexcept { return map_.ok(); }
+  [[nodiscard]] Region& region() const noexcept { return *map_.as<Region>(); }
+  [[nodiscard]] unsigned device_count() const noexcept {
+    return device_count_;
+  }  // checked at attach
+  [[nodiscard]] const char* name() const noexcept { return name_; }
+  [[nodiscard]] const char* dir_path() const noexcept { return dir_; }
+  // The outside as this process sees it. Refers to this object: ask again after moving it.
+  [[nodiscard]] World world() noexcept;
+  // The descriptor, checked and opened anew if it was closed; -1 if that fails. Any thread.
+  [[nodiscard]] int descriptor() noexcept;
+
+ private:
+  friend Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept;
+  Mapping map_;
+  std::atomic<int> fd_{-1};  // relaxed: the number itself is all that is shared
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
+  std::uint64_t pid_namespace_ = 0;
+  unsigned device_count_ = 0;
+  char name_[kNameBytes] = {};
+  char dir_[kPathBytes] = {};
+};
+
+struct DeviceSpec {
+  std::uint8_t uuid[kUuidBytes] = {};
+  std::uint64_t limit_bytes = 0;  // rounded down to the region's unit
+  std::uint64_t total_bytes = 0;  // cuDeviceTotalMem of the real device
+};
+struct TenantSpec {
+  const char* name = nullptr;  // null and ephemeral: run-<pid>-<start time> of this process
+  uid_t owner_uid = 0;
+  bool ephemeral = false;
+  bool overcommit = false;
+  OnFault on_fault = kOnFaultDeny;
+  unsigned device_count = 0;
+  DeviceSpec devices[kMaxDevices];
+};
+// What the sum under the lock was, for the message: the device that refused, or the last one looked
+// at.
+struct Arithmetic {
+  unsigned device = 0;  // index in the spec
+  std::uint64_t total_bytes = 0;
+  std::uint64_t committed_bytes = 0;  // limits of the other regions on that device
+  std::uint64_t asked_bytes = 0;
+  unsigned unreadable = 0;  // regions that could not be read, hence not counted
+};
+
+// Makes the tenant and its region; attach_tenant() then opens it. kTooLarge: see `sums`; kExists;
+// kInvalid: name or spec; kFull: no room for the file; kIo, kUntrusted. `name_out` (may be null)
+// receives the name.
+[[nodiscard]] Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
+                                   char (*name_out)[kNameBytes] = nullptr) noexcept;
+// kNotFound, kUntrusted, kBadSize, kBadMagic, kBadVersion, kNotReady, kCorrupt, kInvalid (name),
+// kIo.
+[[nodiscard]] Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept;
+// Claims a slot for this process, reaps the dead, and fills `member` (for charge_or_reap). `tenant`
+// must stay where it is from now on.
+[[nodiscard]] Status join(Tenant& tenant, Member& member) noexcept;
+// In good order: gives the slot up; an ephemeral tenant without another process vanishes. No other
+// thread may still be charging.
+void leave(Tenant& tenant, Member& member) noexcept;
+// kNotFound; kNotReady: a process is live and `force` is not set.
+[[nodiscard]] Status remove_tenant(const Dir& dir, const char* name, bool force = false) noexcept;
+// Calls `fn` with each tenant's name, in no order; stops when it returns false.
+[[nodiscard]] Status list_tenants(const Dir& dir, bool (*fn)(void*, const char*),
+                                  void* arg) noexcept;
+// Removes ephemeral tenants whose creator and processes are all dead. create_tenant() does it too.
+[[nodiscard]] Status sweep_tenants(const Dir& dir) noexcept;
+
+// A copy of a region's bytes, read by pread: a shrinking file cannot hurt the reader, and the
+// constant fields were checked. Cells may be a moment apart. It is the reader for status; not for
+// joined processes, for it opens and closes the file.
+class Snapshot {
+ public:
+  [[nodiscard]] const Region& region() const noexcept { return *copy_.as<const Region>(); }
+  [[nodiscard]] unsigned device_count() const noexcept { return device_count_; }
+  [[nodiscard]] World world() noexcept;  // liveness of its processes; refers to this object
+  [[nodiscard]] unsigned live() noexcept { return count_live(region(), world()); }
+
+ private:
+  friend Result<Snapshot> snapshot_tenant(const Dir& dir, const char* name) noexcept;
+  Mapping copy_;
+  UniqueFd fd_;
+  unsigned device_count_ = 0;
+};
+[[nodiscard]] Result<Snapshot> snapshot_tenant(const Dir& dir, const char* name) noexcept;
+
+// The constant fields of a region, from whatever bytes: sizes, version, counts, units, name.
+[[nodiscard]] Status check_region(const Region& r) noexcept;
+// Writes a fresh region into zeroed memory; magic last. The spec must be valid (create_tenant
+// checks).
+void format_region(Region& r, const TenantSpec& spec, const char* name,
+                   const Identity& creator) noexcept;
+// The bytes of the file that must have room on the file system before anybody maps it.
+struct FileRange {
+  std::uint64_t offset, bytes;
+};
+[[nodiscard]] FileRange reserved_range(unsigned device_count, unsigned part) noexcept;  // part 0..2
+
+}  // namespace bulkhead::shm

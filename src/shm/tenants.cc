@@ -1,0 +1,314 @@
+// The tenants of one directory: create under the lock, list, sweep, remove.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "base/kill_point.h"
+#include "shm/quota.h"
+#include "shm/tenant.h"
+
+namespace bulkhead::shm {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+// The directory's lock: held while limits are summed, tenants made, swept or removed. A kernel
+// lock, so it falls with its holder.
+Result<UniqueFd> lock_directory(const Dir& dir, int how) noexcept {
+  UniqueFd fd{::openat(dir.fd.get(), "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  if (!fd.ok()) return Status{Errc::kIo, errno, "cannot open the directory's lock file"};
+  while (::flock(fd.get(), how) != 0) {
+    if (errno != EINTR) return Status{Errc::kIo, errno, "cannot lock the directory"};
+  }
+  return fd;
+}
+
+Result<UniqueFd> open_tenants(const Dir& dir, bool create) noexcept {
+  if (create && ::mkdirat(dir.fd.get(), "tenants", dir.euid == 0 ? 0755 : 0700) != 0 &&
+      errno != EEXIST) {
+    return Status{Errc::kIo, errno, "cannot make the directory of tenants"};
+  }
+  return open_directory(dir.fd.get(), "tenants", dir.euid);
+}
+
+void unlink_tenant(int tenants, const char* name, uid_t euid) noexcept {
+  Result<UniqueFd> home = open_directory(tenants, name, euid);
+  if (!home.ok()) return;
+  ::unlinkat(home->get(), "region", 0);
+  ::unlinkat(home->get(), "region.new", 0);
+  ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
+}
+
+bool creator_may_live(const Snapshot& shot) noexcept {
+  const RegionHeader& h = shot.region().header;
+  const Identity me = read_identity();
+  if (h.creator_pid_namespace == 0 || h.creator_pid_namespace != me.pid_namespace) return true;
+  return presence_in_proc(h.creator_pid, h.creator_start_ticks) != Presence::kGone;
+}
+
+// Under the lock. An ephemeral tenant goes when its creator and all its processes are known dead.
+struct Sweep {
+  const Dir& dir;
+  int tenants;
+};
+bool sweep_one(void* arg, const char* name) noexcept {
+  const Sweep& sweep = *static_cast<Sweep*>(arg);
+  if (!valid_name(name) || std::strncmp(name, "run-", 4) != 0) return true;
+  Result<Snapshot> shot = snapshot_tenant(sweep.dir, name);
+  if (!shot.ok()) {
+    if (shot.status().code() == Errc::kNotFound) unlink_tenant(sweep.tenants, name, sweep.dir.euid);
+    return true;
+  }
+  if ((shot->region().header.flags & kEphemeral) == 0) return true;
+  if (!creator_may_live(*shot) && shot->live() == 0) {
+    unlink_tenant(sweep.tenants, name, sweep.dir.euid);
+  }
+  return true;
+}
+
+struct Sum {
+  const Dir& dir;
+  const DeviceSpec& device;
+  Arithmetic& sums;
+};
+bool add_limits(void* arg, const char* name) noexcept {
+  Sum& sum = *static_cast<Sum*>(arg);
+  if (!valid_name(name)) return true;
+  Result<Snapshot> shot = snapshot_tenant(sum.dir, name);
+  if (!shot.ok()) {
+    if (shot.status().code() != Errc::kNotFound) ++sum.sums.unreadable;
+    return true;
+  }
+  for (unsigned d = 0; d < shot->device_count(); ++d) {
+    if (std::memcmp(shot->region().devices[d].uuid, sum.device.uuid, kUuidBytes) != 0) continue;
+    const std::uint64_t limit = limit_bytes(shot->region(), d);
+    const std::uint64_t before = sum.sums.committed_bytes;
+    sum.sums.committed_bytes = before + limit < before ? ~0ull : before + limit;
+  }
+  return true;
+}
+
+Status check_sums(const Dir& dir, int tenants, const TenantSpec& spec, Arithmetic& sums) noexcept {
+  for (unsigned i = 0; i < spec.device_count; ++i) {
+    const DeviceSpec& device = spec.devices[i];
+    sums = Arithmetic{i, device.total_bytes, 0, device.limit_bytes, 0};
+    Sum sum{dir, device, sums};
+    if (const Status bad = for_each_entry(tenants, add_limits, &sum); !bad.ok()) return bad;
+    const bool fits = sums.committed_bytes <= device.total_bytes &&
+                      device.limit_bytes <= device.total_bytes - sums.committed_bytes;
+    if (!fits && !spec.overcommit) {
+      return Status{Errc::kTooLarge, 0, "the limits of all tenants would pass the device's memory"};
+    }
+  }
+  return Status{};
+}
+
+Status check_spec(const TenantSpec& spec) noexcept {
+  if (spec.name != nullptr && !valid_name(spec.name)) {
+    return Status{Errc::kInvalid, 0, "not a tenant's name"};
+  }
+  if (spec.name == nullptr && !spec.ephemeral)
+    return Status{Errc::kInvalid, 0, "a tenant needs a name"};
+  if (spec.device_count == 0 || spec.device_count > kMaxDevices) {
+    return Status{Errc::kInvalid, 0, "a tenant has 1 to 16 devices"};
+  }
+  for (unsigned i = 0; i < spec.device_count; ++i) {
+    for (unsigned j = 0; j < i; ++j) {
+      if (std::memcmp(spec.devices[i].uuid, spec.devices[j].uuid, kUuidBytes) == 0) {
+        return Status{Errc::kInvalid, 0, "a device is named twice"};
+      }
+    }
+    // the unit ends at 2^30 bytes: beyond that 28 bits could not hold the limit twice
+    if ((spec.devices[i].limit_bytes >> 56) != 0 || (spec.devices[i].total_bytes >> 56) != 0) {
+      return Status{Errc::kInvalid, 0, "a size is beyond any device"};
+    }
+  }
+  return Status{};
+}
+
+void append_number(char*& to, std::uint64_t number) noexcept {
+  char digits[20];
+  unsigned count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + number % 10);
+    number /= 10;
+  } while (number != 0);
+  *to++ = '-';
+  while (count > 0) *to++ = digits[--count];
+}
+
+// run-<pid>-<start time>: at most 3 + 11 + 21 characters.
+void ephemeral_name(char (&out)[kNameBytes], const Identity& me) noexcept {
+  std::memset(out, 0, sizeof out);
+  std::memcpy(out, "run", 3);
+  char* to = out + 3;
+  append_number(to, me.pid);
+  append_number(to, me.start_ticks);
+}
+
+// Room for what will be touched, so that a full tmpfs refuses here and never raises SIGBUS later.
+Status reserve_file(int fd, unsigned devices) noexcept {
+  if (::ftruncate(fd, static_cast<off_t>(sizeof(Region))) != 0) {
+    return Status{Errc::kIo, errno, "cannot size the region"};
+  }
+  for (unsigned part = 0; part < 3; ++part) {
+    const FileRange range = reserved_range(devices, part);
+    const int error =
+        ::posix_fallocate(fd, static_cast<off_t>(range.offset), static_cast<off_t>(range.bytes));
+    if (error == ENOSPC) return Status{Errc::kFull, error, "no room for the region"};
+    if (error != 0) return Status{Errc::kIo, error, "cannot reserve the region"};
+  }
+  return Status{};
+}
+
+Status write_region(int home, const TenantSpec& spec, const char* name, const Identity& me,
+                    uid_t euid) noexcept {
+  ::unlinkat(home, "region.new", 0);  // left by a creator that died; we hold the lock
+  const UniqueFd fd{
+      ::openat(home, "region.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  if (!fd.ok()) return Status{Errc::kIo, errno, "cannot make the region"};
+  BH_KILL_POINT("create.opened");
+  if (::fchmod(fd.get(), 0600) != 0 ||
+      (euid == 0 && ::fchown(fd.get(), spec.owner_uid, static_cast<gid_t>(-1)) != 0)) {
+    return Status{Errc::kIo, errno, "cannot give the region to its owner"};
+  }
+  if (const Status bad = reserve_file(fd.get(), spec.device_count); !bad.ok()) return bad;
+  void* const at = ::mmap(nullptr, sizeof(Region), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map the region"};
+  const Mapping map{at, sizeof(Region)};
+  format_region(*map.as<Region>(), spec, name, me);
+  BH_KILL_POINT("create.formatted");
+  if (::renameat(home, "region.new", home, "region") != 0) {
+    return Status{Errc::kIo, errno, "cannot publish the region"};
+  }
+  BH_KILL_POINT("create.published");
+  return Status{};
+}
+
+}  // namespace
+
+FileRange reserved_range(unsigned device_count, unsigned part) noexcept {
+  switch (part) {
+    case 0:
+      return {0, offsetof(Region, cells)};
+    case 1:
+      return {offsetof(Region, cells), std::uint64_t{device_count} * kMaxSlots * sizeof(MemCell)};
+    default:
+      return {offsetof(Region, observed),
+              std::uint64_t{device_count} * kMaxSlots * sizeof(AtomicU64)};
+  }
+}
+
+Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
+                     char (*name_out)[kNameBytes]) noexcept {
+  if (const Status bad = check_spec(spec); !bad.ok()) return bad;
+  if (dir.euid != 0 && spec.owner_uid != dir.euid) {
+    return Status{Errc::kInvalid, 0, "only root makes tenants for others"};
+  }
+  const Identity me = read_identity();
+  char name[kNameBytes] = {};
+  if (spec.name != nullptr) {
+    std::memcpy(name, spec.name, std::strlen(spec.name) + 1);
+  } else {
+    ephemeral_name(name, me);
+  }
+  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  if (!lock.ok()) return lock.status();
+  Result<UniqueFd> tenants = open_tenants(dir, true);
+  if (!tenants.ok()) return tenants.status();
+  Sweep sweep{dir, tenants->get()};
+  if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
+  BH_KILL_POINT("create.locked");
+  struct stat st {};
+  if (::mkdirat(tenants->get(), name, dir.euid == 0 ? 0755 : 0700) != 0 && errno != EEXIST) {
+    return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
+  }
+  Result<UniqueFd> home = open_directory(tenants->get(), name, dir.euid);
+  if (!home.ok()) return home.status();
+  if (stat_at(home->get(), "region", st))
+    return Status{Errc::kExists, 0, "the tenant exists already"};
+  Status made = check_sums(dir, tenants->get(), spec, sums);
+  if (made.ok()) made = write_region(home->get(), spec, name, me, dir.euid);
+  if (!made.ok()) {
+    unlink_tenant(tenants->get(), name, dir.euid);
+    return made;
+  }
+  if (name_out != nullptr) std::memcpy(*name_out, name, sizeof name);
+  return Status{};
+}
+
+Status remove_tenant(const Dir& dir, const char* name, bool force) noexcept {
+  if (!valid_name(name)) return Status{Errc::kInvalid, 0, "not a tenant's name"};
+  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  if (!lock.ok()) return lock.status();
+  Result<UniqueFd> tenants = open_tenants(dir, false);
+  if (!tenants.ok()) return tenants.status();
+  struct stat st {};
+  if (!stat_at(tenants->get(), name, st)) return Status{Errc::kNotFound, 0, "no such tenant"};
+  if (!force) {
+    Result<Snapshot> shot =
+        snapshot_tenant(dir, name);  // one that cannot be read has no users either
+    if (shot.ok() && shot->live() > 0) {
+      return Status{Errc::kNotReady, 0, "processes of the tenant are running"};
+    }
+  }
+  unlink_tenant(tenants->get(), name, dir.euid);
+  return stat_at(tenants->get(), name, st)
+             ? Status{Errc::kIo, 0, "other files lie in the tenant's directory"}
+             : Status{};
+}
+
+Status list_tenants(const Dir& dir, bool (*fn)(void*, const char*), void* arg) noexcept {
+  Result<UniqueFd> tenants = open_tenants(dir, false);
+  if (!tenants.ok()) {
+    return tenants.status().code() == Errc::kNotFound ? Status{} : tenants.status();  // none yet
+  }
+  struct Call {
+    bool (*fn)(void*, const char*);
+    void* arg;
+  } call{fn, arg};
+  return for_each_entry(
+      tenants->get(),
+      [](void* at, const char* name) noexcept {
+        const Call& to = *static_cast<Call*>(at);
+        return !valid_name(name) || to.fn(to.arg, name);
+      },
+      &call);
+}
+
+Status sweep_tenants(const Dir& dir) noexcept {
+  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  if (!lock.ok()) return lock.status();
+  Result<UniqueFd> tenants = open_tenants(dir, false);
+  if (!tenants.ok()) {
+    return tenants.status().code() == Errc::kNotFound ? Status{} : tenants.status();
+  }
+  Sweep sweep{dir, tenants->get()};
+  return for_each_entry(tenants->get(), sweep_one, &sweep);
+}
+
+void leave(Tenant& tenant, Member& member) noexcept {
+  if (member.region == nullptr) return;
+  const bool ephemeral = (member.region->header.flags & kEphemeral) != 0;
+  leave_slot(*member.region, member.world, member.seat);
+  const bool last = count_live(*member.region, member.world) == 0;
+  member.region = nullptr;
+  if (!ephemeral || !last) return;
+  Dir dir;
+  dir.euid = ::geteuid();
+  std::memcpy(dir.path, tenant.dir_path(), sizeof dir.path);
+  Result<UniqueFd> fd = open_directory(AT_FDCWD, dir.path, dir.euid);
+  if (!fd.ok()) return;
+  dir.fd = std::move(*fd);
+  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX | LOCK_NB);  // busy: the next creator sweeps
+  if (!lock.ok()) return;
+  Result<UniqueFd> tenants = open_tenants(dir, false);
+  Sweep sweep{dir, tenants.ok() ? tenants->get() : -1};
+  if (tenants.ok()) sweep_one(&sweep, tenant.name());
+}
+
+}  // namespace bulkhead::shm
