@@ -1,5 +1,6 @@
 // The admission protocol alone, over shared memory and real processes, no driver: ours beside the seeds' counter.
 // atomics: the board counts what the processes did, across processes
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -155,6 +156,17 @@ struct BoardMap {
   }
 };
 
+// Process k on core k modulo their number: two processes contend only if they run at the same time.
+void pin(unsigned k) {
+  cpu_set_t allowed, one;
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  int nth = static_cast<int>(k) % CPU_COUNT(&allowed), cpu = 0;
+  while (!CPU_ISSET(cpu, &allowed) || nth-- > 0) ++cpu;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  ::sched_setaffinity(0, sizeof one, &one);
+}
+
 // Starts the processes; each joins, tells so, and waits for the pipe to close. Returns their pids.
 template <class Side>
 std::vector<pid_t> start(Side& side, Board& board, const Case& c, std::uint64_t length_ns) {
@@ -165,6 +177,7 @@ std::vector<pid_t> start(Side& side, Board& board, const Case& c, std::uint64_t 
     const pid_t pid = ::fork();
     if (pid == 0) {
       ::close(go[1]);
+      pin(k);
       char byte = 'r';
       if (!side.join() || ::write(ready[1], &byte, 1) != 1) ::_exit(1);
       (void)!::read(go[0], &byte, 1);  // end of file starts all at once
