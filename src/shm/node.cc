@@ -48,7 +48,7 @@ Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
       std::uint64_t limit = 0;
       for (unsigned d = 0; d < kMaxDevices && d < count && !found; ++d) {
         found = std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) == 0;
-        limit = tenant.limits[d].limit_bytes.load(kAcquire);  // keeps the check below after it
+        limit = tenant.limits[d].limit_bytes.load(kAcquire);  // pairs with set_node_limit()
       }
       if (tenant.version.load(kRelaxed) != version) continue;  // ordered by the acquires above
       if (found) return limit;

@@ -367,6 +367,20 @@ TEST_F(TenantTest, AnEphemeralTenantVanishesWithItsLastProcess) {
   EXPECT_TRUE(names(d).empty());
 }
 
+// Ephemeral under a name somebody chose: it vanishes all the same.
+TEST_F(TenantTest, AnEphemeralTenantMayHaveAName) {
+  const Dir d = dir();
+  TenantSpec s = spec("chosen", kGiB);
+  s.ephemeral = true;
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(create(d, s).ok() ? 0 : 1);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_TRUE(create(d, s).ok()) << "the left-over of the same name is swept first";
+  EXPECT_TRUE(attach_tenant(d, "chosen").ok());
+}
+
 // Real processes, real locks: a child dies holding everything, the next charge gets all of it.
 TEST_F(TenantTest, ASigkilledProcessGivesEverythingBack) {
   const Dir d = dir();
