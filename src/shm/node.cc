@@ -1,7 +1,12 @@
 #include "shm/node.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+
 #include <cstring>
 
+#include "shm/dir.h"
 #include "shm/files.h"
 
 namespace bulkhead::shm {
@@ -33,6 +38,20 @@ Status check_node(const NodePage& page) noexcept {
   if (page.page_bytes != sizeof(NodePage))
     return Status{Errc::kBadSize, 0, "node page of another size"};
   return Status{};
+}
+
+Result<Mapping> map_node(const Dir& dir) noexcept {
+  Result<UniqueFd> fd = open_file(dir.fd.get(), "node", O_RDONLY, kAnyOwner, sizeof(NodePage));
+  if (!fd.ok()) return fd.status();
+  struct stat st {};
+  if (!stat_fd(fd->get(), st) || (st.st_uid != 0 && st.st_uid != dir.euid)) {
+    return Status{Errc::kUntrusted, 0, "the node page belongs to another user"};
+  }
+  void* const at = ::mmap(nullptr, sizeof(NodePage), PROT_READ, MAP_SHARED, fd->get(), 0);
+  if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map the node page"};
+  Mapping map{at, sizeof(NodePage)};
+  if (const Status bad = check_node(*map.as<const NodePage>()); !bad.ok()) return bad;
+  return map;
 }
 
 Result<std::uint64_t> node_limit(const NodePage& page, const char* name,

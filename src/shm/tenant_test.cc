@@ -278,13 +278,18 @@ TEST_F(TenantTest, TheNodePageOutranksTheEnvironment) {
   ASSERT_TRUE(ruled.ok()) << ruled.status().text();
   EXPECT_EQ(ruled->path, root_ + "/run");
   EXPECT_TRUE(ruled->authoritative);
+  EXPECT_TRUE(map_node(*ruled).ok());
   EXPECT_EQ(open_dir(options(""))->path, root_ + "/run") << "env -i changes nothing";
   DirOptions simulated = options(forged);
   simulated.simulated = true;
   EXPECT_EQ(open_dir(simulated)->path, forged);
   write_node(kPrivateDirs);
   EXPECT_EQ(open_dir(options(forged))->path, forged);
+  Result<Dir> own = open_dir(options(forged));
+  ASSERT_TRUE(own.ok());
+  EXPECT_EQ(map_node(*own).status().code(), Errc::kNotFound);
   fs::resize_file(root_ + "/run/node", 100);
+  EXPECT_EQ(map_node(*ruled).status().code(), Errc::kBadSize);
   EXPECT_EQ(open_dir(options(forged))->path, root_ + "/run") << "damaged: rules, allows nothing";
   DirOptions not_roots = options(forged);
   not_roots.root_uid = ::geteuid() + 1;
