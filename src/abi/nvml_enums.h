@@ -114,7 +114,6 @@ inline constexpr unsigned int NVML_DEVICE_PCI_BUS_ID_BUFFER_SIZE = 32;
 inline constexpr unsigned int NVML_DEVICE_PCI_BUS_ID_BUFFER_V2_SIZE = 16;
 inline constexpr unsigned int NVML_INIT_FLAG_NO_GPUS = 1;
 inline constexpr unsigned int NVML_INIT_FLAG_NO_ATTACH = 2;
-inline constexpr unsigned int NVML_NVLINK_MAX_LINKS = 36;
 inline constexpr int NVML_VALUE_NOT_AVAILABLE = -1;
 inline constexpr unsigned int NVML_DEVICE_ARCH_AMPERE = 7;
 inline constexpr unsigned int NVML_DEVICE_ARCH_ADA = 8;

@@ -74,6 +74,11 @@ void give_back(Device& d, std::uint64_t bytes) noexcept {
 }
 
 void charge_other(Device& d, std::int64_t delta) noexcept {
+  book_other(d, delta);
+  if (delta > 0) process.other_epoch.fetch_add(1, kRelaxed);  // advice to the thread
+}
+
+void book_other(Device& d, std::int64_t delta) noexcept {
   const KeepErrno keep;
   Process& p = process;
   if (d.index < 0 || delta == 0) return;
@@ -85,8 +90,7 @@ void charge_other(Device& d, std::int64_t delta) noexcept {
   if (delta > 0) {
     const std::uint64_t bytes = (static_cast<std::uint64_t>(delta) + unit - 1) & ~(unit - 1);
     shm::charge_forced(*p.region, seat.slot, dev, bytes);
-    other.fetch_add(bytes, kRelaxed);      // a statistic of our own
-    p.other_epoch.fetch_add(1, kRelaxed);  // advice to apply_observed()
+    other.fetch_add(bytes, kRelaxed);  // a statistic of our own
     return;
   }
   // never more than is booked as `other`: the rest belongs to allocations

@@ -27,11 +27,11 @@ void remember_books(unsigned slot) noexcept {
   }
 }
 
-void* run(void*) noexcept {
+void* run(void* poked_before) noexcept {
   inside = true;  // nothing this thread does is the program's
   Process& p = process;
   std::uint32_t epoch = 0;
-  std::uint32_t poked = p.region->slots[seat_now().slot].poke.load(std::memory_order_acquire);
+  auto poked = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(poked_before));
   for (;;) {
     const shm::Seat seat = seat_now();
     if (shm::still_mine(*p.region, seat)) {
@@ -66,9 +66,9 @@ void apply_observed(bool lower) noexcept {
     const std::uint64_t observed = p.region->observed[dev][seat.slot].load(kRelaxed);
     const std::uint64_t booked = p.region->cells[dev][seat.slot].other_bytes.load(kRelaxed);
     if (observed > p.total_bytes[i] && p.total_bytes[i] != 0) continue;
-    if (observed > booked) charge_other(p.devices[i], static_cast<std::int64_t>(observed - booked));
+    if (observed > booked) book_other(p.devices[i], static_cast<std::int64_t>(observed - booked));
     if (observed < booked && lower) {
-      charge_other(p.devices[i], -static_cast<std::int64_t>(booked - observed));
+      book_other(p.devices[i], -static_cast<std::int64_t>(booked - observed));
     }
   }
 }
@@ -84,7 +84,11 @@ void start_thread() noexcept {
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the thread inherits it: no signal is ever its
   applying.clear();                               // a fork's child may have copied it held
   pthread_t thread;
-  process.thread_runs = ::pthread_create(&thread, &attributes, run, nullptr) == 0;
+  // as it stands at the binding, so that no poke since then is missed
+  const std::uintptr_t poked =
+      process.region->slots[seat_now().slot].poke.load(std::memory_order_relaxed);
+  process.thread_runs =
+      ::pthread_create(&thread, &attributes, run, reinterpret_cast<void*>(poked)) == 0;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   ::pthread_attr_destroy(&attributes);
   if (!process.thread_runs) count(Count::kFault);

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -91,17 +92,19 @@ Status attach(bool may_create) noexcept {
   Result<shm::Dir> dir = shm::open_dir(shm::dir_options(simulated(), limits && may_create));
   if (!dir.ok()) return dir.status();
   Status last{};
+  bool swept = false;  // create_tenant() looks at left-overs itself: what exists after it is in use
   // a few times: others create, format and remove the same tenant meanwhile
   for (int i = 0; i < 50; ++i) {
     Result<shm::Tenant> tenant = shm::attach_tenant(*dir, settings().tenant);
     last = tenant.status();
-    if (tenant.ok() && !(may_create && left_over(*tenant))) {
+    if (tenant.ok() && (swept || !may_create || !left_over(*tenant))) {
       p.tenant.put(static_cast<shm::Tenant&&>(*tenant));
       return Status{};
     }
     const bool missing = tenant.ok() || last.code() == Errc::kNotFound;
     if (missing && limits && may_create) {
       last = create_from_variables(*dir);
+      swept = true;
       if (last.ok() || last.code() == Errc::kExists) continue;
       return last;
     }
@@ -132,6 +135,16 @@ void move_early_counts() noexcept {
   }
 }
 
+// Only on explicit request (BULKHEAD_LOG=stderr). One write; no stdio, which the program owns.
+void say(const Status& why) noexcept {
+  char line[256];
+  std::size_t at = 0;
+  for (const char* part : {"bulkhead: tenant ", settings().tenant, ": ", why.text(), "\n"}) {
+    for (; *part != 0 && at < sizeof line; ++part) line[at++] = *part;
+  }
+  static_cast<void>(!::write(STDERR_FILENO, line, at));
+}
+
 void forked_child() noexcept {
   Process& p = process;
   // relaxed throughout: the child has one thread, and its books are empty
@@ -154,16 +167,16 @@ Mode bind_locked() noexcept {
     p.mode.store(Mode::kOff, kRelaxed);  // nothing else was written
     return Mode::kOff;
   }
-  if (settings().malformed) return fault();
+  if (settings().malformed) return fault(kMalformed);
   if (!load_devices()) return Mode::kUndecided;
   if (!p.fork_handler) {
     p.fork_handler = ::pthread_atfork(nullptr, nullptr, forked_child) == 0;
   }
   if (!p.tenant.ok() || left_over(p.tenant.get())) {
-    if (!attach(true).ok()) return fault();
+    if (const Status bad = attach(true); !bad.ok()) return fault(bad);
   }
   p.region = &p.tenant.get().region();
-  if (!shm::join(p.tenant.get(), p.member).ok()) return fault();
+  if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) return fault(bad);
   set_seat(p.member.seat);
   match_devices();
   move_early_counts();
@@ -201,14 +214,15 @@ Status attach_early() noexcept {
 
 const shm::Region* region_to_read() noexcept {
   if (!wanted() || settings().malformed) return nullptr;
-  // acquire pairs with bind_locked()
-  if (process.mode.load(std::memory_order_acquire) == Mode::kOn) return process.region;
-  if (!attach_early().ok()) return nullptr;
+  const Mode m = process.mode.load(std::memory_order_acquire);  // pairs with bind_locked()
+  if (m == Mode::kOn) return process.region;
+  if (m != Mode::kUndecided || !attach_early().ok()) return nullptr;
   return &process.tenant.get().region();
 }
 
-Mode fault() noexcept {
+Mode fault(const Status& why) noexcept {
   Process& p = process;
+  if (settings().log_stderr) say(why);
   bool open = settings().open_fault;
   if (p.tenant.ok()) {
     shm::Region& r = p.tenant.get().region();
@@ -225,8 +239,8 @@ bool take_new_seat() noexcept {
   Process& p = process;
   const Held held{p.binding};
   if (shm::still_mine(*p.region, seat_now())) return true;  // another thread was first
-  if (!shm::join(p.tenant.get(), p.member).ok()) {
-    fault();
+  if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) {
+    fault(bad);
     return false;
   }
   set_seat(p.member.seat);

@@ -12,7 +12,8 @@ CUresult cuInit(unsigned int flags) noexcept {
     const Status s = attach_early();
     const bool may_create =
         settings().has_limits && (s.code() == Errc::kNotFound || s.code() == Errc::kNotReady);
-    if (settings().malformed || (!s.ok() && !may_create)) fault();
+    if (settings().malformed || (!s.ok() && !may_create))
+      fault(settings().malformed ? kMalformed : s);
   }
   if (process.mode.load(std::memory_order_acquire) == Mode::kDenied) {
     return CUDA_ERROR_SYSTEM_NOT_READY;

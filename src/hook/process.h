@@ -74,7 +74,8 @@ extern constinit Process process;
 // The region to read from, slot or not; null: none (yet), or nothing is wanted.
 [[nodiscard]] const shm::Region* region_to_read() noexcept;
 // A fault: counts it and says what becomes of the process (kDenied or kOff).
-Mode fault() noexcept;
+inline constexpr Status kMalformed{Errc::kInvalid, 0, "a BULKHEAD_ variable is malformed"};
+Mode fault(const Status& why) noexcept;
 // The slot was taken from us by a reaper: claims a new one and charges what we held. False: could
 // not; the process is denied or off from here.
 [[nodiscard]] bool take_new_seat() noexcept;
@@ -84,6 +85,8 @@ void start_thread() noexcept;
 // Corrects `other` by the supervisor's figure for this process. From the thread, and from a growth
 // that asked for a fresh figure. `lower`: a smaller figure may be believed.
 void apply_observed(bool lower) noexcept;
+// charge_other() without the note that a booking was made by the program itself.
+void book_other(Device& device, std::int64_t delta) noexcept;
 // Waits at most 5 ms for the supervisor's fresh figures; at once if there is no supervisor.
 void ask_supervisor() noexcept;
 

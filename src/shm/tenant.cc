@@ -120,7 +120,8 @@ Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept {
 Tenant::Tenant(Tenant&& other) noexcept { *this = std::move(other); }
 Tenant& Tenant::operator=(Tenant&& other) noexcept {
   if (this == &other) return *this;
-  if (const int fd = fd_.exchange(other.fd_.exchange(-1, kRelaxed), kRelaxed); fd >= 0) ::close(fd);
+  close_own();
+  fd_.store(other.fd_.exchange(-1, kRelaxed), kRelaxed);
   map_ = std::move(other.map_);
   device_ = other.device_;
   inode_ = other.inode_;
@@ -130,22 +131,25 @@ Tenant& Tenant::operator=(Tenant&& other) noexcept {
   std::memcpy(dir_, other.dir_, sizeof dir_);
   return *this;
 }
-Tenant::~Tenant() {
-  const int fd = fd_.load(kRelaxed);
+Tenant::~Tenant() { close_own(); }
+
+// The application may have closed ours and opened something else under its number.
+bool Tenant::is_own(int fd) const noexcept {
   struct stat st {};
-  // the application may have closed ours and opened something else under its number
-  if (fd >= 0 && stat_fd(fd, st) && st.st_dev == device_ && st.st_ino == inode_) ::close(fd);
+  return fd >= 0 && stat_fd(fd, st) && st.st_dev == device_ && st.st_ino == inode_;
+}
+void Tenant::close_own() noexcept {
+  if (const int fd = fd_.exchange(-1, kRelaxed); is_own(fd)) ::close(fd);
 }
 
 int Tenant::descriptor() noexcept {
   int fd = fd_.load(kRelaxed);
-  struct stat st {};
-  if (fd >= 0 && stat_fd(fd, st) && st.st_dev == device_ && st.st_ino == inode_) return fd;
+  if (is_own(fd)) return fd;
   char path[kPathBytes], home[kPathBytes];
   if (!join_path(home, dir_, "/tenants/", name_) || !join_path(path, home, "/region")) return -1;
   const int again = ::open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (again < 0) return -1;
-  if (!stat_fd(again, st) || st.st_dev != device_ || st.st_ino != inode_) {
+  if (!is_own(again)) {
     ::close(again);  // another file: closing it drops no lock of ours
     return -1;
   }

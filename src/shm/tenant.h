@@ -44,6 +44,8 @@ class Tenant {
   [[nodiscard]] int descriptor() noexcept;
 
  private:
+  [[nodiscard]] bool is_own(int fd) const noexcept;
+  void close_own() noexcept;
   friend Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept;
   Mapping map_;
   std::atomic<int> fd_{-1};  // relaxed: the number itself is all that is shared

@@ -399,7 +399,8 @@ TEST_F(TenantTest, ASigkilledProcessGivesEverythingBack) {
   ::waitpid(child, nullptr, 0);
 }
 
-// The application closes every descriptor it does not know (closefrom), ours too, and opens others in their place.
+// The application closes every descriptor it does not know (closefrom), ours too, and opens others
+// in their place.
 TEST_F(TenantTest, ACloseFromIsSurvived) {
   const Dir d = dir();
   ASSERT_TRUE(create(d, spec("a", kGiB)).ok());
@@ -419,9 +420,9 @@ TEST_F(TenantTest, ACloseFromIsSurvived) {
     return WEXITSTATUS(status) == 1;
   };
   EXPECT_TRUE(locked());
-  ::close(fd);
-  const int other = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  ASSERT_EQ(other, fd) << "the number now names something else";
+  const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const int other = ::dup2(null, fd);  // closes ours; the number now names something else
+  ASSERT_EQ(other, fd);
   EXPECT_FALSE(locked());
   beat(*m.region, m.world, m.seat);
   EXPECT_TRUE(locked());
@@ -429,6 +430,7 @@ TEST_F(TenantTest, ACloseFromIsSurvived) {
   *t = Tenant{};
   EXPECT_NE(::fcntl(other, F_GETFD), -1) << "a descriptor that is not ours is left alone";
   ::close(other);
+  ::close(null);
 }
 
 TEST_F(TenantTest, NodeLimits) {

@@ -22,8 +22,9 @@ def build(folder, exports, extra="", flags=()):
     source, library = os.path.join(folder, "a.c"), os.path.join(folder, "a.so")
     with open(source, "w", encoding="utf-8") as file:
         file.write("\n".join(f"int {name}(void) {{ return 0; }}" for name in exports) + "\n" + extra + "\n")
-    subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-w", "-fno-builtin", "-nostartfiles", "-o", library,
-                    source, *flags], check=True)
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-fno-builtin", "-nostartfiles", "-o", library, source, *flags],
+                   check=True)
     return library
 
 

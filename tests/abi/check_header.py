@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Compares our declarations with a CUDA toolkit's cuda.h: every signature and `since` of cuda.def, and the size, alignment, offset,
-width and value of every record, member and enumerator of src/abi/cuda_*.h. Writes one translation unit of
-static_asserts and lets the compiler judge. Prints a line and exits 77 where no CUDA 13 header is installed.
+"""Compares our declarations with a CUDA toolkit's headers: every signature and `since` of cuda.def, and the size,
+alignment, offset, width and value of every record, member and enumerator of src/abi/cuda_*.h; the same of nvml.def's
+signatures and nvml_*.h where there is an nvml.h. Writes a translation unit of static_asserts and lets the compiler
+judge. Prints a line where a header is not installed; exits 77 where there is none.
 
-    check_header.py [--include DIR] [--abi DIR]     DIR: the toolkit's include folder; another src/abi, for tests
+    check_header.py [--include DIR] [--nvml DIR]    where cuda.h and nvml.h are, if not in the usual places
     check_header.py --mutants                       breaks copies of src/abi and fails if a fault goes unnoticed
 """
 import argparse
@@ -35,23 +36,40 @@ namespace own {
 #include <cudaProfilerTypedefs.h>
 #include <cudaTypedefs.h>
 template <class A, class B>
-constexpr bool same_kind = (std::is_fundamental_v<A> || std::is_fundamental_v<B>)
-                               ? std::is_same_v<A, B> : sizeof(A) == sizeof(B) && std::is_enum_v<A> == std::is_enum_v<B>;
+constexpr bool same_kind = std::is_fundamental_v<A> || std::is_fundamental_v<B>
+                               ? std::is_same_v<A, B>
+                               : sizeof(A) == sizeof(B) && std::is_enum_v<A> == std::is_enum_v<B>;
 """
 
 
+NVML_PROLOGUE = """
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+namespace own {
+#include "abi/nvml_types.h"
+}
+%s
+#define NVML_NO_UNVERSIONED_FUNC_DEFS  // every version under its own name
+#include <nvml.h>
+template <class A, class B>
+constexpr bool same_kind = std::is_fundamental_v<A> || std::is_fundamental_v<B>
+                               ? std::is_same_v<A, B>
+                               : sizeof(A) == sizeof(B) && std::is_enum_v<A> == std::is_enum_v<B>;
+"""
 INCLUDES = "".join(f"#include <{name}>\n" for name in
                    ("cuda.h", "cudaProfiler.h", "cudaTypedefs.h", "cudaProfilerTypedefs.h"))
 
 
-def find_include(given):
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+def find_header(name, given, pattern):
+    """(folder, what `pattern` finds in the header), (None, "") if there is none."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/usr"]
     for folder in [given] if given else [os.path.join(home, "include") for home in homes if home]:
-        if os.path.exists(os.path.join(folder, "cuda.h")):
-            with open(os.path.join(folder, "cuda.h"), encoding="utf-8", errors="replace") as file:
-                version = re.search(r"#define\s+CUDA_VERSION\s+(\d+)", file.read())
-            return folder, int(version[1]) if version else 0
-    return None, 0
+        if os.path.exists(os.path.join(folder, name)):
+            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
+                found = re.search(pattern, file.read())
+            return folder, found[1] if found else ""
+    return None, ""
 
 
 def strip(text):
@@ -131,16 +149,44 @@ def unit(include, abi):
     return "\n".join(lines) + "\n", len(known), len(rows)
 
 
-def judge(include, abi):
+def nvml_unit(include, abi):
+    source = "#define NVML_NO_UNVERSIONED_FUNC_DEFS\n#include <nvml.h>\n"
+    declared = set(re.findall(r"\w+", preprocess(include, source)))
+    with open(os.path.join(include, "nvml.h"), encoding="utf-8", errors="replace") as file:
+        macros = set(re.findall(r"#define (\w+)", file.read()))
+    texts = []
+    for path in sorted(glob.glob(os.path.join(abi, "nvml_*.h"))):
+        with open(path, encoding="utf-8") as file:
+            texts.append(file.read())
+    # The header's macros would eat our constants of the same name: copy ours before it is included.
+    constants = [name for name in re.findall(r"inline constexpr [\w ]+ (\w+) =", "".join(texts)) if name in macros]
+    lines = [NVML_PROLOGUE % "\n".join(f"constexpr long long k_{name} = own::{name};" for name in constants)]
+    lines += [f'static_assert(k_{name} == static_cast<long long>({name}), "{name}");' for name in constants]
+    for text in texts:
+        lines += asserts(text, declared)
+    rows, _ = read(os.path.join(abi, "nvml.def"))
+    known = [row for row in rows if row.name in declared and (row.params or row.hook)]
+    for row in known:
+        types, answer = ", ".join(kind for kind, _ in row.params), "nvmlReturn_t"
+        if row.name == "nvmlErrorString":
+            answer = "const char*"
+        lines.append(f'static_assert(std::is_same_v<decltype(&::{row.name}), {answer} (*)({types})>, "{row.name}");')
+    return "\n".join(lines) + "\n", len(known), len(rows)
+
+
+def judge(include, abi, make=unit):
     """(the compiler's faults, a line that says what was compared)"""
-    text, known, total = unit(include, abi)
-    command = [os.environ.get("CXX", "c++"), "-std=c++20", "-fsyntax-only", "-w", "-fmax-errors=40", "-x", "c++",
-               "-I", os.path.dirname(abi), "-I", include, "-"]
-    if "clang" in command[0]:
-        command.remove("-fmax-errors=40")
+    text, known, total = make(include, abi)
+    compiler = os.environ.get("CXX", "c++")
+    folders = ["-I", os.path.dirname(abi), "-I", include]
+    command = [compiler, "-std=c++20", "-fsyntax-only", "-w", *folders, "-x", "c++", "-"]
     result = subprocess.run(command, input=text, capture_output=True, text=True)
-    said = f"{known} of {total} signatures and {text.count('static_assert') - known} layout facts compared"
-    return [line for line in result.stderr.splitlines() if "error" in line], said
+    faults = [line for line in result.stderr.splitlines() if "error" in line]
+    if result.returncode != 0 and not faults:
+        faults = [f"{compiler} failed: {result.stderr[:200]}"]
+    facts = text.count("static_assert") - known
+    said = f"{known} of {total} signatures and {facts} facts compared, {len(faults)} differ"
+    return faults, said
 
 
 MUTANTS = [  # file, what it says, what a fault would say
@@ -177,21 +223,24 @@ def run_mutants(include):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--include")
-    parser.add_argument("--abi", default=os.path.join(ROOT, "src/abi"))
+    parser.add_argument("--nvml")
     parser.add_argument("--mutants", action="store_true")
     args = parser.parse_args()
-    include, version = find_include(args.include)
-    if not include or version // 1000 != 13:
-        print(f"skipped: {'no cuda.h found (CUDA_HOME, /usr/local/cuda)' if not include else f'cuda.h is {version}'}"
-              "; the tables are of CUDA 13")
-        return 77
+    cuda, version = find_header("cuda.h", args.include, r"#define\s+CUDA_VERSION\s+(13\d+)")
+    nvml, major = find_header("nvml.h", args.nvml or args.include, r"#define\s+NVML_API_VERSION\s+(13)\b")
     if args.mutants:
-        return 1 if run_mutants(include) else 0
-    faults, said = judge(include, os.path.abspath(args.abi))
-    for fault in faults:
-        print(fault)
-    print(f"cuda.h {version}: {said}, {len(faults)} differ")
-    return 1 if faults else 0
+        if not version:
+            print("cuda.h: skipped, no header of CUDA 13 installed")
+        return 77 if not version else 1 if run_mutants(cuda) else 0
+    bad = ran = 0
+    for name, folder, found, make in (("cuda.h", cuda, version, unit), ("nvml.h", nvml, major, nvml_unit)):
+        if not found:
+            print(f"{name}: skipped, {'not of CUDA 13: ' + folder if folder else 'none installed'}")
+            continue
+        faults, said = judge(folder, os.path.join(ROOT, "src/abi"), make)
+        print("\n".join(faults + [f"{name} {found}: {said}"]))
+        bad, ran = bad + len(faults), ran + 1
+    return 1 if bad else 0 if ran else 77
 
 
 if __name__ == "__main__":

@@ -14,6 +14,11 @@ FAMILIES = set("alloc free query context device launch transfer share module str
 # A word in a name that may mean that device memory is taken. A new CUDA release's name that has one must be hooked, or
 # be put into takes_none.txt with its reason.
 TAKES = re.compile("Alloc|Create|Import|Load|Instantiate|Retain|OpenMem|Map")
+# NVML names that sound like telling of memory, processes or utilisation; those that pass all the same, with why, are
+# the families of TELLS_PASS.
+TELLS = re.compile("MemoryInfo|RunningProcess|Process(es)?Util|Accounting(Pids|Stats)|UtilizationRates")
+TELLS_PASS = {"vgpu": "virtual machines", "device_wide": "BAR1 windows belong to no tenant",
+              "admin": "clears the list, for root only"}
 LISTS = {"cuda": "libcuda-13.0.txt", "nvml": "libnvidia-ml-13.txt"}
 
 
@@ -58,6 +63,26 @@ def check_words(rows, text):
             yield f"{row.name}: nothing says what {row.word} means"
 
 
+def check_order(rows):
+    """Groups hold together; inside one, lines are in order of name."""
+    done, last = set(), None
+    for row in rows:
+        group = (row.hook, row.word)
+        if last and group != (last.hook, last.word):
+            done.add((last.hook, last.word))
+        elif last and row.name < last.name:
+            yield f"{row.name}: stands after {last.name}"
+        if group in done:
+            yield f"{row.name}: apart from the others of its group"
+        last = row
+
+
+def check_nvml(rows):
+    for row in rows:
+        if not row.hook and TELLS.search(row.name) and row.word not in TELLS_PASS:
+            yield f"{row.name}: tells of other tenants and passes as {row.word or 'nothing'}"
+
+
 def check_versions(rows):
     """All versions and per-thread twins of one driver function are one kind: a caller must not slip between them."""
     kinds = {}
@@ -86,10 +111,16 @@ def check(table, text, names):
     rows, faults = parse(text)
     faults += check_names(rows, names)
     faults += check_words(rows, text)
+    faults += check_order(rows)
+    if table == "nvml":
+        faults += check_nvml(rows)
     if table == "cuda":
         faults += check_versions(rows)
         faults += check_memory(rows, {base for base, _ in listed("takes_memory.txt")}, dict(listed("takes_none.txt")))
     return faults
+
+
+# Broken tables. Each mutant: what was broken, how, and a word that the answer must contain.
 
 
 def once(old, new):
@@ -100,11 +131,11 @@ def once(old, new):
 
 
 def line_of(name):
-    return re.search(rf"^BH_\w+\({name},.*\n", load(path_of("cuda.def")), re.M)[0]
+    table = "nvml.def" if name.startswith("nvml") else "cuda.def"
+    return re.search(rf"^BH_\w+\({name},.*\n", load(path_of(table)), re.M)[0]
 
 
 def mutants():
-    """(what was broken, how, the name that the answer must contain)"""
     def as_pass(name, reason):
         return once(line_of(name), re.sub(r"HOOK\((\w+), (\d+), \w+", rf"PASS(\1, \2, {reason}", line_of(name)))
     yield "an allocation passes", as_pass("cuMemAlloc_v2", "fact"), "cuMemAlloc_v2"
@@ -112,6 +143,10 @@ def mutants():
     yield "a per-thread twin passes", as_pass("cuMemAllocAsync_ptsz", "transfer_later"), "cuMemAllocAsync_ptsz"
     yield "an import passes", as_pass("cuMemImportFromShareableHandle", "access"), "cuMemImportFromShareableHandle"
     yield "a function with a plain name passes", as_pass("cuCtxSetLimit", "config"), "cuCtxSetLimit"
+    processes = "nvmlDeviceGetComputeRunningProcesses_v3"
+    yield "a process list passes", as_pass(processes, "fact"), processes
+    yield "two lines swapped", once(line_of("cuMemAlloc") + line_of("cuMemAllocAsync"),
+                                    line_of("cuMemAllocAsync") + line_of("cuMemAlloc")), "cuMemAlloc: stands after"
     yield "no reason", once("cuDeviceGetName, 2000, fact", "cuDeviceGetName, 2000, "), "cuDeviceGetName"
     yield "a reason nobody explains", once("cuDeviceGetName, 2000, fact", "cuDeviceGetName, 2000, because"), "because"
     yield "an unknown family", once("cuInit, 2000, context", "cuInit, 2000, begin"), "cuInit"
@@ -125,10 +160,11 @@ def mutants():
 
 
 def run_mutants():
-    text, names = load(path_of("cuda.def")), load(path_of(LISTS["cuda"])).split()
     missed = count = 0
     for what, change, word in mutants():
-        faults = check("cuda", *change(text, names))
+        table = "nvml" if "ComputeRunning" in word else "cuda"
+        text, names = load(path_of(table + ".def")), load(path_of(LISTS[table])).split()
+        faults = check(table, *change(text, names))
         count += 1
         if not any(word in fault for fault in faults):
             print(f"not noticed: {what}: {faults}")
