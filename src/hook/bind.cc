@@ -97,12 +97,12 @@ Status attach(bool may_create) noexcept {
   for (int i = 0; i < 50; ++i) {
     Result<shm::Tenant> tenant = shm::attach_tenant(*dir, settings().tenant);
     last = tenant.status();
-    if (tenant.ok() && (swept || !may_create || !left_over(*tenant))) {
+    if (tenant.ok() && (swept || !left_over(*tenant))) {
       p.tenant.put(static_cast<shm::Tenant&&>(*tenant));
       return Status{};
     }
-    const bool missing = tenant.ok() || last.code() == Errc::kNotFound;
-    if (missing && limits && may_create) {
+    if (tenant.ok()) last = Status{Errc::kNotFound, 0, "only a tenant of another day is there"};
+    if (last.code() == Errc::kNotFound && limits && may_create) {
       last = create_from_variables(*dir);
       swept = true;
       if (last.ok() || last.code() == Errc::kExists) continue;
@@ -149,7 +149,6 @@ void forked_child() noexcept {
   Process& p = process;
   // relaxed throughout: the child has one thread, and its books are empty
   p.mode.store(Mode::kUndecided, kRelaxed);
-  p.binding.clear();
   set_seat(shm::Seat{});
   p.thread_runs = false;
   p.device_count = 0;
@@ -209,7 +208,8 @@ Mode mode() noexcept {
 Status attach_early() noexcept {
   const KeepErrno keep;
   const Held held{process.binding};
-  return process.tenant.ok() ? Status{} : attach(false);
+  if (process.tenant.ok() && !left_over(process.tenant.get())) return Status{};
+  return attach(false);
 }
 
 const shm::Region* region_to_read() noexcept {

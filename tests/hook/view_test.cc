@@ -80,6 +80,14 @@ TEST_F(View, ALookerNeedsNoSlot) {
   EXPECT_EQ(shot->region().header.slots_high.load(std::memory_order_relaxed), 1u);
 }
 
+TEST_F(View, ALookerIsNotShownLimitsOfAnotherDay) {
+  env["BULKHEAD_MEMORY"] = "10GiB";
+  cuda();
+  env["BULKHEAD_MEMORY"] = "20GiB";
+  EXPECT_EQ(run({kClient, "nvml"})["v1_total"], 20 * kGiB);
+  EXPECT_EQ(cuda()["v1_total"], 20 * kGiB);
+}
+
 TEST_F(View, OnlyTheTenantsProcessesAreListed) {
   Client blue({kClient, "cuda"}, env);
   ASSERT_TRUE(blue.wait_for("ready " + std::to_string(blue.pid())));
@@ -134,6 +142,14 @@ TEST_F(View, MigInstances) {
   const unsigned long long real = parse(c.text)["total"];
   ASSERT_GT(real, 0u);
   EXPECT_EQ(s["total"], real / 2 / (2u << 20) * (2u << 20)) << "per cent of the instance";
+  const std::size_t end = c.text.find("=uuid");
+  ASSERT_NE(end, std::string::npos);
+  std::string uuid = c.text.substr(end - 32, 32);
+  for (const std::size_t at : {20u, 16u, 12u, 8u}) uuid.insert(at, "-");
+  env["BULKHEAD_MEMORY"] = "MIG-" + uuid + "=1GiB";
+  EXPECT_EQ(cuda()["total"], kGiB);
+  env["CUDA_VISIBLE_DEVICES"] = "MIG-" + uuid;
+  EXPECT_EQ(cuda()["total"], kGiB);
 }
 
 }  // namespace
