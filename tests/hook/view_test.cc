@@ -58,6 +58,20 @@ TEST_F(View, NvmlAndTheDriverAgree) {
   EXPECT_EQ(s["v2_reserved"], 0u);
 }
 
+TEST_F(View, ProcessesShareOneQuota) {
+  env["BULKHEAD_MEMORY"] = "10GiB";
+  Client first({kClient, "cuda", "6144"}, env);
+  ASSERT_TRUE(first.wait_for("ready " + std::to_string(first.pid())));
+  EXPECT_EQ(parse(first.text)["alloc"], 0u);
+  const Said second = cuda("6144");
+  EXPECT_EQ(second["alloc"], 2u);
+  EXPECT_EQ(second["info_total"], 10 * kGiB);
+  EXPECT_LT(second["info_free"], 4 * kGiB);
+  kill(first.pid(), SIGKILL);
+  first.finish();
+  EXPECT_EQ(cuda("6144")["alloc"], 0u) << "what the dead held is free";
+}
+
 TEST_F(View, ALookerNeedsNoSlot) {
   env["BULKHEAD_MEMORY"] = "10GiB";
   const Said before = run({kClient, "nvml"});
