@@ -186,7 +186,7 @@ Mode bind_locked() noexcept {
 }
 
 [[gnu::cold, gnu::noinline]] Mode bind() noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   const bool was_inside = inside;
   inside = true;  // what the driver calls from here on is not the program's
   Mode m = Mode::kUndecided;
@@ -207,7 +207,7 @@ Mode mode() noexcept {
 }
 
 Status attach_early() noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   const Held held{process.binding};
   if (process.tenant.ok() && !left_over(process.tenant.get())) return Status{};
   return attach(false);
@@ -236,7 +236,7 @@ Mode fault(const Status& why) noexcept {
 }
 
 bool take_new_seat() noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   Process& p = process;
   const Held held{p.binding};
   if (shm::still_mine(*p.region, seat_now())) return true;  // another thread was first

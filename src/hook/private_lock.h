@@ -6,6 +6,7 @@
 #pragma once
 #include <errno.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -67,16 +68,23 @@ class Held {
   PrivateLock& lock_;
 };
 
-// Keeps errno as the caller of a driver function left it.
-class KeepErrno {
+// For cold paths that make system calls: errno stays as the caller of a driver function left it, and a
+// pending pthread_cancel waits, for it would unwind through functions that cannot be unwound.
+class Undisturbed {
  public:
-  KeepErrno() noexcept : saved_(errno) {}
-  ~KeepErrno() { errno = saved_; }
-  KeepErrno(const KeepErrno&) = delete;
-  KeepErrno& operator=(const KeepErrno&) = delete;
+  Undisturbed() noexcept : saved_(errno) {
+    ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_);
+  }
+  ~Undisturbed() {
+    ::pthread_setcancelstate(cancel_, nullptr);
+    errno = saved_;
+  }
+  Undisturbed(const Undisturbed&) = delete;
+  Undisturbed& operator=(const Undisturbed&) = delete;
 
  private:
   int saved_;
+  int cancel_ = 0;
 };
 
 }  // namespace bulkhead::hook
