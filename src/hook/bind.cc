@@ -1,12 +1,10 @@
 // From nothing to a slot: mode(), and what a fork, a lost slot or a fault makes of it.
-#include <dlfcn.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cstring>
 
-#include "hook/loader.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -20,15 +18,6 @@ thread_local constinit bool inside = false;
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-
-// Whichever of the two libraries is loaded first says; NVML alone in a process that only looks.
-bool simulated() noexcept {
-  for (const char* name : {"libcuda.so.1", "libnvidia-ml.so.1"}) {
-    void* library = ::dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
-    if (library != nullptr) return real_dlsym(library, "bulkhead_sim_version") != nullptr;
-  }
-  return false;
-}
 
 void set_seat(shm::Seat seat) noexcept {
   process.member.seat = seat;
@@ -90,7 +79,7 @@ bool left_over(shm::Tenant& tenant) noexcept {
 Status attach(bool may_create) noexcept {
   Process& p = process;
   const bool limits = settings().has_limits;
-  Result<shm::Dir> dir = shm::open_dir(shm::dir_options(simulated(), limits && may_create));
+  Result<shm::Dir> dir = shm::open_dir(shm::dir_options(on_simulator(), limits && may_create));
   if (!dir.ok()) return dir.status();
   Status last{};
   bool swept = false;  // create_tenant() looks at left-overs itself: what exists after it is in use
@@ -189,6 +178,8 @@ Mode bind_locked() noexcept {
   const Undisturbed keep;
   const bool was_inside = inside;
   inside = true;  // what the driver calls from here on is not the program's
+  // Before the lock: a library's constructor may wait for it with the loader's lock held.
+  if (wanted()) static_cast<void>(resolve_cuda(Load::kYes));
   Mode m = Mode::kUndecided;
   {
     const Held held{process.binding};
@@ -208,6 +199,7 @@ Mode mode() noexcept {
 
 Status attach_early() noexcept {
   const Undisturbed keep;
+  static_cast<void>(resolve_cuda(Load::kNo) || resolve_nvml(Load::kNo));  // for on_simulator()
   const Held held{process.binding};
   if (process.tenant.ok() && !left_over(process.tenant.get())) return Status{};
   return attach(false);

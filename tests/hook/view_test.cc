@@ -58,6 +58,17 @@ TEST_F(View, NvmlAndTheDriverAgree) {
   EXPECT_EQ(s["v2_reserved"], 0u);
 }
 
+TEST_F(View, TheSameDoorsOnTheSimulator) {
+  env["BULKHEAD_MEMORY"] = "1GiB";
+  for (const char* way : {"dlsym", "next", "default", "proc_address", "fork_first", "closing"}) {
+    EXPECT_EQ(doors(way)["total"], kGiB) << way;
+  }
+  const Said s = doors("fork");
+  EXPECT_EQ(s["parent_init"], 0u);
+  EXPECT_NE(s["child_init"], 0u) << "a driver that was awake before the fork is of no use after it";
+  EXPECT_EQ(s["child_status"], 0u);
+}
+
 TEST_F(View, ProcessesShareOneQuota) {
   env["BULKHEAD_MEMORY"] = "10GiB";
   Client first({kClient, "cuda", "6144"}, env);
