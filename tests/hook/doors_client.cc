@@ -188,6 +188,13 @@ void deep_bind(const char* plugin) {
   by_dlsym(false);
 }
 
+// The preloaded interposer asks for the next of its own function: a name that is none of ours.
+void keeps_caller() {
+  const auto fn =
+      reinterpret_cast<bool (*)()>(dlsym(RTLD_DEFAULT, "interposer_next_is_not_itself"));
+  say("kept", fn != nullptr && fn());
+}
+
 void all_totals() {
   void* driver = open_driver();
   say("init", init(driver));
@@ -218,6 +225,7 @@ int main(int count, char** args) {
   if (!std::strcmp(way, "vfork")) with_vfork(args[0]);
   if (!std::strcmp(way, "closing")) closing();
   if (!std::strcmp(way, "deep_bind")) deep_bind(args[2]);
+  if (!std::strcmp(way, "caller")) keeps_caller();
   if (!std::strcmp(way, "totals")) all_totals();
   if (!std::strcmp(way, "hold")) {
     say("init", init(open_driver()));
