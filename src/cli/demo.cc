@@ -1,12 +1,14 @@
 #include "cli/demo.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/clock.h"
 #include "cli/demo_stage.h"
 #include "cli/driver.h"
 #include "cli/install.h"
@@ -37,7 +39,7 @@ struct Play {
   }
   // Until `worker` has answered, the books are watched.
   std::vector<std::string> watch(DemoWorker& worker) {
-    while (!worker.has_answer(5)) {
+    while (!worker.has_answer(1)) {
       books("blue");
       books("red");
     }
@@ -116,12 +118,21 @@ void kill_one(Play& p) {
       fmt::format("4  one of blue's processes, holding {}, is killed with SIGKILL", gib(held)));
   const int code = p.blue_1->kill_and_wait();
   p.screen.check(code == 128 + SIGKILL, fmt::format("bulkhead run exits with {}", code));
-  p.blue_2->order("fill");
-  const auto said = p.watch(*p.blue_2);
+  // A process that was refused a moment ago looks for the dead again at the next tick of the kernel's
+  // coarse clock, so the first try may come too early by up to 10 ms.
+  std::uint64_t taken = 0;
+  const std::uint64_t seen_ns = monotonic_ns();
+  for (int tries = 0; tries < 20 && taken + kStep <= held; ++tries) {
+    if (tries != 0) ::poll(nullptr, 0, 5);
+    p.blue_2->order("fill");
+    taken += number(p.watch(*p.blue_2), 1);
+  }
+  const std::uint64_t after_ms = (monotonic_ns() - seen_ns) / 1'000'000;
   const TenantBooks blue = p.books("blue");
   p.screen.bar(blue);
-  p.screen.check(number(said, 1) + kStep > held && held != 0,
-                 fmt::format("the other takes {} at once: nothing was lost", gib(number(said, 1))));
+  p.screen.check(
+      taken + kStep > held && held != 0,
+      fmt::format("{} ms later the other has taken {}: nothing was lost", after_ms, gib(taken)));
   p.screen.check(blue.devices[0].used_bytes <= p.blue_bytes, "and blue is still within its quota");
 }
 
