@@ -2,6 +2,7 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 
 from cli_case import BULKHEAD, GIB, Case, main
@@ -123,10 +124,33 @@ class BadInput(Case):
             self.skipTest("this machine has a driver")
         self.refused(125, "--memory=1GiB", env=env, has=["libcuda.so.1", "--sim"])
 
-    def test_a_stale_daemon_socket_elsewhere_is_no_obstacle(self):
+    def daemon_socket(self, listening):
+        self.dir.mkdir(mode=0o700)
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(s.close)
+        s.bind(str(self.dir / "control.sock"))
+        if listening:
+            s.listen()
+
+    def test_working_alone_is_said_once(self):
         r = self.call("run", "--memory=1GiB", "--", "/bin/true")
         self.assertEqual(r.returncode, 0)
         self.assertIn("no daemon", self.one_line(r.stderr))
+        r = self.call("run", "-q", "--memory=1GiB", "--", "/bin/true")
+        self.assertEqual((r.returncode, r.stderr), (0, ""))
+
+    def test_a_silent_daemon_elsewhere_is_no_obstacle(self):
+        self.daemon_socket(listening=False)
+        r = self.call("run", "--memory=1GiB", "--", "/bin/true")
+        self.assertEqual(r.returncode, 0)
+        self.assertIn("no daemon", self.one_line(r.stderr))
+
+    def test_a_daemon_we_cannot_speak_with(self):
+        self.daemon_socket(listening=True)
+        r = self.call("run", "--memory=1GiB", "--", "/bin/true")
+        self.assertEqual(r.returncode, 125)
+        self.assertIn("--no-daemon", self.one_line(r.stderr))
+        self.assertEqual(self.run_it("--memory=1GiB", "--", "/bin/true").returncode, 0)
 
 
 class Regions(Case):

@@ -168,6 +168,27 @@ class Sampler(Case):
         self.assertEqual(self.status()["tenants"][0]["sampler_beat_s"], 0)
 
 
+    def corrects(self, calibrated_bytes):
+        """A process whose context was booked with the wrong figure; NVML's figure must reach its books."""
+        self.run_it("--memory", "1GiB", "--", "/bin/true")
+        file = self.dir / "sim" / "charge.json"
+        kept = json.loads(file.read_text())
+        real = kept["gpus"][0]["context_bytes"]
+        kept["gpus"][0]["context_bytes"] = calibrated_bytes
+        file.write_text(json.dumps(kept))
+        w = self.worker("--tenant", "a", "--memory", "2GiB")
+        self.until(lambda: self.status()["tenants"][0]["devices"][0]["other_bytes"] == real, "NVML's figure in the books")
+        filled = int(self.tell(w, "fill")[1])
+        self.assertLessEqual(filled + real, 2 * GIB)
+        self.assertGreater(filled + real + (2 << 20), 2 * GIB)
+
+    def test_too_little_booked_is_raised(self):
+        self.corrects(100 << 20)
+
+    def test_too_much_booked_is_lowered(self):
+        self.corrects(900 << 20)
+
+
 class Sniff(Case):
     def test_it_lists_what_is_resolved(self):
         script = ("import ctypes; l = ctypes.CDLL('libcuda.so.1'); l.cuInit; l.cuMemAlloc_v2; l.cuDeviceGetName\n"
