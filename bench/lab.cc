@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "base/clock.h"
 #include "bench/crew.h"
 
 extern char** environ;
@@ -55,6 +56,8 @@ bool probe(Lab& lab) {
 }
 
 }  // namespace
+
+bool Lab::late() const { return monotonic_ns() > deadline_ns; }
 
 Tenant Lab::make_tenant(std::uint64_t quota_bytes) const {
   Tenant t;

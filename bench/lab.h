@@ -34,8 +34,10 @@ struct Lab {
   std::vector<Variant> variants;  // native first
   bool quick = false;
   unsigned repeats = 5;
-  std::string launch = "env";  // env: preload and variables; run: through `bulkhead run`
+  std::uint64_t deadline_ns = ~0ull;  // CLOCK_MONOTONIC; past it no further repeat or case is begun
+  std::string launch = "env";         // env: preload and variables; run: through `bulkhead run`
 
+  [[nodiscard]] bool late() const;
   [[nodiscard]] Tenant make_tenant(std::uint64_t quota_bytes) const;
   // Ends the tenant's traces in the directories, so that its limit counts no longer.
   void drop_tenant(const Tenant& t) const;

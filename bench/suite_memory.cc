@@ -147,7 +147,7 @@ void contend_512(Bench& b) {
 
 void suite_memory(Bench& b) {
   b.results.begin(1, "memory: cost of a call");
-  for (unsigned repeat = 0; repeat < b.lab.repeats; ++repeat)
+  for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
     for (const Call& c : kCalls)
       for (const Variant& v : b.lab.variants) one_call(b, v, c);
   b.results.print(b.lab, stdout);
@@ -155,8 +155,8 @@ void suite_memory(Bench& b) {
   b.results.begin(2, "memory: many processes");
   std::vector<unsigned> many = {1, 8};
   if (!b.lab.quick) many.push_back(64);
-  const unsigned repeats = b.lab.quick ? 3 : b.lab.repeats;
-  for (unsigned repeat = 0; repeat < repeats; ++repeat)
+  const unsigned repeats = b.lab.repeats;
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const unsigned n : many)
       for (const bool one_tenant : {true, false})
         for (const bool plain : {false, true}) {
@@ -169,7 +169,7 @@ void suite_memory(Bench& b) {
   b.results.begin(4, "memory: refused requests");
   std::vector<unsigned> living = {1, 16};
   if (!b.lab.quick) living.insert(living.end(), {64, 256});
-  for (unsigned repeat = 0; repeat < repeats; ++repeat)
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const unsigned n : living)
       for (const Variant& v : b.lab.variants)
         if (v.kind != Variant::Kind::kNative) denied(b, v, n);
