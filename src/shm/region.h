@@ -59,7 +59,7 @@ struct alignas(64) DeviceEntry {
   std::uint32_t flags;
   std::uint8_t reserved0[32];
   AtomicU64 limit_bytes;  // governor
-  AtomicU64 slack_cap;    // governor; units
+  AtomicU64 slack_cap;    // {units:20, epoch:44}; any process, by CAS
   std::uint8_t reserved1[48];
   AtomicU64 turn;  // G: any process, by CAS
   std::uint8_t reserved2[56];
@@ -93,7 +93,7 @@ struct alignas(64) ProcSlot {
 };
 
 struct alignas(64) MemCell {
-  AtomicU64 w;  // owner; others lower slack only
+  AtomicU64 w;  // owner; others lower slack, and raise version
   AtomicU64 p;  // owner: idle, wish; anybody: wish -> granted, refused
   AtomicU64 n;  // owner, while P is idle
   AtomicU64 other_bytes;

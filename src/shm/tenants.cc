@@ -55,9 +55,7 @@ struct Sweep {
   const Dir& dir;
   int tenants;
 };
-bool sweep_one(void* arg, const char* name) noexcept {
-  const Sweep& sweep = *static_cast<Sweep*>(arg);
-  if (!valid_name(name) || std::strncmp(name, "run-", 4) != 0) return true;
+bool sweep_name(const Sweep& sweep, const char* name) noexcept {
   Result<Snapshot> shot = snapshot_tenant(sweep.dir, name);
   if (!shot.ok()) {
     if (shot.status().code() == Errc::kNotFound) unlink_tenant(sweep.tenants, name, sweep.dir.euid);
@@ -68,6 +66,10 @@ bool sweep_one(void* arg, const char* name) noexcept {
     unlink_tenant(sweep.tenants, name, sweep.dir.euid);
   }
   return true;
+}
+bool sweep_one(void* arg, const char* name) noexcept {
+  if (!valid_name(name) || std::strncmp(name, "run-", 4) != 0) return true;
+  return sweep_name(*static_cast<Sweep*>(arg), name);
 }
 
 struct Sum {
@@ -220,10 +222,12 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, true);
   if (!tenants.ok()) return tenants.status();
+  struct stat st {};
   Sweep sweep{dir, tenants->get()};
   if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
+  // an ephemeral one of the same name (made by variables, not by `run`) may be a left-over too
+  if (stat_at(tenants->get(), name, st)) sweep_name(sweep, name);
   BH_KILL_POINT("create.locked");
-  struct stat st {};
   if (::mkdirat(tenants->get(), name, dir.euid == 0 ? 0755 : 0700) != 0 && errno != EEXIST) {
     return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
   }
