@@ -5,7 +5,7 @@
 #include <bit>
 #include <cerrno>
 
-#include "hook/next.h"
+#include "hook/memory_plain.h"
 
 namespace bulkhead::hook {
 
@@ -66,6 +66,19 @@ void memory_bound() noexcept {
   errno = keep_errno;
 }
 
+bool wait_for_books() noexcept {
+  if (mode() != Mode::kOn) return false;
+  memory_bound();
+  for (int i = 0; i < 1 << 20; ++i) {
+    if (books_ready()) return true;
+    if (arena.load(std::memory_order_relaxed) == nullptr) return false;  // no memory for them
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  return false;
+}
+
 void memory_forked_child() noexcept {
   const int keep_errno = errno;
   char* const at = arena.load(std::memory_order_relaxed);  // alone after a fork
@@ -75,6 +88,7 @@ void memory_forked_child() noexcept {
     books.graph_memory.store(false, std::memory_order_relaxed);
     books.freed.store(false, std::memory_order_relaxed);
     books.scanning.store(0, std::memory_order_relaxed);
+    forget_primaries();
     lay_out(at);
   }
   errno = keep_errno;
@@ -113,7 +127,7 @@ void release_pointer(std::uint64_t key, const Value& v) noexcept {
     const std::uint64_t at = key & ((std::uint64_t{1} << 61) - 1);
     // relaxed: a number that only has to differ after a free
     books.contexts.record(v.context).epoch.fetch_add(1, std::memory_order_relaxed);
-    if (books.slabs.leave(at)) give_back(d, kSlabBytes);
+    if (books.slabs.leave(at)) slab_back(d, v.context);
   } else {
     give_back(d, bytes_of(v.units));
   }

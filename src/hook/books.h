@@ -28,6 +28,7 @@ struct Books {
   std::atomic<bool> graph_memory{false};  // some executable graph has allocation nodes
   std::atomic<bool> freed{false};         // stream-ordered frees since pools were last trimmed
   std::atomic<bool> multicast{false};     // something was bound to a multicast object
+  std::atomic<std::uint32_t> frees{0};     // stream-ordered frees, about; a hint
   std::atomic<std::uint32_t> scanning{0};  // the hole scratch is in use
   std::atomic<std::uint32_t> graph_epoch{0};  // trims of graph memory
   AllocMap map;
@@ -69,10 +70,18 @@ inline std::uint64_t handle_key(Handle* h, Space space) noexcept {
 // The device of a number that a book remembers.
 Device& numbered(std::uint8_t number) noexcept;
 
-// A call that no device stands behind: refused if the process was to be bound and is not, else the driver's.
+// Whether the books can be written: true once the process is bound. Another thread may have bound it a moment ago and
+// still be laying them out; that is waited for, with a bound. False and bound: they could not be made.
+[[gnu::cold, gnu::noinline]] bool wait_for_books() noexcept;
+inline bool usable() noexcept { return books_ready() || wait_for_books(); }
+
+// A call that no device stands behind: refused if the process should be bound and is not, else the driver's.
 template <class Call>
 inline CUresult unplaced(Call call) noexcept {
-  if (mode() == Mode::kDenied) [[unlikely]] return CUDA_ERROR_OUT_OF_MEMORY;
+  const Mode m = mode();
+  if (m == Mode::kDenied || (m == Mode::kOn && !books_ready())) [[unlikely]] {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   return call();
 }
 
@@ -83,6 +92,11 @@ bool keep(std::uint64_t key, const Value& v) noexcept;
 // Puts an entry back whose free the driver refused.
 void restore(std::uint64_t key, const Value& v) noexcept;
 
+// array.cc: an array's charge is given back.
+void release_array(const Value& v) noexcept;
+// context.cc: what a context held and took is given back; the records of primary contexts are forgotten.
+void context_tag_gone(std::uint8_t tag) noexcept;
+void forget_primaries() noexcept;
 // vmm.cc: a shareable handle was imported; an object that is not an allocation was released.
 void vmm_imported(CUmemGenericAllocationHandle h) noexcept;
 void multicast_gone(CUmemGenericAllocationHandle mc) noexcept;

@@ -21,6 +21,8 @@ struct ContextRecord {
   std::atomic<std::uint32_t> attached;     // cuCtxAttach: further references
   std::atomic<std::uint64_t> epoch;        // frees of small allocations; orders `no_hole`
   std::atomic<std::uint64_t> no_hole;      // epoch << 13 | largest hole known, in units
+  std::atomic<std::uint64_t> unpaid;       // calls on a known hole: number << 32 | units
+  std::atomic<std::uint32_t> donated;      // slabs paid for and left to such calls
 };
 
 class ContextTable {
@@ -75,6 +77,8 @@ class ContextTable {
       r.device.store(0, std::memory_order_relaxed);
       r.attached.store(0, std::memory_order_relaxed);
       r.no_hole.store(0, std::memory_order_relaxed);
+      r.unpaid.store(0, std::memory_order_relaxed);
+      r.donated.store(0, std::memory_order_relaxed);
     }
   }
 

@@ -7,10 +7,10 @@ namespace bulkhead::hook {
 namespace {
 
 bool capturing(CUstream stream, bool per_thread) noexcept {
+  if (per_thread && stream == nullptr) stream = reinterpret_cast<CUstream>(kStreamPerThread);
   CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-  const CUresult r = per_thread ? next.cuStreamIsCapturing_ptsz(stream, &status)
-                                : next.cuStreamIsCapturing(stream, &status);
-  return r == CUDA_SUCCESS && status != CU_STREAM_CAPTURE_STATUS_NONE;
+  return next.cuStreamIsCapturing(stream, &status) == CUDA_SUCCESS &&
+         status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
 // One stream-ordered allocation, as its entry point sees it.
@@ -28,11 +28,21 @@ void forget_pointer(CUdeviceptr p, const Request& q) noexcept {
 // The pool grew past what could be paid: undo, and book what the driver keeps all the same.
 [[gnu::cold, gnu::noinline]] CUresult undo(Pool& p, Device& d, CUdeviceptr ptr,
                                            const Request& q) noexcept {
+  p.too_large.store(q.bytes, std::memory_order_relaxed);  // hints, both
+  p.at_frees.store(books.frees.load(std::memory_order_relaxed), std::memory_order_relaxed);
   forget_pointer(ptr, q);
   next.cuMemPoolTrimTo(reinterpret_cast<CUmemoryPool>(p.handle.load(std::memory_order_relaxed)), 0);
   books.freed.store(true, std::memory_order_relaxed);  // a hint
   pool_settle_forced(p, d, 0);
   return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+// Whether a request may find a place in the free bytes inside: not if one of this size or below made the pool
+// grow and nothing was freed since.
+bool may_fit(const Pool& p, std::uint64_t bytes) noexcept {
+  const std::uint64_t too_large = p.too_large.load(std::memory_order_relaxed);  // hints, all three
+  return too_large == 0 || bytes < too_large ||
+         p.at_frees.load(std::memory_order_relaxed) != books.frees.load(std::memory_order_relaxed);
 }
 
 // What is surely free in one piece after a call that grew the pool, or that found it empty.
@@ -98,6 +108,7 @@ template <class Call>
     }
     return r;
   }
+  if (!may_fit(p, q.bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   CUdeviceptr ptr = 0;
   r = call(&ptr);
   if (r != CUDA_SUCCESS) return r;
@@ -150,7 +161,7 @@ CUresult no_record() noexcept {
 template <class Call>
 CUresult async_alloc(const Request& q, CUdeviceptr* dptr, Call call) noexcept {
   const Here at = here(q.stream);
-  if (at.device == nullptr || !books_ready() || dptr == nullptr || q.bytes == 0) [[unlikely]] {
+  if (at.device == nullptr || !usable() || dptr == nullptr || q.bytes == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
   // acquire pairs with current_pool()
@@ -163,7 +174,7 @@ CUresult async_alloc(const Request& q, CUdeviceptr* dptr, Call call) noexcept {
 
 template <class Call>
 CUresult from_pool(CUmemoryPool pool, const Request& q, CUdeviceptr* dptr, Call call) noexcept {
-  if (!books_ready() || dptr == nullptr || q.bytes == 0 || mode() != Mode::kOn) {
+  if (dptr == nullptr || q.bytes == 0 || mode() != Mode::kOn || !usable()) {
     return unplaced([&] { return call(dptr); });
   }
   Pool* p = books.pools.find(pool);
@@ -184,6 +195,8 @@ CUresult async_free(CUdeviceptr p, Free call) noexcept {
   if (!books.freed.load(std::memory_order_relaxed)) {
     books.freed.store(true, std::memory_order_relaxed);  // a hint for memory_trim()
   }
+  // No read-modify-write: a lost step only lets a hint stand longer.
+  books.frees.store(books.frees.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   const CUresult r = call();
   if (r == CUDA_SUCCESS) count(Count::kFree);
   return r;

@@ -6,7 +6,7 @@ namespace bulkhead::hook {
 CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flags) noexcept {
   const auto call = [=](CUdeviceptr* p) { return next.cuMemAllocManaged(p, bytesize, flags); };
   const Here at = here();
-  if (at.device == nullptr || !books_ready() || dptr == nullptr || bytesize == 0) [[unlikely]] {
+  if (at.device == nullptr || !usable() || dptr == nullptr || bytesize == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
   return whole_alloc(at, dptr, round_up(bytesize, books.grain[at.device->number].alloc), call);
@@ -43,7 +43,7 @@ CUresult pitch_alloc(Pointer* dptr, Size* pitch, std::uint64_t width, std::uint6
       release_pointer(pointer_key(p), v);
       return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    if (v.kind == Kind::kSmall && books.slabs.leave(p)) give_back(d, kSlabBytes);
+    if (v.kind == Kind::kSmall && books.slabs.leave(p)) slab_back(d, v.context);
     restore(pointer_key(p), real > had ? larger : v);
   }
   *pitch = chosen;

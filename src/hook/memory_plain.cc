@@ -3,14 +3,12 @@
 
 namespace bulkhead::hook {
 
-// Whether a request surely fits into a slab of the context that is paid for. Cold: only when the quota is full.
-bool small_hole(std::uint8_t tag, std::uint32_t units) noexcept {
-  if (tag == ContextTable::kUntagged) return false;
-  ContextRecord& r = books.contexts.record(tag);
-  // relaxed, both: a stale pair only costs a scan, or a refusal that a free in the same moment would have spared
-  const std::uint64_t epoch = r.epoch.load(std::memory_order_relaxed) & 0x7'FFFF'FFFF'FFFF;
-  const std::uint64_t seen = r.no_hole.load(std::memory_order_relaxed);
-  if (seen != 0 && seen >> 13 == epoch + 1 && units > (seen & 0x1FFF)) return false;
+namespace {
+
+constexpr std::uint64_t kOneCall = std::uint64_t{1} << 32;
+
+// The largest hole of the context's slabs; 0 if the scratch could not be had.
+std::uint32_t scan(std::uint8_t tag) noexcept {
   for (int i = 0; i < 1 << 20; ++i) {
     std::uint32_t idle = 0;
     // acquire and release pair with each other: the scratch is one thread's at a time
@@ -18,20 +16,62 @@ bool small_hole(std::uint8_t tag, std::uint32_t units) noexcept {
                                              std::memory_order_relaxed)) {
       const std::uint32_t largest = largest_hole(books.map, tag, books.scratch);
       books.scanning.store(0, std::memory_order_release);
-      r.no_hole.store(epoch + 1 << 13 | largest, std::memory_order_relaxed);  // as above
-      return units <= largest;
+      return largest;
     }
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
   }
   count(Count::kFault);
+  return 0;
+}
+
+}  // namespace
+
+void donate(Device& d, ContextRecord& r) noexcept {
+  r.donated.fetch_add(1, std::memory_order_seq_cst);  // pairs with hole_done(): one of us sees it
+  if (r.unpaid.load(std::memory_order_seq_cst) != 0) return;
+  const std::uint32_t left = r.donated.exchange(0, std::memory_order_seq_cst);
+  if (left != 0) give_back(d, left * kSlabBytes);
+}
+
+// True: a hole is there, and the caller calls, books and ends with hole_done().
+bool small_hole(std::uint8_t tag, std::uint32_t units) noexcept {
+  if (tag == ContextTable::kUntagged) return false;
+  ContextRecord& r = books.contexts.record(tag);
+  // relaxed, both: a stale pair only costs a scan, or a refusal that a free in the same moment would have spared
+  const std::uint64_t epoch = r.epoch.load(std::memory_order_relaxed) & 0x7'FFFF'FFFF'FFFF;
+  const std::uint64_t seen = r.no_hole.load(std::memory_order_relaxed);
+  if (seen != 0 && seen >> 13 == epoch + 1 && units > (seen & 0x1FFF)) return false;
+  // seq_cst: announced before the search; pairs with slab_back()
+  const std::uint64_t all = r.unpaid.fetch_add(kOneCall + units, std::memory_order_seq_cst) + units;
+  const std::uint32_t largest = scan(tag);
+  r.no_hole.store((epoch + 1) << 13 | largest, std::memory_order_relaxed);  // as above
+  if ((all & (kOneCall - 1)) <= largest) return true;
+  int n = 0;
+  Device* const any = devices(&n);
+  const std::uint32_t on = r.device.load(std::memory_order_relaxed);  // fixed for the context
+  if (any != nullptr) hole_done(any[on != 0 ? on - 1 : 0], tag, units);
   return false;
 }
 
-// A small allocation whose slab was not paid for beforehand opened one after all: pay now, or undo.
-bool pay_late(Device& d, CUdeviceptr p) noexcept {
+void hole_done(Device& d, std::uint8_t tag, std::uint32_t units) noexcept {
+  ContextRecord& r = books.contexts.record(tag);
+  // seq_cst, both: pairs with donate()
+  if (r.unpaid.fetch_sub(kOneCall + units, std::memory_order_seq_cst) != kOneCall + units) return;
+  const std::uint32_t left = r.donated.exchange(0, std::memory_order_seq_cst);
+  if (left != 0) give_back(d, left * kSlabBytes);
+}
+
+bool pay_late(Device& d, std::uint8_t tag, CUdeviceptr p) noexcept {
+  ContextRecord& r = books.contexts.record(tag);
+  std::uint32_t left = r.donated.load(std::memory_order_seq_cst);  // pairs with donate()
+  while (left != 0) {
+    if (r.donated.compare_exchange_weak(left, left - 1, std::memory_order_seq_cst)) return true;
+  }
   if (charge(d, kSlabBytes)) return true;
+  Value v;
+  static_cast<void>(books.map.remove(pointer_key(p), v));
   const CUresult freed = next.cuMemFree_v2(p);
   if (books.slabs.leave(p) && freed == CUDA_SUCCESS) return false;
   // Another thread's allocation keeps the slab open (or the driver kept ours): it has to be booked.

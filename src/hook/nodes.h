@@ -33,8 +33,8 @@ class NodeStore {
     std::uint64_t h = head_.load(std::memory_order_acquire);  // pairs with put()
     while (static_cast<std::uint32_t>(h) != 0) {              // lock-free
       const auto index = static_cast<std::uint32_t>(h);
-      const std::uint32_t next = nodes_[index].next.load(std::memory_order_relaxed);  // CAS validates
-      if (head_.compare_exchange_weak(h, ((h >> 32) + 1) << 32 | next, std::memory_order_acquire,
+      const std::uint32_t below = nodes_[index].next.load(std::memory_order_relaxed);  // CAS validates
+      if (head_.compare_exchange_weak(h, ((h >> 32) + 1) << 32 | below, std::memory_order_acquire,
                                       std::memory_order_acquire)) {  // pairs with put()
         return index;
       }

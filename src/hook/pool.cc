@@ -131,6 +131,15 @@ void pool_settle_forced(Pool& p, Device& d, std::uint64_t mine) noexcept {
   add_charged(p, to_units(bytes - charged));
 }
 
+void pool_shrink(Pool& p, Device& d) noexcept {
+  for (int i = 0; i < kTries; ++i) {
+    const std::uint64_t w = p.word.load(std::memory_order_seq_cst);  // pairs with lower()
+    std::uint64_t bytes = 0;
+    if (!pool_reserved(p, bytes) || to_units(bytes) >= charged_of(w)) return;
+    if (lower(p, d, w, to_units(bytes), 0)) return;
+  }
+}
+
 void pool_drop(Pool& p, Device& d) noexcept {
   std::uint64_t w = p.word.load(std::memory_order_relaxed);  // the CAS validates it
   while (!p.word.compare_exchange_weak(w, make_word(w, 0, pending_of(w)),
@@ -141,7 +150,7 @@ void pool_drop(Pool& p, Device& d) noexcept {
 }
 
 void pools_reconcile() noexcept {
-  books.pools.for_each([](Pool& p) { pool_settle_forced(p, numbered(p.device), 0); });
+  books.pools.for_each([](Pool& p) { pool_shrink(p, numbered(p.device)); });
 }
 
 Pool* PoolTable::find(CUmemoryPool pool) noexcept {

@@ -28,6 +28,8 @@ struct alignas(64) Pool {
   std::atomic<bool> tight{false};         // the last growth was refused: free bytes inside come first
   std::atomic<std::uint32_t> glance{0};   // slow calls until `used` is asked again
   std::atomic<std::uint64_t> word{0};     // tag:24 | pending:20 | charged:20, units of 2 MiB
+  std::atomic<std::uint64_t> too_large{0};  // bytes that found no place inside, in frees() `at_frees`; hints
+  std::atomic<std::uint32_t> at_frees{0};
   std::atomic<std::int64_t> hole{0};      // bytes that surely are free in one piece; a hint
 };
 enum class PoolKind : std::uint8_t { kDevice = 1, kFree, kGraph };  // kFree: host or imported, not charged
@@ -79,6 +81,8 @@ std::uint64_t pool_charged(const Pool& p) noexcept;
 bool pool_settle(Pool& p, Device& d, std::uint64_t mine) noexcept;
 // The same where the driver cannot be asked to undo: what could not be charged is forced.
 void pool_settle_forced(Pool& p, Device& d, std::uint64_t mine) noexcept;
+// Gives back what is no longer reserved, and pays for nothing: a growth is its caller's to settle.
+void pool_shrink(Pool& p, Device& d) noexcept;
 // The pool is gone: everything paid is given back.
 void pool_drop(Pool& p, Device& d) noexcept;
 // Looks at all pools, or those of one device; at places where reserved memory may have fallen.

@@ -94,7 +94,7 @@ CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t minBytesToKeep) noexcept {
   if (r == CUDA_SUCCESS && books_ready()) {
     Pool* const p = books.pools.find(pool);
     if (p != nullptr && p->kind == static_cast<std::uint8_t>(PoolKind::kDevice)) {
-      pool_settle_forced(*p, numbered(p->device), 0);
+      pool_shrink(*p, numbered(p->device));
     }
   }
   return r;
@@ -150,7 +150,7 @@ bool memory_trim(Device& d) noexcept {
       }
       more = true;  // what is still in use by the stream may come later
     }
-    if (reserved < before || more) pool_settle_forced(p, d, 0);
+    if (reserved < before || more) pool_shrink(p, d);
     const std::uint64_t after = pool_charged(p);
     came += before > after ? before - after : 0;
   };

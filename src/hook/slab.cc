@@ -49,8 +49,8 @@ SlabBook::Joined SlabBook::join(std::uint64_t at, std::uint8_t context,
     const bool opens = live_of(seen) == 0;
     const std::uint64_t want = opens ? 1 | std::uint64_t{context} << 32 | std::uint64_t{device} << 40
                                      : seen + 1;
-    // relaxed: a count; the memory behind the pointer is ordered by the driver
-    if (w->compare_exchange_weak(seen, want, std::memory_order_relaxed)) {
+    // seq_cst: between the map entry before it and slab_back()'s look after it (memory_plain.h)
+    if (w->compare_exchange_weak(seen, want, std::memory_order_seq_cst)) {
       return opens ? Joined::kOpened : Joined::kKnown;
     }
   }
@@ -63,8 +63,8 @@ bool SlabBook::leave(std::uint64_t at) noexcept {
   for (;;) {  // as in join()
     if (live_of(seen) == 0) return false;  // its context is gone
     const std::uint64_t want = live_of(seen) == 1 ? 0 : seen - 1;
-    // relaxed: as in join()
-    if (w->compare_exchange_weak(seen, want, std::memory_order_relaxed)) return want == 0;
+    // seq_cst: as in join()
+    if (w->compare_exchange_weak(seen, want, std::memory_order_seq_cst)) return want == 0;
   }
 }
 

@@ -62,7 +62,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t size,
     return call(handle);
   }
   Device* const d = device(prop->location.id);
-  if (d == nullptr || !books_ready()) return unplaced([&] { return call(handle); });
+  if (d == nullptr || !usable()) return unplaced([&] { return call(handle); });
   const std::uint64_t bytes = round_up(size, books.grain[d->number].alloc);
   if (bytes > kMostBytes || !charge(*d, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   const std::uint32_t index = books.nodes.get();
