@@ -55,5 +55,9 @@ struct Lab {
 // Only the directories: for suites that need no driver.
 [[nodiscard]] bool open_scratch(Lab& lab);
 void close_lab(const Lab& lab);
+// The same lab on another simulated GPU, in directories of its own, so that nothing learned about one machine is used
+// for the other.
+[[nodiscard]] Lab simulated_machine(const Lab& lab, const std::string& name,
+                                    std::uint64_t total_bytes, std::uint64_t context_bytes);
 
 }  // namespace bulkhead::bench
