@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
+#include "base/clock.h"
 #include "bench/crew.h"
 
 extern char** environ;
@@ -55,6 +57,8 @@ bool probe(Lab& lab) {
 }
 
 }  // namespace
+
+bool Lab::late() const { return monotonic_ns() > deadline_ns; }
 
 Tenant Lab::make_tenant(std::uint64_t quota_bytes) const {
   Tenant t;
@@ -154,6 +158,24 @@ bool open_lab(Lab& lab, const std::string& sim) {
   std::fprintf(stderr, "bulkhead-bench: simulated driver, profile %s, %s\n",
                lab.sim_profile.c_str(), lab.device.c_str());
   return true;
+}
+
+Lab simulated_machine(const Lab& lab, const std::string& name, std::uint64_t total_bytes,
+                      std::uint64_t context_bytes) {
+  Lab other = lab;
+  other.scratch += "/" + name;
+  fs::create_directories(other.scratch + "/state");
+  fs::permissions(other.scratch, fs::perms::owner_all);
+  other.sim_profile = other.scratch + "/profile.toml";
+  other.device_bytes = total_bytes;
+  std::ofstream out(other.sim_profile);
+  out << "name = \"simulated GPU\"\ncount = 1\n[driver]\ncuda_version = 13000\nversion = "
+         "\"580.159.04\"\n"
+      << "[device]\ntotal_bytes = " << total_bytes << "\nnvml_total_bytes = " << total_bytes
+      << "\nsms = 132\n"
+      << "[charge]\ncontext_bytes = " << context_bytes
+      << "\nextra_context_bytes = " << context_bytes << "\n";
+  return other;
 }
 
 void close_lab(const Lab& lab) {

@@ -34,8 +34,10 @@ struct Lab {
   std::vector<Variant> variants;  // native first
   bool quick = false;
   unsigned repeats = 5;
-  std::string launch = "env";  // env: preload and variables; run: through `bulkhead run`
+  std::uint64_t deadline_ns = ~0ull;  // CLOCK_MONOTONIC; past it no further repeat or case is begun
+  std::string launch = "env";         // env: preload and variables; run: through `bulkhead run`
 
+  [[nodiscard]] bool late() const;
   [[nodiscard]] Tenant make_tenant(std::uint64_t quota_bytes) const;
   // Ends the tenant's traces in the directories, so that its limit counts no longer.
   void drop_tenant(const Tenant& t) const;
@@ -53,5 +55,9 @@ struct Lab {
 // Only the directories: for suites that need no driver.
 [[nodiscard]] bool open_scratch(Lab& lab);
 void close_lab(const Lab& lab);
+// The same lab on another simulated GPU, in directories of its own, so that nothing learned about one machine is used
+// for the other.
+[[nodiscard]] Lab simulated_machine(const Lab& lab, const std::string& name,
+                                    std::uint64_t total_bytes, std::uint64_t context_bytes);
 
 }  // namespace bulkhead::bench

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <string>
 
+#include "base/clock.h"
 #include "bench/suites.h"
 #include "bench/worker.h"
 
@@ -18,7 +19,7 @@ constexpr char kUsage[] =
     "usage: bulkhead-bench [--suite memory|start|quota|crash|admission|all]... [--quick] [--json "
     "FILE]\n"
     "         [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch env|run] "
-    "[--repeats N] [--only-native]\n"
+    "[--repeats N] [--seconds N] [--only-native]\n"
     "       bulkhead-bench --gate [--update]\n"
     "In a VALUE: %l the library, %b the quota in bytes, %M in MiB, %d a directory of the tenant's "
     "own, %t its name.\n";
@@ -38,7 +39,7 @@ struct Options {
   std::string json, sim, launch = "env";
   std::vector<Variant> rivals;
   bool quick = false, gate = false, update = false, only_native = false;
-  unsigned repeats = 5;
+  unsigned repeats = 0, seconds = 0;  // 0: as the mode says; no limit
 };
 
 bool add_rival(Options& o, const std::string& text) {
@@ -86,6 +87,8 @@ bool parse(int argc, char** argv, Options& o) {
       o.launch = argv[++i];
     } else if (a == "--repeats" && more) {
       o.repeats = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
+    } else if (a == "--seconds" && more) {
+      o.seconds = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
     } else if (a == "--preload" && more) {
       if (!add_rival(o, argv[++i])) return false;
     } else {
@@ -96,7 +99,7 @@ bool parse(int argc, char** argv, Options& o) {
     if (s != "all" && std::none_of(std::begin(kSuites), std::end(kSuites),
                                    [&](const Suite& k) { return s == k.name; }))
       return false;
-  return o.repeats > 0 && (o.launch == "env" || o.launch == "run");
+  return (o.launch == "env" || o.launch == "run");
 }
 
 void choose_variants(Bench& b, const Options& o) {
@@ -113,7 +116,8 @@ void choose_variants(Bench& b, const Options& o) {
 int run(const Options& o, const std::string& command) {
   Bench b;
   b.lab.quick = o.quick;
-  b.lab.repeats = o.quick ? std::min(o.repeats, 3u) : o.repeats;
+  b.lab.repeats = o.repeats != 0 ? o.repeats : o.quick ? 3 : 5;
+  if (o.seconds != 0) b.lab.deadline_ns = monotonic_ns() + o.seconds * 1'000'000'000ull;
   b.lab.launch = o.launch;
   const bool no_driver = o.suites == std::vector<std::string>{"admission"} && !o.gate;
   if (!(no_driver ? open_scratch(b.lab)

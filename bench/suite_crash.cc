@@ -189,14 +189,14 @@ void storm(Bench& b, const Variant& v) {
 void suite_crash(Bench& b) {
   b.results.begin(6, "crash");
   const unsigned repeats = b.lab.quick ? 2 : b.lab.repeats;
-  for (unsigned repeat = 0; repeat < repeats; ++repeat)
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const Variant& v : b.lab.variants) {
       if (v.kind == Variant::Kind::kNative) continue;
       race(b, v, repeat);
       killed_holder(b, v);
     }
   for (const Variant& v : b.lab.variants)
-    if (v.kind != Variant::Kind::kNative) storm(b, v);
+    if (v.kind != Variant::Kind::kNative && !b.lab.late()) storm(b, v);
   b.results.print(b.lab, stdout);
 }
 

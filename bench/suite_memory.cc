@@ -1,6 +1,4 @@
 // Rows 1, 2 and 4. Variants are interleaved inside each repeat, so that a slow spell of the machine meets all of them.
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -125,19 +123,9 @@ void denied(Bench& b, const Variant& v, unsigned living) {
   b.lab.drop_tenant(t);
 }
 
-// A simulated GPU whose contexts are small: with the H200's, 512 processes would not fit. In directories of its own,
-// so that nothing learned about the other machine is used for this one.
+// With the H200's contexts, 512 processes would not fit.
 void contend_512(Bench& b) {
-  Lab many = b.lab;
-  many.scratch += "/many";
-  std::filesystem::create_directories(many.scratch + "/state");
-  std::filesystem::permissions(many.scratch, std::filesystem::perms::owner_all);
-  many.sim_profile = many.scratch + "/small-contexts.toml";
-  std::ofstream(many.sim_profile)
-      << "name = \"NVIDIA H200\"\ncount = 1\n"
-         "[driver]\ncuda_version = 13000\nversion = \"580.159.04\"\n"
-         "[device]\ntotal_bytes = 150109880320\nnvml_total_bytes = 150754820096\nsms = 132\n"
-         "[charge]\ncontext_bytes = 16777216\nextra_context_bytes = 16777216\n";
+  Lab many = simulated_machine(b.lab, "many", b.lab.device_bytes, 16u << 20);
   std::swap(b.lab, many);
   for (const Variant& v : b.lab.variants) contend(b, v, 512, false, false);
   std::swap(b.lab, many);
@@ -147,7 +135,7 @@ void contend_512(Bench& b) {
 
 void suite_memory(Bench& b) {
   b.results.begin(1, "memory: cost of a call");
-  for (unsigned repeat = 0; repeat < b.lab.repeats; ++repeat)
+  for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
     for (const Call& c : kCalls)
       for (const Variant& v : b.lab.variants) one_call(b, v, c);
   b.results.print(b.lab, stdout);
@@ -155,8 +143,8 @@ void suite_memory(Bench& b) {
   b.results.begin(2, "memory: many processes");
   std::vector<unsigned> many = {1, 8};
   if (!b.lab.quick) many.push_back(64);
-  const unsigned repeats = b.lab.quick ? 3 : b.lab.repeats;
-  for (unsigned repeat = 0; repeat < repeats; ++repeat)
+  const unsigned repeats = b.lab.repeats;
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const unsigned n : many)
       for (const bool one_tenant : {true, false})
         for (const bool plain : {false, true}) {
@@ -169,7 +157,7 @@ void suite_memory(Bench& b) {
   b.results.begin(4, "memory: refused requests");
   std::vector<unsigned> living = {1, 16};
   if (!b.lab.quick) living.insert(living.end(), {64, 256});
-  for (unsigned repeat = 0; repeat < repeats; ++repeat)
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const unsigned n : living)
       for (const Variant& v : b.lab.variants)
         if (v.kind != Variant::Kind::kNative) denied(b, v, n);

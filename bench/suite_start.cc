@@ -33,7 +33,7 @@ void starts(Bench& b, unsigned together) {
   const unsigned rounds = (b.lab.quick ? 10u : 100u + together - 1) / (b.lab.quick ? 1 : together);
   const std::string name = std::to_string(together) + (together == 1 ? " at a time" : " at once");
   Samples kernel(b.lab.variants.size()), inside(b.lab.variants.size());
-  for (unsigned k = 0; k < rounds; ++k)
+  for (unsigned k = 0; k < rounds && !b.lab.late(); ++k)
     for (std::size_t v = 0; v < b.lab.variants.size(); ++v)
       round(b, v, together, name, kernel, inside);
   for (std::size_t v = 0; v < b.lab.variants.size(); ++v) {

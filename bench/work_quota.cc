@@ -196,6 +196,7 @@ int work_fill(Worker& w) {
   } else {
     f = fill(way, most);
   }
+  if (f.bytes == 0 && f.last == CUDA_ERROR_NOT_SUPPORTED) return w.fail(api.c_str(), f.last);
   note(w, f, most);
   return w.turn('f') ? 0 : 1;
 }

@@ -48,7 +48,8 @@ int work_gate(Worker& w) {
   auto some = [&](auto call) {
     for (std::uint64_t i = 0; i < n && r == CUDA_SUCCESS; ++i) r = call(p[i]);
   };
-  auto alloc = [&](CUdeviceptr& at) { return cu.cuMemAlloc_v2(&at, 4 << 20); };
+  // 2 MiB: all of them together stay below what one process may keep as slack.
+  auto alloc = [&](CUdeviceptr& at) { return cu.cuMemAlloc_v2(&at, 2 << 20); };
   auto release = [&](CUdeviceptr& at) { return cu.cuMemFree_v2(at); };
   if (op == "alloc_growing") {
     some(alloc);
