@@ -1,4 +1,5 @@
-// What the demo plays on: its own directory, workers under `bulkhead run`, and a picture of the books.
+// What the demo plays on: its own directory, workers under `bulkhead run`, and a picture of the
+// books.
 #pragma once
 #include <sys/types.h>
 

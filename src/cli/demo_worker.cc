@@ -1,5 +1,5 @@
-// The demo's worker: an ordinary driver-API program. It knows nothing of quotas; what it is told about memory
-// is what any program in its place would be told.
+// The demo's worker: an ordinary driver-API program. It knows nothing of quotas; what it is told
+// about memory is what any program in its place would be told.
 #include <fmt/format.h>
 #include <unistd.h>
 

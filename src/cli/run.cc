@@ -66,8 +66,14 @@ Problem driver_problem(const std::string& problem) {
                  : problem;
 }
 
+// A visible GPU the tenant is granted: its index as the command sees it, and what is known of it.
+struct Granted {
+  unsigned index;
+  const Calibration* gpu;
+};
+
 Problem refused(const shm::Arithmetic& sums, const Status& status,
-                const std::vector<Calibration>& gpus, const std::string& name) {
+                const std::vector<Granted>& granted, const std::string& name) {
   if (status.code() != Errc::kTooLarge) {
     return fmt::format("cannot make tenant {}: {}", name, describe(status));
   }
@@ -75,9 +81,8 @@ Problem refused(const shm::Arithmetic& sums, const Status& status,
       sums.total_bytes > sums.committed_bytes ? sums.total_bytes - sums.committed_bytes : 0;
   return fmt::format(
       "{} asked on GPU {} ({}) + {} promised to other tenants > {} on it; ask for at most {}, "
-      "remove a "
-      "tenant ('bulkhead rm'), or use --overcommit",
-      size_text(sums.asked_bytes), sums.device, gpus[sums.device].uuid,
+      "remove a tenant ('bulkhead rm'), or use --overcommit",
+      size_text(sums.asked_bytes), granted[sums.device].index, granted[sums.device].gpu->uuid,
       size_text(sums.committed_bytes), size_text(sums.total_bytes), exact_text(left));
 }
 
@@ -94,7 +99,7 @@ Problem create(Run& run, std::string& name, bool& exists) {
   if (gpus->size() > shm::kMaxDevices) gpus->resize(shm::kMaxDevices);
   if (Problem p = entry_without_gpu(request, *gpus); !p.empty()) return p;
   shm::TenantSpec spec;
-  std::vector<const Calibration*> granted;
+  std::vector<Granted> granted;
   for (unsigned i = 0; i < gpus->size(); ++i) {
     const Calibration& gpu = (*gpus)[i];
     shm::DeviceSpec device;
@@ -106,7 +111,7 @@ Problem create(Run& run, std::string& name, bool& exists) {
     std::memcpy(device.uuid, uuid->data(), uuid->size());
     device.total_bytes = gpu.total_bytes;
     spec.devices[spec.device_count++] = device;
-    granted.push_back(&gpu);
+    granted.push_back({i, &gpu});
   }
   if (spec.device_count == 0) return request.memory_from + " grants no visible GPU";
   spec.name = name.empty() ? nullptr : name.c_str();
@@ -119,10 +124,7 @@ Problem create(Run& run, std::string& name, bool& exists) {
   const Status status = shm::create_tenant(machine.dir, spec, sums, &made);
   exists = status.code() == Errc::kExists;
   if (!status.ok()) {
-    // The sums count the granted devices; name the GPU as the command sees it.
-    std::vector<Calibration> named;
-    for (const Calibration* c : granted) named.push_back(*c);
-    return refused(sums, status, named, name.empty() ? "for this run" : name);
+    return refused(sums, status, granted, name.empty() ? "for this run" : name);
   }
   if (sums.unreadable != 0 && !run.options.quiet) {
     warn(
@@ -133,7 +135,7 @@ Problem create(Run& run, std::string& name, bool& exists) {
   auto tenant = shm::attach_tenant(machine.dir, made);
   if (!tenant.ok()) return fmt::format("tenant {}: {}", made, describe(tenant.status()));
   for (unsigned d = 0; d < granted.size(); ++d) {
-    shm::publish_facts(tenant->region(), d, granted[d]->facts);
+    shm::publish_facts(tenant->region(), d, granted[d].gpu->facts);
   }
   run.tenant = std::move(*tenant);
   return {};

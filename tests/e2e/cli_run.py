@@ -91,6 +91,9 @@ class BadInput(Case):
         self.refused(125, "--memory", "40GiB", has=["40 GiB", "100 GiB", "promised"])
         self.assertEqual(self.run_it("--memory", "39GiB", "--", "/bin/true").returncode, 0)
 
+    def test_the_refusal_names_the_gpu_as_the_command_sees_it(self):
+        self.refused(125, "--memory", "1=200GiB", env={"BULKHEAD_SIM": "h200x2"}, has=["on GPU 1 "])
+
     def test_a_gpu_that_is_not_there(self):
         self.refused(125, "--memory", "1GiB,3=2GiB", has=["GPU 3"])
 
