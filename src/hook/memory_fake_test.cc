@@ -572,6 +572,12 @@ void set_arrays_and_graphs() {
     execs[*e] = nodes_bytes(g);
     return CUDA_SUCCESS;
   });
+  set(next.cuGraphInstantiateWithParams,
+      [](CUgraphExec* e, CUgraph g, CUDA_GRAPH_INSTANTIATE_PARAMS* params) {
+        *e = reinterpret_cast<CUgraphExec>(next_handle += 64);
+        execs[*e] = nodes_bytes(g);
+        return (params->flags & 2) != 0 ? launch_graph(*e, nullptr) : CUDA_SUCCESS;
+      });
   set(next.cuGraphExecDestroy, [](CUgraphExec e) {
     execs.erase(e);
     return CUDA_SUCCESS;
