@@ -234,6 +234,7 @@ CUresult cuGraphInstantiateWithParams_ptsz(
 
 CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
   const CUresult r = next.cuGraphExecDestroy(hGraphExec);
+  // relaxed: who destroys an exec knows of its instantiation
   if (r == CUDA_SUCCESS && books_ready() && books.graph_memory.load(std::memory_order_relaxed)) {
     forget_exec(hGraphExec);
   }
