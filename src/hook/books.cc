@@ -87,6 +87,7 @@ void memory_forked_child() noexcept {
     books.deferred.store(false, std::memory_order_relaxed);
     books.graph_memory.store(false, std::memory_order_relaxed);
     books.freed.store(false, std::memory_order_relaxed);
+    // relaxed: alone after a fork
     books.scanning.store(0, std::memory_order_relaxed);
     forget_primaries();
     lay_out(at);

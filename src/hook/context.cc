@@ -31,6 +31,7 @@ void context_made(Device& d, CUcontext ctx, std::uint64_t paid) noexcept {
   ContextRecord& r = books.contexts.record(books.contexts.tag(ctx));
   r.device.store(d.number + 1, std::memory_order_relaxed);
   r.other_bytes.store(paid, std::memory_order_relaxed);
+  // relaxed: the handle reaches others through the program
   r.attached.store(0, std::memory_order_relaxed);
   count(Count::kAlloc);
 }
@@ -106,6 +107,7 @@ CUresult primary_end(CUdevice dev, Call call) noexcept {
   Device* const d = device(dev);
   const CUresult r = call();
   if (r != CUDA_SUCCESS || d == nullptr || !books_ready() || active(dev)) return r;
+  // acq_rel pairs with primary_seen(): its record is written, and one of us ends it
   const std::uintptr_t ctx = primary[d->number].exchange(0, std::memory_order_acq_rel);
   if (ctx != 0) memory_context_gone(reinterpret_cast<CUcontext>(ctx));
   return r;
@@ -138,7 +140,9 @@ void context_tag_gone(std::uint8_t tag) noexcept {
     const std::uint32_t slabs = books.arrays.drop_context(tag, static_cast<std::uint8_t>(i));
     if (slabs != 0) give_back(all[i], slabs * kSlabBytes);
   }
+  // relaxed: the context is gone, nobody else changes its record
   const std::uint64_t other = rec.other_bytes.exchange(0, std::memory_order_relaxed);
+  // relaxed: written before the context was known
   const std::uint32_t device_plus_1 = rec.device.load(std::memory_order_relaxed);
   books.contexts.forget(tag);
   if (device_plus_1 == 0 || device_plus_1 > static_cast<std::uint32_t>(n)) return;
@@ -258,7 +262,9 @@ CUresult cuGreenCtxDestroy(CUgreenCtx hCtx) noexcept {
   int n = 0;
   Device* const all = devices(&n);
   for (int i = 0; i < n; ++i) {
+    // relaxed: a look; the exchange decides
     if (primary[i].load(std::memory_order_relaxed) == 0 || active(all[i].ordinal)) continue;
+    // acq_rel pairs with primary_seen(): its record is written, and one of us ends it
     const std::uintptr_t ctx = primary[i].exchange(0, std::memory_order_acq_rel);  // one of us
     if (ctx != 0) memory_context_gone(reinterpret_cast<CUcontext>(ctx));
   }

@@ -182,14 +182,35 @@ CUresult cuGraphInstantiate_v2(CUgraphExec* phGraphExec, CUgraph hGraph, CUgraph
       phGraphExec, hGraph);
 }
 
-// These three can upload at once (flag 2: upload on the stream given): then memory is taken inside the call, and is
-// booked right after it.
 namespace {
-CUresult uploaded(CUresult r, CUgraphExec* exec, bool upload) noexcept {
-  if (r != CUDA_SUCCESS || !upload || exec == nullptr || !books_ready()) return r;
-  return launch(*exec, [] { return CUDA_SUCCESS; });
-}
+
 constexpr unsigned long long kUpload = 2;  // CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD
+
+// Instantiation that uploads at once takes the memory inside the call: paid before, like a launch.
+template <class Call>
+CUresult instantiate_uploading(CUgraphExec* exec, CUgraph graph,
+                               const CUDA_GRAPH_INSTANTIATE_PARAMS* params, Call call) noexcept {
+  const bool uploads = params != nullptr && (params->flags & kUpload) != 0;
+  if (!uploads || mode() != Mode::kOn || !usable()) return instantiated(call(), exec, graph);
+  Sums sums;
+  add_nodes(graph, sums, 0);
+  int n = 0;
+  Device* const all = devices(&n);
+  int paid = 0;
+  for (; paid < n; ++paid) {
+    const auto number = static_cast<std::uint8_t>(paid);
+    sums.bytes[paid] = round_up(sums.bytes[paid], books.grain[number].pool);
+    if (sums.bytes[paid] == 0) continue;
+    if (!pool_begin(books.pools.graph(number), all[paid], sums.bytes[paid])) break;
+  }
+  const CUresult r = paid == n ? call() : CUDA_ERROR_OUT_OF_MEMORY;
+  for (int i = 0; i < paid; ++i) {
+    if (sums.bytes[i] == 0) continue;
+    pool_settle_forced(books.pools.graph(static_cast<std::uint8_t>(i)), all[i], sums.bytes[i]);
+  }
+  return instantiated(r, exec, graph);
+}
+
 }  // namespace
 
 CUresult cuGraphInstantiateWithFlags(CUgraphExec* phGraphExec, CUgraph hGraph,
@@ -199,24 +220,21 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec* phGraphExec, CUgraph hGraph,
 }
 CUresult cuGraphInstantiateWithParams(CUgraphExec* phGraphExec, CUgraph hGraph,
                                       CUDA_GRAPH_INSTANTIATE_PARAMS* instantiateParams) noexcept {
-  const CUresult r =
-      instantiated(next.cuGraphInstantiateWithParams(phGraphExec, hGraph, instantiateParams),
-                   phGraphExec, hGraph);
-  return uploaded(r, phGraphExec,
-                  instantiateParams != nullptr && (instantiateParams->flags & kUpload) != 0);
+  return instantiate_uploading(phGraphExec, hGraph, instantiateParams, [=] {
+    return next.cuGraphInstantiateWithParams(phGraphExec, hGraph, instantiateParams);
+  });
 }
 CUresult cuGraphInstantiateWithParams_ptsz(
     CUgraphExec* phGraphExec, CUgraph hGraph,
     CUDA_GRAPH_INSTANTIATE_PARAMS* instantiateParams) noexcept {
-  const CUresult r =
-      instantiated(next.cuGraphInstantiateWithParams_ptsz(phGraphExec, hGraph, instantiateParams),
-                   phGraphExec, hGraph);
-  return uploaded(r, phGraphExec,
-                  instantiateParams != nullptr && (instantiateParams->flags & kUpload) != 0);
+  return instantiate_uploading(phGraphExec, hGraph, instantiateParams, [=] {
+    return next.cuGraphInstantiateWithParams_ptsz(phGraphExec, hGraph, instantiateParams);
+  });
 }
 
 CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
   const CUresult r = next.cuGraphExecDestroy(hGraphExec);
+  // relaxed: who destroys an exec knows of its instantiation
   if (r == CUDA_SUCCESS && books_ready() && books.graph_memory.load(std::memory_order_relaxed)) {
     forget_exec(hGraphExec);
   }

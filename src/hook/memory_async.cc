@@ -56,11 +56,14 @@ void learn_hole(Pool& p, std::uint64_t before, std::uint64_t bytes) noexcept {
     if (pool_used(p, used) && used <= bytes && now > bytes) {
       hole = static_cast<std::int64_t>(now - bytes);
     } else {
+      // relaxed: a pacing counter
       p.glance.store(16, std::memory_order_relaxed);
     }
   } else {
+    // relaxed: a pacing counter
     p.glance.fetch_sub(1, std::memory_order_relaxed);
   }
+  // relaxed: a hint
   if (hole > p.hole.load(std::memory_order_relaxed)) {
     p.hole.store(hole, std::memory_order_relaxed);  // a hint; settle() judges
   }
@@ -196,6 +199,7 @@ CUresult async_free(CUdeviceptr p, Free call) noexcept {
   const AllocMap::Cursor c = books.map.find(pointer_key(p));
   if (c) [[unlikely]]
     return free_plain_async(p, c, call);
+  // relaxed: a hint
   if (!books.freed.load(std::memory_order_relaxed)) {
     books.freed.store(true, std::memory_order_relaxed);  // a hint for memory_trim()
   }

@@ -1,6 +1,5 @@
-#include "hook/memory_fake.h"
-
 #include "hook/books.h"
+#include "hook/memory_fake_model.h"
 
 namespace bulkhead::hook {
 
@@ -25,32 +24,11 @@ constinit CudaNext next{
 namespace fake {
 Driver driver;
 Quota quota;
+std::uint64_t next_handle = 0x5500'0000'0000;
 
 namespace {
 
-using Lock = std::lock_guard<std::recursive_mutex>;
-
-// First fit over blocks of `block` bytes at `grain`, as slabs and pools are.
-struct Arena {
-  std::uint64_t block, grain;
-  std::map<std::uint64_t, std::map<std::uint64_t, std::uint64_t>>
-      blocks;  // base -> offset -> bytes
-
-  std::uint64_t fit(std::uint64_t n) {
-    for (auto& [base, used] : blocks) {
-      std::uint64_t at = 0;
-      for (auto& [from, bytes] : used) {
-        if (from - at >= n) break;
-        at = from + bytes;
-      }
-      if (at + n <= block) return base + at;
-    }
-    return 0;
-  }
-};
-
 std::uint64_t next_address = 0x7f00'0000'0000;
-std::uint64_t next_handle = 0x5500'0000'0000;
 std::set<CUcontext> contexts;
 CUcontext primary = nullptr;
 thread_local CUcontext current = nullptr;
@@ -70,28 +48,9 @@ struct PoolModel {
 };
 std::map<CUmemoryPool, PoolModel> pools;
 CUmemoryPool current_pool = nullptr;
-struct Vmm {
-  std::uint64_t bytes;
-  int refs, maps;
-};
-std::map<CUmemGenericAllocationHandle, Vmm> vmm;
-std::map<CUdeviceptr, std::pair<CUmemGenericAllocationHandle, std::uint64_t>> mapped;
-struct ArrayModel {
-  std::uint64_t bytes;
-  CUcontext ctx;
-  std::uint64_t place;  // small: in its arena
-  bool deferred;
-};
-std::map<std::uintptr_t, ArrayModel> arrays;
-std::map<CUcontext, Arena> array_slabs;
-struct GraphModel {
-  std::vector<std::uint64_t> sizes;
-  CUgraph child = nullptr;
-};
-std::map<CUgraph, GraphModel> graphs;
-std::map<CUgraphExec, std::uint64_t> execs;
-std::uint64_t graph_reserved = 0;
 bool is_capturing = false;
+
+}  // namespace
 
 std::uint64_t up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 bool take(std::uint64_t bytes) {
@@ -126,6 +85,8 @@ void arena_free(Arena& a, std::uint64_t at) {
   a.blocks.erase(it);
   give(a.block);
 }
+
+namespace {
 
 CUresult mem_alloc(CUdeviceptr* p, size_t n) {
   const Lock l{driver.lock};
@@ -248,58 +209,6 @@ CUresult new_pool(CUmemoryPool* pool) {
   return CUDA_SUCCESS;
 }
 
-std::uint64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR& d, unsigned levels) {
-  return up(d.Width * 4 * d.NumChannels, 512) * std::max<std::uint64_t>(d.Height, 1) *
-         std::max<std::uint64_t>(d.Depth, 1) * (levels > 1 ? 2 : 1);
-}
-std::uintptr_t make_array(const CUDA_ARRAY3D_DESCRIPTOR& d, unsigned levels, CUresult& r) {
-  const Lock l{driver.lock};
-  const bool deferred = (d.Flags & 0x80) != 0;
-  r = deferred && !driver.probes ? CUDA_ERROR_NOT_SUPPORTED : CUDA_SUCCESS;
-  if (!deferred && failing()) r = CUDA_ERROR_UNKNOWN;
-  if (r != CUDA_SUCCESS) return 0;
-  ArrayModel a{array_bytes(d, levels), current, 0, deferred};
-  if (!deferred) {
-    if (a.bytes < 2 * kMiB) {
-      Arena& arena = array_slabs.try_emplace(current, Arena{2 * kMiB, 512, {}}).first->second;
-      a.place = arena_take(arena, a.bytes);
-      if (a.place == 0) r = CUDA_ERROR_OUT_OF_MEMORY;
-    } else if (!take(a.bytes = up(a.bytes, 2 * kMiB))) {
-      r = CUDA_ERROR_OUT_OF_MEMORY;
-    }
-  }
-  if (r != CUDA_SUCCESS) return 0;
-  arrays[next_handle += 64] = a;
-  return next_handle;
-}
-CUresult drop_array(std::uintptr_t h) {
-  const Lock l{driver.lock};
-  auto it = arrays.find(h);
-  if (it == arrays.end()) return CUDA_ERROR_INVALID_HANDLE;
-  if (!it->second.deferred) {
-    if (it->second.place != 0) {
-      arena_free(array_slabs.at(it->second.ctx), it->second.place);
-    } else {
-      give(it->second.bytes);
-    }
-  }
-  arrays.erase(it);
-  return CUDA_SUCCESS;
-}
-CUresult array_need(CUDA_ARRAY_MEMORY_REQUIREMENTS* need, std::uintptr_t h) {
-  const Lock l{driver.lock};
-  if (!arrays.contains(h) || !arrays[h].deferred) return CUDA_ERROR_INVALID_VALUE;
-  *need = {arrays[h].bytes, 512, {}};
-  return CUDA_SUCCESS;
-}
-
-void drop_vmm(CUmemGenericAllocationHandle h) {
-  Vmm& v = vmm.at(h);
-  if (v.refs != 0 || v.maps != 0) return;
-  give(v.bytes);
-  vmm.erase(h);
-}
-
 CUcontext new_context() {
   const auto ctx = reinterpret_cast<CUcontext>(next_handle += 64);
   contexts.insert(ctx);
@@ -313,17 +222,11 @@ void drop_context(CUcontext ctx) {
     if (!entry.second.small) give(entry.second.bytes);
     return true;
   });
-  for (auto* all : {&slabs, &array_slabs}) {
-    if (auto it = all->find(ctx); it != all->end()) {
-      give(it->second.blocks.size() * 2 * kMiB);
-      all->erase(it);
-    }
+  if (auto it = slabs.find(ctx); it != slabs.end()) {
+    give(it->second.blocks.size() * 2 * kMiB);
+    slabs.erase(it);
   }
-  std::erase_if(arrays, [&](auto& entry) {
-    if (entry.second.ctx != ctx) return false;
-    if (!entry.second.deferred && entry.second.place == 0) give(entry.second.bytes);
-    return true;
-  });
+  drop_arrays(ctx);
   contexts.erase(ctx);
   driver.contexts_taken -= kContext;
   if (contexts.empty()) {
@@ -333,31 +236,9 @@ void drop_context(CUcontext ctx) {
       m.free_list.clear();
       m.used = m.reserved = 0;
     }
-    give(graph_reserved);
-    graph_reserved = 0;
+    drop_graph_memory();
   }
   if (current == ctx) current = nullptr;
-}
-
-std::uint64_t nodes_bytes(CUgraph g) {
-  std::uint64_t sum = 0;
-  for (const std::uint64_t n : graphs[g].sizes) sum += n;
-  return sum + (graphs[g].child != nullptr ? nodes_bytes(graphs[g].child) : 0);
-}
-CUresult launch_graph(CUgraphExec e, CUstream) {
-  const Lock l{driver.lock};
-  const std::uint64_t want = up(execs[e], 32 * kMiB);
-  if (want > graph_reserved) {
-    if (!take(want - graph_reserved)) return CUDA_ERROR_OUT_OF_MEMORY;
-    graph_reserved = want;
-  }
-  return CUDA_SUCCESS;
-}
-
-template <class E, class F>
-void set(E& entry, F function) {
-  static F keep = function;
-  entry.set(reinterpret_cast<void*>(+keep));
 }
 
 void set_plain() {
@@ -459,138 +340,6 @@ void set_pools() {
   });
 }
 
-void set_vmm() {
-  set(next.cuMemCreate, [](CUmemGenericAllocationHandle* h, size_t n, const CUmemAllocationProp*,
-                           unsigned long long) {
-    const Lock l{driver.lock};
-    if (failing()) return CUDA_ERROR_UNKNOWN;
-    if (n % (2 * kMiB) != 0) return CUDA_ERROR_INVALID_VALUE;
-    if (!take(n)) return CUDA_ERROR_OUT_OF_MEMORY;
-    vmm[*h = next_handle += 64] = {n, 1, 0};
-    return CUDA_SUCCESS;
-  });
-  set(next.cuMemRelease, [](CUmemGenericAllocationHandle h) {
-    const Lock l{driver.lock};
-    auto it = vmm.find(h);
-    if (it == vmm.end() || it->second.refs == 0) return CUDA_ERROR_INVALID_VALUE;
-    --it->second.refs;
-    drop_vmm(h);
-    return CUDA_SUCCESS;
-  });
-  set(next.cuMemRetainAllocationHandle, [](CUmemGenericAllocationHandle* h, void* addr) {
-    const Lock l{driver.lock};
-    auto it = mapped.find(reinterpret_cast<CUdeviceptr>(addr));
-    if (it == mapped.end()) return CUDA_ERROR_INVALID_VALUE;
-    *h = it->second.first;
-    ++vmm.at(*h).refs;
-    return CUDA_SUCCESS;
-  });
-  set(next.cuMemMap,
-      [](CUdeviceptr p, size_t n, size_t, CUmemGenericAllocationHandle h, unsigned long long) {
-        const Lock l{driver.lock};
-        if (!vmm.contains(h) || mapped.contains(p)) return CUDA_ERROR_INVALID_VALUE;
-        ++vmm.at(h).maps;
-        mapped[p] = {h, n};
-        return CUDA_SUCCESS;
-      });
-  set(next.cuMemUnmap, [](CUdeviceptr p, size_t n) {
-    const Lock l{driver.lock};
-    for (auto it = mapped.lower_bound(p); it != mapped.end() && it->first < p + n;) {
-      const auto h = it->second.first;
-      it = mapped.erase(it);
-      --vmm.at(h).maps;
-      drop_vmm(h);
-    }
-    return CUDA_SUCCESS;
-  });
-}
-
-void set_arrays_and_graphs() {
-  set(next.cuArray3DCreate_v2, [](CUarray* a, const CUDA_ARRAY3D_DESCRIPTOR* d) {
-    CUresult r;
-    *a = reinterpret_cast<CUarray>(make_array(*d, 0, r));
-    return r;
-  });
-  set(next.cuArrayCreate_v2, [](CUarray* a, const CUDA_ARRAY_DESCRIPTOR* d) {
-    CUresult r;
-    *a = reinterpret_cast<CUarray>(
-        make_array({d->Width, d->Height, 0, d->Format, d->NumChannels, 0}, 0, r));
-    return r;
-  });
-  set(next.cuMipmappedArrayCreate,
-      [](CUmipmappedArray* a, const CUDA_ARRAY3D_DESCRIPTOR* d, unsigned levels) {
-        CUresult r;
-        *a = reinterpret_cast<CUmipmappedArray>(make_array(*d, levels, r));
-        return r;
-      });
-  set(next.cuArrayDestroy,
-      [](CUarray a) { return drop_array(reinterpret_cast<std::uintptr_t>(a)); });
-  set(next.cuMipmappedArrayDestroy,
-      [](CUmipmappedArray a) { return drop_array(reinterpret_cast<std::uintptr_t>(a)); });
-  set(next.cuArrayGetMemoryRequirements,
-      [](CUDA_ARRAY_MEMORY_REQUIREMENTS* n, CUarray a, CUdevice) {
-        return array_need(n, reinterpret_cast<std::uintptr_t>(a));
-      });
-  set(next.cuMipmappedArrayGetMemoryRequirements,
-      [](CUDA_ARRAY_MEMORY_REQUIREMENTS* n, CUmipmappedArray a, CUdevice) {
-        return array_need(n, reinterpret_cast<std::uintptr_t>(a));
-      });
-  // A node is its graph's address with its number; the child's comes last.
-  set(next.cuGraphGetNodes, [](CUgraph g, CUgraphNode* nodes, size_t* n) {
-    const GraphModel& m = graphs[g];
-    *n = m.sizes.size() + (m.child != nullptr ? 1 : 0);
-    for (std::size_t i = 0; nodes != nullptr && i < *n; ++i) {
-      nodes[i] = reinterpret_cast<CUgraphNode>(reinterpret_cast<std::uintptr_t>(g) + i + 1);
-    }
-    return CUDA_SUCCESS;
-  });
-  static constexpr auto split = [](CUgraphNode node, std::size_t& i) -> GraphModel& {
-    const auto h = reinterpret_cast<std::uintptr_t>(node);
-    i = h % 1024 - 1;
-    return graphs[reinterpret_cast<CUgraph>(h / 1024 * 1024)];
-  };
-  set(next.cuGraphNodeGetType, [](CUgraphNode node, CUgraphNodeType* t) {
-    std::size_t at = 0;
-    GraphModel& m = split(node, at);
-    *t = at < m.sizes.size() ? CU_GRAPH_NODE_TYPE_MEM_ALLOC : CU_GRAPH_NODE_TYPE_GRAPH;
-    return CUDA_SUCCESS;
-  });
-  set(next.cuGraphMemAllocNodeGetParams, [](CUgraphNode node, CUDA_MEM_ALLOC_NODE_PARAMS* p) {
-    std::size_t i = 0;
-    GraphModel& m = split(node, i);
-    p->poolProps.location = {CU_MEM_LOCATION_TYPE_DEVICE, 0};
-    p->bytesize = m.sizes[i];
-    return CUDA_SUCCESS;
-  });
-  set(next.cuGraphChildGraphNodeGetGraph, [](CUgraphNode node, CUgraph* g) {
-    std::size_t i = 0;
-    *g = split(node, i).child;
-    return CUDA_SUCCESS;
-  });
-  set(next.cuGraphInstantiateWithFlags, [](CUgraphExec* e, CUgraph g, unsigned long long) {
-    *e = reinterpret_cast<CUgraphExec>(next_handle += 64);
-    execs[*e] = nodes_bytes(g);
-    return CUDA_SUCCESS;
-  });
-  set(next.cuGraphExecDestroy, [](CUgraphExec e) {
-    execs.erase(e);
-    return CUDA_SUCCESS;
-  });
-  set(next.cuGraphLaunch, [](CUgraphExec e, CUstream s) { return launch_graph(e, s); });
-  set(next.cuGraphUpload, [](CUgraphExec e, CUstream s) { return launch_graph(e, s); });
-  set(next.cuDeviceGetGraphMemAttribute, [](CUdevice, CUgraphMem_attribute a, void* v) {
-    *static_cast<std::uint64_t*>(v) =
-        a == CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT ? graph_reserved : 0;
-    return CUDA_SUCCESS;
-  });
-  set(next.cuDeviceGraphMemTrim, [](CUdevice) {
-    const Lock l{driver.lock};
-    give(graph_reserved);
-    graph_reserved = 0;
-    return CUDA_SUCCESS;
-  });
-}
-
 Device the_device{0, {}, 0, 0};
 
 }  // namespace
@@ -598,32 +347,15 @@ Device the_device{0, {}, 0, 0};
 void make_current(CUcontext ctx) { current = ctx; }
 void set_capturing(bool on) { is_capturing = on; }
 CUmemoryPool default_pool() { return current_pool; }
-CUgraph graph_of(std::vector<std::uint64_t> sizes) {
-  const auto g = reinterpret_cast<CUgraph>(next_handle = up(next_handle + 1024, 1024));
-  graphs[g].sizes = std::move(sizes);
-  return g;
-}
-CUgraph parent_of(CUgraph child) {
-  const CUgraph g = graph_of({});
-  graphs[g].child = child;
-  return g;
-}
-
 void reset(std::uint64_t limit) {
   const Lock l{driver.lock};
   plain.clear();
   slabs.clear();
   pools.clear();
-  vmm.clear();
-  mapped.clear();
-  arrays.clear();
-  array_slabs.clear();
-  graphs.clear();
-  execs.clear();
+  clear_more();
   contexts.clear();
   primary = current = nullptr;
   retained = 0;
-  graph_reserved = 0;
   is_capturing = false;
   driver.taken = driver.contexts_taken = driver.most = driver.extra_pitch = 0;
   driver.fail_next = 0;
@@ -634,8 +366,7 @@ void reset(std::uint64_t limit) {
   for (auto& c : quota.counts) c = 0;
   set_plain();
   set_pools();
-  set_vmm();
-  set_arrays_and_graphs();
+  set_more();
   static_cast<void>(new_pool(&current_pool));
   memory_forked_child();
   memory_bound();

@@ -1,15 +1,18 @@
 // cuMemAlloc and cuMemFree: whole allocations, and small ones in slabs.
 #include "hook/memory_plain.h"
 
+#include <sched.h>
+
 namespace bulkhead::hook {
 
 namespace {
 
+constexpr int kScanTries = 1 << 16;  // a scan takes microseconds, and each try lets its holder run
 constexpr std::uint64_t kOneCall = std::uint64_t{1} << 32;
 
 // The largest hole of the context's slabs; 0 if the scratch could not be had.
 std::uint32_t scan(std::uint8_t tag) noexcept {
-  for (int i = 0; i < 1 << 20; ++i) {
+  for (int i = 0; i < kScanTries; ++i) {
     std::uint32_t idle = 0;
     // acquire and release pair with each other: the scratch is one thread's at a time
     if (books.scanning.compare_exchange_weak(idle, 1, std::memory_order_acquire,
@@ -18,9 +21,7 @@ std::uint32_t scan(std::uint8_t tag) noexcept {
       books.scanning.store(0, std::memory_order_release);
       return largest;
     }
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
+    ::sched_yield();  // its holder may be waiting for this very processor
   }
   count(Count::kFault);
   return 0;
@@ -36,7 +37,7 @@ void donate(Device& d, ContextRecord& r) noexcept {
 }
 
 // True: a hole is there, and the caller calls, books and ends with hole_done().
-bool small_hole(std::uint8_t tag, std::uint32_t units) noexcept {
+bool small_hole(Device& d, std::uint8_t tag, std::uint32_t units) noexcept {
   if (tag == ContextTable::kUntagged) return false;
   ContextRecord& r = books.contexts.record(tag);
   // relaxed, both: a stale pair only costs a scan, or a refusal that a free in the same moment would have spared
@@ -48,10 +49,7 @@ bool small_hole(std::uint8_t tag, std::uint32_t units) noexcept {
   const std::uint32_t largest = scan(tag);
   r.no_hole.store((epoch + 1) << 13 | largest, std::memory_order_relaxed);  // as above
   if ((all & (kOneCall - 1)) <= largest) return true;
-  int n = 0;
-  Device* const any = devices(&n);
-  const std::uint32_t on = r.device.load(std::memory_order_relaxed);  // fixed for the context
-  if (any != nullptr) hole_done(any[on != 0 ? on - 1 : 0], tag, units);
+  hole_done(d, tag, units);
   return false;
 }
 

@@ -14,7 +14,8 @@ namespace bulkhead::hook {
 //        pointer (or taken it out) before it asks for announced calls: either the search saw that, or the thread sees the
 //        announcement and leaves its 2 MiB (donated) to whoever opened a slab unpaid. The last to leave gives
 //        the rest back.
-[[gnu::cold, gnu::noinline]] bool small_hole(std::uint8_t tag, std::uint32_t units) noexcept;
+[[gnu::cold, gnu::noinline]] bool small_hole(Device& d, std::uint8_t tag,
+                                             std::uint32_t units) noexcept;
 [[gnu::cold, gnu::noinline]] void hole_done(Device& d, std::uint8_t tag,
                                             std::uint32_t units) noexcept;
 // A call on a hole opened a slab after all: pays with a donation or anew; false: undone.
@@ -88,7 +89,7 @@ inline CUresult small_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
   const std::uint8_t tag = books.contexts.tag(at.context);
   const std::uint32_t units = units_of(bytes);
   const bool paid = charge(d, kSlabBytes);
-  if (!paid && !small_hole(tag, units)) [[unlikely]]
+  if (!paid && !small_hole(d, tag, units)) [[unlikely]]
     return CUDA_ERROR_OUT_OF_MEMORY;
   Pointer p{};
   CUresult r = call(&p);

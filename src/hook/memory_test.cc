@@ -259,6 +259,21 @@ TEST_F(Memory, GraphNodesAreChargedAtLaunch) {
   same();
 }
 
+TEST_F(Memory, AGraphUploadedWhileInstantiatedIsPaidBefore) {
+  start(200 * kMiB);
+  CUDA_GRAPH_INSTANTIATE_PARAMS params{};
+  params.flags = 2;
+  CUgraphExec exec = nullptr;
+  EXPECT_EQ(hook::cuGraphInstantiateWithParams(&exec, fake::graph_of({300 * kMiB}), &params),
+            CUDA_ERROR_OUT_OF_MEMORY);
+  same();
+  ASSERT_EQ(hook::cuGraphInstantiateWithParams(&exec, fake::graph_of({100 * kMiB}), &params),
+            CUDA_SUCCESS);
+  EXPECT_EQ(quota.held.load(), kContext + 128 * kMiB);
+  ASSERT_EQ(hook::cuGraphLaunch(exec, nullptr), CUDA_SUCCESS);
+  same();
+}
+
 TEST_F(Memory, ArraysByTheDriversOwnFigure) {
   start(100 * kMiB);
   CUarray a = nullptr, b = nullptr;
