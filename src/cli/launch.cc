@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,8 +23,18 @@ sigset_t waited_for() {
   sigset_t set;
   ::sigemptyset(&set);
   for (const int s : kPassedOn) ::sigaddset(&set, s);
-  ::sigaddset(&set, SIGCHLD);
   return set;
+}
+
+// The mask our caller gave us, which is the command's too.
+const sigset_t& original_mask() {
+  static const sigset_t mask = [] {
+    sigset_t old;
+    const sigset_t set = waited_for();
+    ::sigprocmask(SIG_BLOCK, &set, &old);
+    return old;
+  }();
+  return mask;
 }
 
 [[noreturn]] void become(const std::vector<std::string>& command, const sigset_t& mask,
@@ -57,15 +68,15 @@ void drain(int fd, std::string* into) {
 
 }  // namespace
 
+void block_signals() { (void)original_mask(); }
+
 Child start(const std::vector<std::string>& command, int keep_fd) {
   Child child;
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return Child{-1, errno};
   const UniqueFd from{ends[0]};
   UniqueFd to{ends[1]};
-  const sigset_t set = waited_for();
-  sigset_t old;
-  ::sigprocmask(SIG_BLOCK, &set, &old);
+  const sigset_t& old = original_mask();
   ::signal(SIGCHLD, SIG_DFL);  // if it was ignored we would never learn of the end
   child.pid = ::fork();
   if (child.pid == 0) {
@@ -89,6 +100,10 @@ Child start(const std::vector<std::string>& command, int keep_fd) {
 int wait_for(const Child& child, int drain_fd, std::string* into) {
   const sigset_t set = waited_for();  // blocked by start()
   const UniqueFd signals{::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)};
+  // Not SIGCHLD: a thread that a driver library started before the signals were blocked would eat
+  // it. A kernel without pidfds (before 5.3) is asked again twenty times a second.
+  const UniqueFd death{static_cast<int>(::syscall(SYS_pidfd_open, child.pid, 0))};
+  const int timeout_ms = death.ok() ? -1 : 50;
   for (;;) {
     int status = 0;
     const pid_t done = ::waitpid(child.pid, &status, WNOHANG);
@@ -99,12 +114,12 @@ int wait_for(const Child& child, int drain_fd, std::string* into) {
     if ((done < 0 && errno != EINTR) || !signals.ok()) {
       return fail(kExitOurs, fmt::format("lost track of the command: {}", std::strerror(errno)));
     }
-    pollfd ready[2] = {{signals.get(), POLLIN, 0}, {drain_fd, POLLIN, 0}};
-    ::poll(ready, 2, -1);
+    pollfd ready[3] = {{signals.get(), POLLIN, 0}, {drain_fd, POLLIN, 0}, {death.get(), POLLIN, 0}};
+    ::poll(ready, 3, timeout_ms);
     if (ready[1].revents == POLLHUP) drain_fd = -1;  // all writers are gone, and it is empty
     signalfd_siginfo info{};
     while (::read(signals.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
-      if (info.ssi_signo != SIGCHLD) pass_on(info, child.pid);
+      pass_on(info, child.pid);
     }
   }
 }

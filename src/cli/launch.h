@@ -13,6 +13,9 @@ struct Child {
   pid_t pid = -1;
   int exec_errno = 0;  // not 0: it could not be started (and is gone again)
 };
+// Blocks the signals that wait_for() passes on. Before any library that starts threads is loaded: a
+// thread that does not block them would take them instead of us. Idempotent; start() does it too.
+void block_signals();
 // Runs `command` (found on PATH) with our environment. Blocks the signals that wait_for() passes on
 // before it forks, so that none is lost; the child gets our old mask. `keep_fd` >= 0 is inherited.
 [[nodiscard]] Child start(const std::vector<std::string>& command, int keep_fd = -1);

@@ -258,6 +258,7 @@ int supervise(Run& run) {
 }  // namespace
 
 int run(const RunOptions& options) {
+  block_signals();
   int exit_code = kExitOurs;
   const auto request = read_request(options, &exit_code);
   if (!request.ok()) return fail(exit_code, request.problem);
