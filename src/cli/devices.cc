@@ -79,13 +79,19 @@ Outcome<std::vector<Calibration>> visible_devices(const DeviceChoice& choice, st
     }
     if (positions && !positions->empty() && out.size() == positions->size()) return out;
   }
+  const std::string nothing =
+      visible == nullptr
+          ? "the driver shows no GPU: see 'bulkhead doctor'"
+          : fmt::format(
+                "no GPU is visible with CUDA_VISIBLE_DEVICES='{}': name one by index or UUID",
+                visible);
+  if (visible != nullptr && *visible == '\0') return Out::because(nothing);
   auto measured = probe_devices(choice.simulator);
-  if (!measured.ok()) return measured;
-  if (measured->empty()) {
-    return Out::because(visible != nullptr
-                            ? fmt::format("no GPU is visible: CUDA_VISIBLE_DEVICES='{}'", visible)
-                            : std::string{"the driver shows no GPU"});
+  if (!measured.ok()) {
+    const bool none = measured.problem.find("NO_DEVICE") != std::string::npos;
+    return none ? Out::because(nothing) : std::move(measured);
   }
+  if (measured->empty()) return Out::because(nothing);
   note = keep_calibration(choice.state, *measured);
   return measured;
 }

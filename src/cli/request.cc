@@ -72,8 +72,12 @@ Problem read_memory(const RunOptions& options, Request& out) {
 
 }  // namespace
 
-Outcome<Request> read_request(const RunOptions& options) {
+Outcome<Request> read_request(const RunOptions& options, int* exit_code) {
   Request out;
+  const auto blame = [exit_code](const std::string& option) {
+    if (exit_code != nullptr) *exit_code = option.empty() ? kExitOurs : kExitUsage;
+  };
+  blame(options.tenant);
   out.tenant = !options.tenant.empty() ? options.tenant : env_or_empty("BULKHEAD_TENANT");
   if (!out.tenant.empty() && !shm::valid_name(out.tenant.c_str())) {
     return Outcome<Request>::because(
@@ -81,6 +85,7 @@ Outcome<Request> read_request(const RunOptions& options) {
                     "first a letter or digit",
                     out.tenant));
   }
+  blame(options.on_fault);
   const std::string fault =
       !options.on_fault.empty() ? options.on_fault : env_or_empty("BULKHEAD_ON_FAULT");
   if (!fault.empty() && fault != "deny" && fault != "open") {
@@ -88,6 +93,7 @@ Outcome<Request> read_request(const RunOptions& options) {
   }
   out.open_on_fault = fault == "open";
   out.simulator = !options.simulator.empty() ? options.simulator : env_or_empty("BULKHEAD_SIM");
+  blame(options.memory);
   if (Problem p = read_memory(options, out); !p.empty()) return Outcome<Request>::because(p);
   return out;
 }

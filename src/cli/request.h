@@ -32,7 +32,8 @@ struct Request {
 };
 
 // Reads options and environment; the problem names the option or variable and the fix.
-[[nodiscard]] Outcome<Request> read_request(const RunOptions& options);
+// A malformed option is a usage error (`exit_code` 2), a malformed variable is our failure (125).
+[[nodiscard]] Outcome<Request> read_request(const RunOptions& options, int* exit_code = nullptr);
 // Removes from our own environment what would make the preloaded library bind this process, so that
 // the command line sees the machine as it is even where the library is preloaded everywhere.
 void disarm_environment();

@@ -256,8 +256,9 @@ int supervise(Run& run) {
 }  // namespace
 
 int run(const RunOptions& options) {
-  const auto request = read_request(options);
-  if (!request.ok()) return fail(options.memory.empty() ? kExitOurs : kExitUsage, request.problem);
+  int exit_code = kExitOurs;
+  const auto request = read_request(options, &exit_code);
+  if (!request.ok()) return fail(exit_code, request.problem);
   if (!request.value->has_memory && request.value->tenant.empty()) {
     return fail(
         kExitUsage,

@@ -33,7 +33,7 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
 
 // The slow side of charge(): growth, the supervisor's figure, the dead, trimming.
 [[gnu::cold, gnu::noinline]] bool charge_cold(Device& d, std::uint64_t bytes) noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   Process& p = process;
   if (d.index < 0) {
     count(Count::kRefused);
@@ -79,7 +79,7 @@ void charge_other(Device& d, std::int64_t delta) noexcept {
 }
 
 void book_other(Device& d, std::int64_t delta) noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   Process& p = process;
   if (d.index < 0 || delta == 0) return;
   if (!shm::still_mine(*p.region, seat_now()) && !take_new_seat()) return;

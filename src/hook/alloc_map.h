@@ -21,14 +21,14 @@
 namespace bulkhead::hook {
 
 enum class Kind : std::uint8_t {
-  kLarge = 1,     // units: charged
-  kSmall,         // in a slab; units: size
-  kArray,         // units: charged
-  kSmallArray,    // units: a node
-  kVmm,           // units: a node
-  kMapping,       // units: a node
-  kGraph,         // units: bytes of its allocation nodes; context: epoch
-  kExternal,      // units: charged
+  kLarge = 1,   // units: charged
+  kSmall,       // in a slab; units: size
+  kArray,       // units: charged
+  kSmallArray,  // units: a node
+  kVmm,         // units: a node
+  kMapping,     // units: a node
+  kGraph,       // units: bytes of its allocation nodes; context: epoch
+  kExternal,    // units: charged
 };
 // Handles of different sorts are different keys even if the driver numbers them alike.
 enum class Space : std::uint8_t { kPointer, kArray, kVmm, kMapping, kGraph, kExternal, kDeferred };
@@ -91,7 +91,8 @@ class BasicAllocMap {
       for (std::size_t b = 0; b <= mask_[l]; ++b) {
         for (MapEntry& e : buckets_[l][b].entries) {
           const std::uint64_t w = e.word.load(std::memory_order_acquire);  // pairs with insert()
-          if ((w & kStateMask) == kLive) fn(e.key.load(std::memory_order_acquire), Cursor{&e, w, l});
+          if ((w & kStateMask) == kLive)
+            fn(e.key.load(std::memory_order_acquire), Cursor{&e, w, l});
         }
       }
     }
@@ -104,9 +105,9 @@ class BasicAllocMap {
   static constexpr std::size_t kProbes = 64;  // buckets looked at in the last table
 
   static constexpr std::uint64_t pack(const Value& v, std::uint64_t tag_bits) noexcept {
-    return kLive | static_cast<std::uint64_t>(v.kind) << 2 | static_cast<std::uint64_t>(v.device) << 6 |
-           static_cast<std::uint64_t>(v.context) << 10 | tag_bits |
-           static_cast<std::uint64_t>(v.units) << 32;
+    return kLive | static_cast<std::uint64_t>(v.kind) << 2 |
+           static_cast<std::uint64_t>(v.device) << 6 | static_cast<std::uint64_t>(v.context) << 10 |
+           tag_bits | static_cast<std::uint64_t>(v.units) << 32;
   }
   static constexpr Value unpack(std::uint64_t w) noexcept {
     return Value{static_cast<std::uint32_t>(w >> 32), static_cast<std::uint8_t>(w >> 6 & 15),
@@ -171,7 +172,8 @@ inline bool BasicAllocMap<kTagged>::match(MapBucket& bucket, std::uint64_t key, 
 
 template <bool kTagged>
 inline bool BasicAllocMap<kTagged>::insert(std::uint64_t key, const Value& value) noexcept {
-  if (put(buckets_[0][home(0, hash(key))], key, value)) [[likely]] return true;
+  if (put(buckets_[0][home(0, hash(key))], key, value)) [[likely]]
+    return true;
   return insert_deeper(key, value);
 }
 
@@ -180,7 +182,8 @@ inline typename BasicAllocMap<kTagged>::Cursor BasicAllocMap<kTagged>::find(
     std::uint64_t key) const noexcept {
   const std::size_t b = home(0, hash(key));
   Cursor c;
-  if (match(buckets_[0][b], key, 0, c)) [[likely]] return c;
+  if (match(buckets_[0][b], key, 0, c)) [[likely]]
+    return c;
   // acquire pairs with insert_deeper(): the caller knows of the key, so of the count before it
   if (displaced_[0][b].load(std::memory_order_acquire) == 0) return Cursor{};
   return find_deeper(key);
@@ -205,9 +208,8 @@ template <bool kTagged>
 inline bool BasicAllocMap<kTagged>::update(const Cursor& c, const Value& value) noexcept {
   std::uint64_t w = c.word;
   // release pairs with match(): the new value is read with its word
-  return c.entry->word.compare_exchange_strong(w, pack(value, next_tag(w)),
-                                               std::memory_order_acq_rel,
-                                               std::memory_order_relaxed);
+  return c.entry->word.compare_exchange_strong(
+      w, pack(value, next_tag(w)), std::memory_order_acq_rel, std::memory_order_relaxed);
 }
 
 template <bool kTagged>

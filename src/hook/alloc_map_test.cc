@@ -17,7 +17,8 @@ namespace {
 
 template <class Map>
 struct Made {
-  explicit Made(typename Map::Shifts s = {}) : memory(std::calloc(1, Map::bytes_needed(s)), std::free) {
+  explicit Made(typename Map::Shifts s = {})
+      : memory(std::calloc(1, Map::bytes_needed(s)), std::free) {
     map.init(memory.get(), s);
   }
   std::unique_ptr<void, void (*)(void*)> memory;
@@ -124,7 +125,8 @@ bool takes_anothers_entry() {
 
 TEST(AllocMap, AnEntryFilledAgainIsNotMistaken) {
   EXPECT_FALSE(takes_anothers_entry<AllocMap>());
-  EXPECT_TRUE(takes_anothers_entry<BasicAllocMap<false>>());  // the broken variant: the test sees it
+  EXPECT_TRUE(
+      takes_anothers_entry<BasicAllocMap<false>>());  // the broken variant: the test sees it
 }
 
 TEST(AllocMap, OneOfTwoFreeingThreadsWins) {
@@ -137,7 +139,8 @@ TEST(AllocMap, OneOfTwoFreeingThreadsWins) {
     threads.emplace_back([&, t] {
       std::mt19937 rng{static_cast<unsigned>(t + 1)};
       for (int i = 0; i < kRounds; ++i) {
-        const std::uint64_t mine = (std::uint64_t{1} << 21) * (static_cast<unsigned>(t) * 16 + rng() % 16 + 1);
+        const std::uint64_t mine =
+            (std::uint64_t{1} << 21) * (static_cast<unsigned>(t) * 16 + rng() % 16 + 1);
         const std::uint64_t any = (std::uint64_t{1} << 21) * (rng() % (kThreads * 16) + 1);
         const auto units = static_cast<std::uint32_t>(rng() % 1000);
         if (!m.map.find(mine) && m.map.insert(mine, Value{units})) {

@@ -22,7 +22,8 @@ bool ArrayBook::lock() noexcept {
   for (int i = 0; i < kSpins; ++i) {
     std::uint32_t free = 0;
     // acquire pairs with unlock()
-    if (lock_.compare_exchange_weak(free, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+    if (lock_.compare_exchange_weak(free, 1, std::memory_order_acquire,
+                                    std::memory_order_relaxed)) {
       return true;
     }
 #if defined(__x86_64__)
@@ -31,7 +32,9 @@ bool ArrayBook::lock() noexcept {
   }
   return false;
 }
-void ArrayBook::unlock() noexcept { lock_.store(0, std::memory_order_release); }  // pairs with lock()
+void ArrayBook::unlock() noexcept {
+  lock_.store(0, std::memory_order_release);
+}  // pairs with lock()
 
 ArrayBook::Place ArrayBook::place(std::uint8_t context, std::uint8_t device, std::uint32_t units,
                                   std::uint32_t align_units) noexcept {

@@ -17,7 +17,7 @@ class ArrayBook {
   struct Place {
     std::uint32_t slab = 0;  // index + 1; 0: no room in the book
     std::uint32_t from = 0, units = 0;
-    bool opens = false;      // the first of its slab: the caller charges the slab
+    bool opens = false;  // the first of its slab: the caller charges the slab
   };
   static std::size_t bytes_needed() noexcept;
   void init(void* zeroed) noexcept;

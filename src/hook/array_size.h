@@ -14,14 +14,18 @@ namespace bulkhead::hook {
 constexpr std::uint64_t channel_bytes(CUarray_format f) noexcept {
   switch (f) {
     case CU_AD_FORMAT_UNSIGNED_INT8:
-    case CU_AD_FORMAT_SIGNED_INT8: return 1;
+    case CU_AD_FORMAT_SIGNED_INT8:
+      return 1;
     case CU_AD_FORMAT_UNSIGNED_INT16:
     case CU_AD_FORMAT_SIGNED_INT16:
-    case CU_AD_FORMAT_HALF: return 2;
+    case CU_AD_FORMAT_HALF:
+      return 2;
     case CU_AD_FORMAT_UNSIGNED_INT32:
     case CU_AD_FORMAT_SIGNED_INT32:
-    case CU_AD_FORMAT_FLOAT: return 4;
-    default: return 16;
+    case CU_AD_FORMAT_FLOAT:
+      return 4;
+    default:
+      return 16;
   }
 }
 
@@ -35,7 +39,8 @@ constexpr std::uint64_t array_bound(const CUDA_ARRAY3D_DESCRIPTOR& d, unsigned l
     const std::uint64_t depth = layered ? (d.Depth == 0 ? 1 : d.Depth) : shrunk(d.Depth);
     std::uint64_t bytes = 0;
     const std::uint64_t slices = depth <= 1 || layered ? depth : pad(depth, 32);
-    if (__builtin_mul_overflow(pad(shrunk(d.Width) * texel, 64), pad(shrunk(d.Height), 128), &bytes) ||
+    if (__builtin_mul_overflow(pad(shrunk(d.Width) * texel, 64), pad(shrunk(d.Height), 128),
+                               &bytes) ||
         __builtin_mul_overflow(bytes, slices, &bytes) || __builtin_add_overflow(sum, bytes, &sum)) {
       return ~std::uint64_t{0};
     }

@@ -3,6 +3,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@ void remember_books(unsigned slot) noexcept {
 
 void* run(void* poked_before) noexcept {
   inside = true;  // nothing this thread does is the program's
+  ::prctl(PR_SET_NAME, "bulkhead");
   Process& p = process;
   std::uint32_t epoch = 0;
   auto poked = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(poked_before));
@@ -82,7 +84,6 @@ void start_thread() noexcept {
   ::pthread_attr_setstacksize(&attributes, kStackBytes);
   ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the thread inherits it: no signal is ever its
-  applying.clear();                               // a fork's child may have copied it held
   pthread_t thread;
   // as it stands at the binding, so that no poke since then is missed
   const std::uintptr_t poked =

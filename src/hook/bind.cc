@@ -1,12 +1,10 @@
 // From nothing to a slot: mode(), and what a fork, a lost slot or a fault makes of it.
-#include <dlfcn.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cstring>
 
-#include "hook/loader.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -20,14 +18,6 @@ thread_local constinit bool inside = false;
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-
-bool simulated() noexcept {
-  for (const char* name : {"libcuda.so.1", "libnvidia-ml.so.1"}) {
-    void* library = ::dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
-    if (library != nullptr && real_dlsym(library, "bulkhead_sim_version") != nullptr) return true;
-  }
-  return false;
-}
 
 void set_seat(shm::Seat seat) noexcept {
   process.member.seat = seat;
@@ -89,7 +79,7 @@ bool left_over(shm::Tenant& tenant) noexcept {
 Status attach(bool may_create) noexcept {
   Process& p = process;
   const bool limits = settings().has_limits;
-  Result<shm::Dir> dir = shm::open_dir(shm::dir_options(simulated(), limits && may_create));
+  Result<shm::Dir> dir = shm::open_dir(shm::dir_options(on_simulator(), limits && may_create));
   if (!dir.ok()) return dir.status();
   Status last{};
   bool swept = false;  // create_tenant() looks at left-overs itself: what exists after it is in use
@@ -97,12 +87,12 @@ Status attach(bool may_create) noexcept {
   for (int i = 0; i < 50; ++i) {
     Result<shm::Tenant> tenant = shm::attach_tenant(*dir, settings().tenant);
     last = tenant.status();
-    if (tenant.ok() && (swept || !may_create || !left_over(*tenant))) {
+    if (tenant.ok() && (swept || !left_over(*tenant))) {
       p.tenant.put(static_cast<shm::Tenant&&>(*tenant));
       return Status{};
     }
-    const bool missing = tenant.ok() || last.code() == Errc::kNotFound;
-    if (missing && limits && may_create) {
+    if (tenant.ok()) last = Status{Errc::kNotFound, 0, "only a tenant of another day is there"};
+    if (last.code() == Errc::kNotFound && limits && may_create) {
       last = create_from_variables(*dir);
       swept = true;
       if (last.ok() || last.code() == Errc::kExists) continue;
@@ -149,7 +139,6 @@ void forked_child() noexcept {
   Process& p = process;
   // relaxed throughout: the child has one thread, and its books are empty
   p.mode.store(Mode::kUndecided, kRelaxed);
-  p.binding.clear();
   set_seat(shm::Seat{});
   p.thread_runs = false;
   p.device_count = 0;
@@ -186,9 +175,11 @@ Mode bind_locked() noexcept {
 }
 
 [[gnu::cold, gnu::noinline]] Mode bind() noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   const bool was_inside = inside;
   inside = true;  // what the driver calls from here on is not the program's
+  // Before the lock: a library's constructor may wait for it with the loader's lock held.
+  if (wanted()) static_cast<void>(resolve_cuda(Load::kYes));
   Mode m = Mode::kUndecided;
   {
     const Held held{process.binding};
@@ -207,9 +198,11 @@ Mode mode() noexcept {
 }
 
 Status attach_early() noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
+  static_cast<void>(resolve_cuda(Load::kNo) || resolve_nvml(Load::kNo));  // for on_simulator()
   const Held held{process.binding};
-  return process.tenant.ok() ? Status{} : attach(false);
+  if (process.tenant.ok() && !left_over(process.tenant.get())) return Status{};
+  return attach(false);
 }
 
 const shm::Region* region_to_read() noexcept {
@@ -235,7 +228,7 @@ Mode fault(const Status& why) noexcept {
 }
 
 bool take_new_seat() noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   Process& p = process;
   const Held held{p.binding};
   if (shm::still_mine(*p.region, seat_now())) return true;  // another thread was first

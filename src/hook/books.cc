@@ -114,7 +114,8 @@ Device& numbered(std::uint8_t number) noexcept {
 }
 
 bool keep(std::uint64_t key, const Value& v) noexcept {
-  if (books.map.insert(key, v)) [[likely]] return true;
+  if (books.map.insert(key, v)) [[likely]]
+    return true;
   count(Count::kFault);
   return false;
 }

@@ -24,10 +24,10 @@ inline constexpr Grain kDefaultGrain{std::uint64_t{2} << 20, kSlabBytes, std::ui
 
 struct Books {
   std::atomic<bool> ready{false};
-  std::atomic<bool> deferred{false};      // plain pointers given to cuMemFreeAsync are in the map
-  std::atomic<bool> graph_memory{false};  // some executable graph has allocation nodes
-  std::atomic<bool> freed{false};         // stream-ordered frees since pools were last trimmed
-  std::atomic<bool> multicast{false};     // something was bound to a multicast object
+  std::atomic<bool> deferred{false};       // plain pointers given to cuMemFreeAsync are in the map
+  std::atomic<bool> graph_memory{false};   // some executable graph has allocation nodes
+  std::atomic<bool> freed{false};          // stream-ordered frees since pools were last trimmed
+  std::atomic<bool> multicast{false};      // something was bound to a multicast object
   std::atomic<std::uint32_t> frees{0};     // stream-ordered frees, about; a hint
   std::atomic<std::uint32_t> scanning{0};  // the hole scratch is in use
   std::atomic<std::uint32_t> graph_epoch{0};  // trims of graph memory

@@ -130,7 +130,8 @@ void context_tag_gone(std::uint8_t tag) noexcept {
     if (v.kind == Kind::kSmall) return;                                // same
     give_back(numbered(v.device), bytes_of(v.units));
   });
-  books.slabs.drop_context(tag, [](std::uint8_t number) { give_back(numbered(number), kSlabBytes); });
+  books.slabs.drop_context(tag,
+                           [](std::uint8_t number) { give_back(numbered(number), kSlabBytes); });
   int n = 0;
   Device* const all = devices(&n);
   for (int i = 0; i < n; ++i) {
@@ -148,7 +149,8 @@ void context_tag_gone(std::uint8_t tag) noexcept {
 
 void memory_context_gone(CUcontext ctx) noexcept {
   if (!books_ready()) return;
-  for (unsigned i = 0; i < ContextTable::kCount; ++i) {  // one tag; more only after a race to make it
+  for (unsigned i = 0; i < ContextTable::kCount;
+       ++i) {  // one tag; more only after a race to make it
     const std::uint8_t tag = books.contexts.known(ctx);
     if (tag == 0) return;
     context_tag_gone(tag);
@@ -168,8 +170,7 @@ CUresult cuCtxCreate_v3(CUcontext* pctx, CUexecAffinityParam* paramsArray, int n
 }
 CUresult cuCtxCreate_v4(CUcontext* pctx, CUctxCreateParams* ctxCreateParams, unsigned int flags,
                         CUdevice dev) noexcept {
-  return create(pctx, dev,
-                [=] { return next.cuCtxCreate_v4(pctx, ctxCreateParams, flags, dev); });
+  return create(pctx, dev, [=] { return next.cuCtxCreate_v4(pctx, ctxCreateParams, flags, dev); });
 }
 CUresult cuCtxDestroy_v2(CUcontext ctx) noexcept {
   return destroy(ctx, [=] { return next.cuCtxDestroy_v2(ctx); });
@@ -183,7 +184,8 @@ CUresult cuCtxAttach(CUcontext* pctx, unsigned int flags) noexcept {
   const CUresult r = next.cuCtxAttach(pctx, flags);
   if (r == CUDA_SUCCESS && pctx != nullptr && books_ready()) {
     // relaxed: a count, read by the thread that detaches
-    books.contexts.record(books.contexts.tag(*pctx)).attached.fetch_add(1, std::memory_order_relaxed);
+    books.contexts.record(books.contexts.tag(*pctx))
+        .attached.fetch_add(1, std::memory_order_relaxed);
   }
   return r;
 }

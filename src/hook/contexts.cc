@@ -16,7 +16,8 @@ std::uint8_t ContextTable::search(std::uintptr_t key, bool make) noexcept {
     }
     if (!make) return 0;
     if (room == kCount) return kUntagged;
-    std::uintptr_t seen = records_[room].handle.load(std::memory_order_relaxed);  // the CAS validates
+    std::uintptr_t seen =
+        records_[room].handle.load(std::memory_order_relaxed);  // the CAS validates
     if (seen > kRetired) continue;
     // acquire pairs with forget(): the record is clean
     if (records_[room].handle.compare_exchange_strong(seen, key, std::memory_order_acquire,

@@ -67,12 +67,14 @@ class ContextTable {
   void for_each(Fn fn) noexcept {
     for (unsigned i = 0; i < kCount; ++i) {
       const std::uintptr_t h = records_[i].handle.load(std::memory_order_relaxed);  // an identity
-      if (h > kDying) fn(static_cast<std::uint8_t>(i + 1), reinterpret_cast<CUcontext>(h), records_[i]);
+      if (h > kDying)
+        fn(static_cast<std::uint8_t>(i + 1), reinterpret_cast<CUcontext>(h), records_[i]);
     }
   }
   void clear() noexcept {
     for (ContextRecord& r : records_) {
-      r.handle.store(0, std::memory_order_relaxed);  // alone: a forked child, or before the first call
+      r.handle.store(0,
+                     std::memory_order_relaxed);  // alone: a forked child, or before the first call
       r.other_bytes.store(0, std::memory_order_relaxed);
       r.device.store(0, std::memory_order_relaxed);
       r.attached.store(0, std::memory_order_relaxed);

@@ -50,7 +50,7 @@ void* find(const Asked& a, void* caller) noexcept {
 }
 
 void* door(Door which, const Asked& a, void* caller) noexcept {
-  const KeepErrno keep;
+  const Undisturbed keep;
   void* const found = find(a, caller);
   Answer answer = found == nullptr ? Answer::kNone : Answer::kDriver;
   void* result = found;

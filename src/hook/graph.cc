@@ -100,7 +100,8 @@ CUresult instantiated(CUresult r, CUgraphExec* exec, CUgraph graph) noexcept {
       next.cuGraphExecDestroy(*exec);
       return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    books.graph_memory.store(true, std::memory_order_relaxed);  // rises before anybody knows the exec
+    books.graph_memory.store(true,
+                             std::memory_order_relaxed);  // rises before anybody knows the exec
   }
   return r;
 }
@@ -154,7 +155,8 @@ template <class Call>
 template <class Call>
 inline CUresult launch(CUgraphExec exec, Call call) noexcept {
   // relaxed: who launches an exec knows of its instantiation
-  if (!books.graph_memory.load(std::memory_order_relaxed)) [[likely]] return call();
+  if (!books.graph_memory.load(std::memory_order_relaxed)) [[likely]]
+    return call();
   return launch_with_memory(exec, call);
 }
 

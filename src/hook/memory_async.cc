@@ -132,7 +132,8 @@ CUresult pool_alloc(Pool& p, const Request& q, CUdeviceptr* dptr, Call call) noe
   }
   CUdeviceptr ptr = 0;
   const CUresult r = call(&ptr);
-  if (r != CUDA_SUCCESS) [[unlikely]] return r;
+  if (r != CUDA_SUCCESS) [[unlikely]]
+    return r;
   std::uint64_t reserved = 0;
   if (!pool_reserved(p, reserved) || reserved != pool_charged(p)) [[unlikely]] {
     if (!pool_settle(p, d, 0)) return undo(p, d, ptr, q);
@@ -145,8 +146,7 @@ CUresult pool_alloc(Pool& p, const Request& q, CUdeviceptr* dptr, Call call) noe
 [[gnu::cold, gnu::noinline]] Pool* current_pool(Device& d) noexcept {
   CUmemoryPool handle = nullptr;
   if (next.cuDeviceGetMemPool(&handle, d.ordinal) != CUDA_SUCCESS) return nullptr;
-  Pool* const p =
-      books.pools.make(handle, static_cast<std::uint8_t>(d.number), PoolKind::kDevice);
+  Pool* const p = books.pools.make(handle, static_cast<std::uint8_t>(d.number), PoolKind::kDevice);
   // release pairs with the acquire in async_alloc(); a cache: the table is the truth
   books.pools.current(static_cast<std::uint8_t>(d.number)).store(p, std::memory_order_release);
   return p;
@@ -167,8 +167,10 @@ CUresult async_alloc(const Request& q, CUdeviceptr* dptr, Call call) noexcept {
   // acquire pairs with current_pool()
   Pool* p = books.pools.current(static_cast<std::uint8_t>(at.device->number))
                 .load(std::memory_order_acquire);
-  if (p == nullptr) [[unlikely]] p = current_pool(*at.device);
-  if (p == nullptr) [[unlikely]] return no_record();
+  if (p == nullptr) [[unlikely]]
+    p = current_pool(*at.device);
+  if (p == nullptr) [[unlikely]]
+    return no_record();
   return pool_alloc(*p, q, dptr, call);
 }
 
@@ -178,7 +180,8 @@ CUresult from_pool(CUmemoryPool pool, const Request& q, CUdeviceptr* dptr, Call 
     return unplaced([&] { return call(dptr); });
   }
   Pool* p = books.pools.find(pool);
-  if (p == nullptr) {  // a default pool seen for the first time: it is the stream's device's, or named by nobody
+  if (p ==
+      nullptr) {  // a default pool seen for the first time: it is the stream's device's, or named by nobody
     const Here at = here(q.stream);
     if (at.device == nullptr) return unplaced([&] { return call(dptr); });
     p = books.pools.make(pool, static_cast<std::uint8_t>(at.device->number), PoolKind::kDevice);
@@ -191,7 +194,8 @@ template <class Free>
 CUresult async_free(CUdeviceptr p, Free call) noexcept {
   if (!books_ready()) return call();
   const AllocMap::Cursor c = books.map.find(pointer_key(p));
-  if (c) [[unlikely]] return free_plain_async(p, c, call);
+  if (c) [[unlikely]]
+    return free_plain_async(p, c, call);
   if (!books.freed.load(std::memory_order_relaxed)) {
     books.freed.store(true, std::memory_order_relaxed);  // a hint for memory_trim()
   }
@@ -205,9 +209,8 @@ CUresult async_free(CUdeviceptr p, Free call) noexcept {
 }  // namespace
 
 CUresult cuMemAllocAsync(CUdeviceptr* dptr, size_t bytesize, CUstream hStream) noexcept {
-  return async_alloc({bytesize, hStream, false}, dptr, [=](CUdeviceptr* p) {
-    return next.cuMemAllocAsync(p, bytesize, hStream);
-  });
+  return async_alloc({bytesize, hStream, false}, dptr,
+                     [=](CUdeviceptr* p) { return next.cuMemAllocAsync(p, bytesize, hStream); });
 }
 CUresult cuMemAllocAsync_ptsz(CUdeviceptr* dptr, size_t bytesize, CUstream hStream) noexcept {
   return async_alloc({bytesize, hStream, true}, dptr, [=](CUdeviceptr* p) {

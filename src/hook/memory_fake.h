@@ -19,11 +19,11 @@ inline constexpr std::uint64_t kContext = 518 * kMiB;
 struct Driver {
   std::recursive_mutex lock;
   std::uint64_t capacity = 64ull << 30;
-  std::uint64_t taken = 0;       // without contexts
+  std::uint64_t taken = 0;  // without contexts
   std::uint64_t contexts_taken = 0;
-  std::uint64_t most = 0;        // highest sum of both since reset
-  int fail_next = 0;             // the next allocating calls answer ERROR_UNKNOWN
-  bool probes = true;            // deferred arrays are supported
+  std::uint64_t most = 0;  // highest sum of both since reset
+  int fail_next = 0;       // the next allocating calls answer ERROR_UNKNOWN
+  bool probes = true;      // deferred arrays are supported
   std::uint64_t extra_pitch = 0;
 };
 extern Driver driver;

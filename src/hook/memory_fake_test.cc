@@ -8,7 +8,7 @@ namespace bulkhead::hook {
 namespace {
 template <auto member>
 struct Stub;
-template <class R, class... A, Entry<R(A...) noexcept> CudaNext::* member>
+template <class R, class... A, Entry<R(A...) noexcept> CudaNext::*member>
 struct Stub<member> {
   static R missing(A...) noexcept { return CUDA_ERROR_NOT_SUPPORTED; }
 };
@@ -33,7 +33,8 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 // First fit over blocks of `block` bytes at `grain`, as slabs and pools are.
 struct Arena {
   std::uint64_t block, grain;
-  std::map<std::uint64_t, std::map<std::uint64_t, std::uint64_t>> blocks;  // base -> offset -> bytes
+  std::map<std::uint64_t, std::map<std::uint64_t, std::uint64_t>>
+      blocks;  // base -> offset -> bytes
 
   std::uint64_t fit(std::uint64_t n) {
     for (auto& [base, used] : blocks) {
@@ -360,12 +361,14 @@ void set(E& entry, F function) {
 }
 
 void set_plain() {
-  set(next.cuCtxGetCurrent, [](CUcontext* c) { *c = current; return CUDA_SUCCESS; });
+  set(next.cuCtxGetCurrent, [](CUcontext* c) {
+    *c = current;
+    return CUDA_SUCCESS;
+  });
   set(next.cuMemAlloc_v2, [](CUdeviceptr* p, size_t n) { return mem_alloc(p, n); });
   set(next.cuMemFree_v2, [](CUdeviceptr p) { return mem_free(p); });
-  set(next.cuMemAllocManaged, [](CUdeviceptr* p, size_t n, unsigned) {
-    return mem_alloc(p, up(n, 2 * kMiB));
-  });
+  set(next.cuMemAllocManaged,
+      [](CUdeviceptr* p, size_t n, unsigned) { return mem_alloc(p, up(n, 2 * kMiB)); });
   set(next.cuMemAllocPitch_v2, [](CUdeviceptr* p, size_t* pitch, size_t w, size_t h, unsigned) {
     *pitch = up(w, 512) + driver.extra_pitch;
     return mem_alloc(p, *pitch * h);
@@ -425,11 +428,16 @@ void set_pools() {
     return pool_alloc(pool, p, n);
   });
   set(next.cuMemFreeAsync, [](CUdeviceptr p, CUstream s) { return free_async(p, s); });
-  set(next.cuMemPoolGetAttribute, [](CUmemoryPool p, CUmemPool_attribute a, void* v) {
-    return pool_attribute(p, a, v);
+  set(next.cuMemPoolGetAttribute,
+      [](CUmemoryPool p, CUmemPool_attribute a, void* v) { return pool_attribute(p, a, v); });
+  set(next.cuDeviceGetMemPool, [](CUmemoryPool* p, CUdevice) {
+    *p = current_pool;
+    return CUDA_SUCCESS;
   });
-  set(next.cuDeviceGetMemPool, [](CUmemoryPool* p, CUdevice) { *p = current_pool; return CUDA_SUCCESS; });
-  set(next.cuDeviceSetMemPool, [](CUdevice, CUmemoryPool p) { current_pool = p; return CUDA_SUCCESS; });
+  set(next.cuDeviceSetMemPool, [](CUdevice, CUmemoryPool p) {
+    current_pool = p;
+    return CUDA_SUCCESS;
+  });
   set(next.cuMemPoolCreate, [](CUmemoryPool* p, const CUmemPoolProps*) {
     const Lock l{driver.lock};
     return new_pool(p);
@@ -477,14 +485,14 @@ void set_vmm() {
     ++vmm.at(*h).refs;
     return CUDA_SUCCESS;
   });
-  set(next.cuMemMap, [](CUdeviceptr p, size_t n, size_t, CUmemGenericAllocationHandle h,
-                        unsigned long long) {
-    const Lock l{driver.lock};
-    if (!vmm.contains(h) || mapped.contains(p)) return CUDA_ERROR_INVALID_VALUE;
-    ++vmm.at(h).maps;
-    mapped[p] = {h, n};
-    return CUDA_SUCCESS;
-  });
+  set(next.cuMemMap,
+      [](CUdeviceptr p, size_t n, size_t, CUmemGenericAllocationHandle h, unsigned long long) {
+        const Lock l{driver.lock};
+        if (!vmm.contains(h) || mapped.contains(p)) return CUDA_ERROR_INVALID_VALUE;
+        ++vmm.at(h).maps;
+        mapped[p] = {h, n};
+        return CUDA_SUCCESS;
+      });
   set(next.cuMemUnmap, [](CUdeviceptr p, size_t n) {
     const Lock l{driver.lock};
     for (auto it = mapped.lower_bound(p); it != mapped.end() && it->first < p + n;) {
@@ -515,7 +523,8 @@ void set_arrays_and_graphs() {
         *a = reinterpret_cast<CUmipmappedArray>(make_array(*d, levels, r));
         return r;
       });
-  set(next.cuArrayDestroy, [](CUarray a) { return drop_array(reinterpret_cast<std::uintptr_t>(a)); });
+  set(next.cuArrayDestroy,
+      [](CUarray a) { return drop_array(reinterpret_cast<std::uintptr_t>(a)); });
   set(next.cuMipmappedArrayDestroy,
       [](CUmipmappedArray a) { return drop_array(reinterpret_cast<std::uintptr_t>(a)); });
   set(next.cuArrayGetMemoryRequirements,
@@ -563,11 +572,15 @@ void set_arrays_and_graphs() {
     execs[*e] = nodes_bytes(g);
     return CUDA_SUCCESS;
   });
-  set(next.cuGraphExecDestroy, [](CUgraphExec e) { execs.erase(e); return CUDA_SUCCESS; });
+  set(next.cuGraphExecDestroy, [](CUgraphExec e) {
+    execs.erase(e);
+    return CUDA_SUCCESS;
+  });
   set(next.cuGraphLaunch, [](CUgraphExec e, CUstream s) { return launch_graph(e, s); });
   set(next.cuGraphUpload, [](CUgraphExec e, CUstream s) { return launch_graph(e, s); });
   set(next.cuDeviceGetGraphMemAttribute, [](CUdevice, CUgraphMem_attribute a, void* v) {
-    *static_cast<std::uint64_t*>(v) = a == CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT ? graph_reserved : 0;
+    *static_cast<std::uint64_t*>(v) =
+        a == CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT ? graph_reserved : 0;
     return CUDA_SUCCESS;
   });
   set(next.cuDeviceGraphMemTrim, [](CUdevice) {

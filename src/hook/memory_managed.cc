@@ -26,14 +26,14 @@ CUresult pitch_alloc(Pointer* dptr, Size* pitch, std::uint64_t width, std::uint6
   Size chosen{};
   if (__builtin_mul_overflow(round_up(width, kPitch), height, &bytes)) bytes = ~std::uint64_t{0};
   Pointer p{};
-  const CUresult r =
-      plain_alloc(&p, bytes, [&](Pointer* out) { return call(out, &chosen); });
+  const CUresult r = plain_alloc(&p, bytes, [&](Pointer* out) { return call(out, &chosen); });
   if (r != CUDA_SUCCESS) return r;
   Value v;
   if (chosen > round_up(width, kPitch) && books_ready() && books.map.remove(pointer_key(p), v)) {
     // A larger pitch than predicted: booked as a whole allocation of its real size.
     Device& d = numbered(v.device);
-    const std::uint64_t real = round_up(std::uint64_t{chosen} * height, books.grain[v.device].alloc);
+    const std::uint64_t real =
+        round_up(std::uint64_t{chosen} * height, books.grain[v.device].alloc);
     const std::uint64_t had = v.kind == Kind::kSmall ? 0 : bytes_of(v.units);
     Value larger = v;
     larger.kind = Kind::kLarge;
@@ -62,11 +62,10 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr* dptr, size_t* pPitch, size_t WidthInByt
 
 CUresult cuMemAllocPitch(CUdeviceptr_v1* dptr, unsigned int* pPitch, unsigned int WidthInBytes,
                          unsigned int Height, unsigned int ElementSizeBytes) noexcept {
-  return pitch_alloc(dptr, pPitch, WidthInBytes, Height,
-                     [=](CUdeviceptr_v1* p, unsigned int* pitch) {
-                       return next.cuMemAllocPitch(p, pitch, WidthInBytes, Height,
-                                                   ElementSizeBytes);
-                     });
+  return pitch_alloc(
+      dptr, pPitch, WidthInBytes, Height, [=](CUdeviceptr_v1* p, unsigned int* pitch) {
+        return next.cuMemAllocPitch(p, pitch, WidthInBytes, Height, ElementSizeBytes);
+      });
 }
 
 }  // namespace bulkhead::hook

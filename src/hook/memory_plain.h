@@ -25,15 +25,18 @@ namespace bulkhead::hook {
 inline void slab_back(Device& d, std::uint8_t tag) noexcept {
   ContextRecord& r = books.contexts.record(tag);
   // seq_cst, after the read-modify-write of join() or leave(): pairs with small_hole()
-  if (r.unpaid.load(std::memory_order_seq_cst) != 0) [[unlikely]] return donate(d, r);
+  if (r.unpaid.load(std::memory_order_seq_cst) != 0) [[unlikely]]
+    return donate(d, r);
   give_back(d, kSlabBytes);
 }
 
 // At least an allocation unit: paid exactly and alone. `bytes` is already rounded.
 template <class Pointer, class Call>
-inline CUresult whole_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes, Call call) noexcept {
+inline CUresult whole_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
+                            Call call) noexcept {
   Device& d = *at.device;
-  if (bytes > kMostBytes || !charge(d, bytes)) [[unlikely]] return CUDA_ERROR_OUT_OF_MEMORY;
+  if (bytes > kMostBytes || !charge(d, bytes)) [[unlikely]]
+    return CUDA_ERROR_OUT_OF_MEMORY;
   Pointer p{};
   const CUresult r = call(&p);
   if (r != CUDA_SUCCESS) [[unlikely]] {
@@ -79,12 +82,14 @@ inline bool book_small(Device& d, std::uint8_t tag, CUdeviceptr p, std::uint32_t
 
 // Below it: in a slab. `bytes` is rounded to the small unit.
 template <class Pointer, class Call>
-inline CUresult small_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes, Call call) noexcept {
+inline CUresult small_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
+                            Call call) noexcept {
   Device& d = *at.device;
   const std::uint8_t tag = books.contexts.tag(at.context);
   const std::uint32_t units = units_of(bytes);
   const bool paid = charge(d, kSlabBytes);
-  if (!paid && !small_hole(tag, units)) [[unlikely]] return CUDA_ERROR_OUT_OF_MEMORY;
+  if (!paid && !small_hole(tag, units)) [[unlikely]]
+    return CUDA_ERROR_OUT_OF_MEMORY;
   Pointer p{};
   CUresult r = call(&p);
   if (r != CUDA_SUCCESS) [[unlikely]] {
@@ -95,7 +100,8 @@ inline CUresult small_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes, 
     count(Count::kAlloc);
     *dptr = p;
   }
-  if (!paid) [[unlikely]] hole_done(d, tag, units);
+  if (!paid) [[unlikely]]
+    hole_done(d, tag, units);
   return r;
 }
 

@@ -356,7 +356,8 @@ class Storm {
     CUdeviceptr p = 0;
     switch (forms_ == kPlainOnly ? 0 : rng_() % 5) {
       case 0:
-        if (hook::cuMemAlloc_v2(&p, n) == CUDA_SUCCESS) later([p] { return hook::cuMemFree_v2(p); });
+        if (hook::cuMemAlloc_v2(&p, n) == CUDA_SUCCESS)
+          later([p] { return hook::cuMemFree_v2(p); });
         break;
       case 1:
         if (hook::cuMemAllocManaged(&p, n, 1) == CUDA_SUCCESS) {
@@ -376,7 +377,8 @@ class Storm {
       case 3: {
         CUarray a = nullptr;
         // At least a slab: where small arrays lie is the driver's secret, the model is only near.
-        const CUDA_ARRAY_DESCRIPTOR d{rng_() % 2000 + 512, rng_() % 2000 + 1024, CU_AD_FORMAT_FLOAT, 1};
+        const CUDA_ARRAY_DESCRIPTOR d{rng_() % 2000 + 512, rng_() % 2000 + 1024, CU_AD_FORMAT_FLOAT,
+                                      1};
         if (hook::cuArrayCreate_v2(&a, &d) == CUDA_SUCCESS) {
           later([a] { return hook::cuArrayDestroy(a); });
         }

@@ -74,6 +74,7 @@ const Line kNvmlLines[] = {
 enum State : int { kUnresolved, kResolved, kAbsent };
 constinit std::atomic<int> cuda_state{kUnresolved};
 constinit std::atomic<int> nvml_state{kUnresolved};
+constinit std::atomic<bool> simulator{false};  // published by the states
 
 // No lock: a thread in a library's constructor holds the loader's lock while it comes here, and one
 // that waited for it here could hold ours. Two threads at once do the same work twice.
@@ -99,11 +100,18 @@ bool resolve(std::atomic<int>& state, const char* soname, Load load,
     line.set(real);
     if (line.ours != nullptr && real != nullptr) add_substitute(real, line.ours);
   }
+  if (real_dlsym(library, "bulkhead_sim_version") != nullptr) {
+    simulator.store(true, std::memory_order_relaxed);  // published by the store below
+  }
   state.store(kResolved, std::memory_order_release);  // pairs with the acquire above
   return true;
 }
 
 }  // namespace
+
+bool on_simulator() noexcept {
+  return simulator.load(std::memory_order_relaxed);  // after a resolve_*(), which acquired it
+}
 
 bool resolve_cuda(Load load) noexcept {
   return resolve(cuda_state, "libcuda.so.1", load, kCudaLines);

@@ -13,7 +13,7 @@ namespace bulkhead::hook {
 
 struct alignas(32) Node {
   std::atomic<std::uint64_t> word;  // VMM: references and mappings
-  std::uint64_t a, b;               // written by whoever got the node, before its index is published
+  std::uint64_t a, b;  // written by whoever got the node, before its index is published
   std::atomic<std::uint32_t> next;  // free list
   std::uint32_t c;
 };
@@ -33,13 +33,15 @@ class NodeStore {
     std::uint64_t h = head_.load(std::memory_order_acquire);  // pairs with put()
     while (static_cast<std::uint32_t>(h) != 0) {              // lock-free
       const auto index = static_cast<std::uint32_t>(h);
-      const std::uint32_t below = nodes_[index].next.load(std::memory_order_relaxed);  // CAS validates
+      const std::uint32_t below =
+          nodes_[index].next.load(std::memory_order_relaxed);  // CAS validates
       if (head_.compare_exchange_weak(h, ((h >> 32) + 1) << 32 | below, std::memory_order_acquire,
                                       std::memory_order_acquire)) {  // pairs with put()
         return index;
       }
     }
-    const std::uint32_t index = fresh_.fetch_add(1, std::memory_order_relaxed);  // a number, no more
+    const std::uint32_t index =
+        fresh_.fetch_add(1, std::memory_order_relaxed);  // a number, no more
     if (index < kCount) return index;
     fresh_.store(kCount, std::memory_order_relaxed);  // keeps it from wrapping
     return 0;

@@ -30,7 +30,7 @@ bool viewed(nvmlDevice_t device, View& out) noexcept {
   if (!s.has_limits || s.malformed || region_to_read() != nullptr) return false;
   if (!uuid_of(device, uuid, text)) return false;
   // BULKHEAD_MEMORY_<i> counts in the driver's order, which NVML does not know
-  const policy::Size* size = policy::size_for(s.spec, shm::kMaxDevices, text);
+  const policy::Size* size = size_asked(s, kMaxDevices, text);
   nvmlMemory_t real{};
   if (size == nullptr) return false;
   if (nvml_next.nvmlDeviceGetMemoryInfo(device, &real) != NVML_SUCCESS) return false;

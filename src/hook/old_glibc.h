@@ -16,6 +16,7 @@ BH_OLD_GLIBC(pthread_attr_init);
 BH_OLD_GLIBC(pthread_attr_setdetachstate);
 BH_OLD_GLIBC(pthread_attr_setstacksize);
 BH_OLD_GLIBC(pthread_create);
+BH_OLD_GLIBC(pthread_setcancelstate);
 BH_OLD_GLIBC(pthread_sigmask);
 
 #undef BH_OLD_GLIBC

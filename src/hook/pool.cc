@@ -29,7 +29,8 @@ void add_charged(Pool& p, std::uint64_t units) noexcept {
 }
 
 // The pool shrank from `w`'s charge to `reserved` units: take the word down, look again, then give back.
-bool lower(Pool& p, Device& d, std::uint64_t w, std::uint64_t reserved, std::uint64_t mine) noexcept {
+bool lower(Pool& p, Device& d, std::uint64_t w, std::uint64_t reserved,
+           std::uint64_t mine) noexcept {
   const std::uint64_t charged = charged_of(w);
   // seq_cst: the lowered word is visible before the driver is asked again (see Proof in pool.h)
   if (!p.word.compare_exchange_strong(w, make_word(w, reserved, pending_of(w) - mine),
@@ -54,7 +55,7 @@ bool lower(Pool& p, Device& d, std::uint64_t w, std::uint64_t reserved, std::uin
 bool pool_reserved(const Pool& p, std::uint64_t& bytes) noexcept {
   bytes = 0;
   const std::uintptr_t h = p.handle.load(std::memory_order_relaxed);  // an identity
-  if ((h & 1) != 0) return false;  // an orphan
+  if ((h & 1) != 0) return false;                                     // an orphan
   if (p.kind == static_cast<std::uint8_t>(PoolKind::kGraph)) {
     return next.cuDeviceGetGraphMemAttribute(numbered(p.device).ordinal,
                                              CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT,
@@ -67,7 +68,7 @@ bool pool_reserved(const Pool& p, std::uint64_t& bytes) noexcept {
 bool pool_used(const Pool& p, std::uint64_t& bytes) noexcept {
   bytes = 0;
   const std::uintptr_t h = p.handle.load(std::memory_order_relaxed);  // an identity
-  if ((h & 1) != 0) return false;  // an orphan
+  if ((h & 1) != 0) return false;                                     // an orphan
   if (p.kind == static_cast<std::uint8_t>(PoolKind::kGraph)) {
     return next.cuDeviceGetGraphMemAttribute(numbered(p.device).ordinal,
                                              CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT,
@@ -191,7 +192,7 @@ Pool* PoolTable::make(CUmemoryPool pool, std::uint8_t device, PoolKind kind) noe
     p.glance.store(0, std::memory_order_relaxed);
     p.hole.store(0, std::memory_order_relaxed);
     p.word.store(0, std::memory_order_relaxed);
-    p.ready.store(1, std::memory_order_release);  // pairs with find(), for_each()
+    p.ready.store(1, std::memory_order_release);            // pairs with find(), for_each()
     unsigned high = high_.load(std::memory_order_relaxed);  // the CAS validates it
     while (high < i + 1 && !high_.compare_exchange_weak(high, i + 1, std::memory_order_release,
                                                         std::memory_order_relaxed)) {
@@ -206,8 +207,8 @@ void PoolTable::forget(Pool& p) noexcept {
     Pool* mine = &p;
     c.compare_exchange_strong(mine, nullptr, std::memory_order_relaxed);  // a cache
   }
-  p.ready.store(0, std::memory_order_relaxed);    // published below
-  p.handle.store(0, std::memory_order_release);   // pairs with make()
+  p.ready.store(0, std::memory_order_relaxed);   // published below
+  p.handle.store(0, std::memory_order_release);  // pairs with make()
 }
 
 void PoolTable::orphan(Pool& p) noexcept {

@@ -25,14 +25,19 @@ struct alignas(64) Pool {
   std::atomic<std::uint8_t> ready{0};     // device and kind are written
   std::uint8_t kind = 0;                  // PoolKind
   std::uint8_t device = 0;                // number
-  std::atomic<bool> tight{false};         // the last growth was refused: free bytes inside come first
-  std::atomic<std::uint32_t> glance{0};   // slow calls until `used` is asked again
-  std::atomic<std::uint64_t> word{0};     // tag:24 | pending:20 | charged:20, units of 2 MiB
-  std::atomic<std::uint64_t> too_large{0};  // bytes that found no place inside, in frees() `at_frees`; hints
+  std::atomic<bool> tight{false};  // the last growth was refused: free bytes inside come first
+  std::atomic<std::uint32_t> glance{0};  // slow calls until `used` is asked again
+  std::atomic<std::uint64_t> word{0};    // tag:24 | pending:20 | charged:20, units of 2 MiB
+  std::atomic<std::uint64_t> too_large{
+      0};  // bytes that found no place inside, in frees() `at_frees`; hints
   std::atomic<std::uint32_t> at_frees{0};
-  std::atomic<std::int64_t> hole{0};      // bytes that surely are free in one piece; a hint
+  std::atomic<std::int64_t> hole{0};  // bytes that surely are free in one piece; a hint
 };
-enum class PoolKind : std::uint8_t { kDevice = 1, kFree, kGraph };  // kFree: host or imported, not charged
+enum class PoolKind : std::uint8_t {
+  kDevice = 1,
+  kFree,
+  kGraph
+};  // kFree: host or imported, not charged
 
 class PoolTable {
  public:
@@ -46,15 +51,16 @@ class PoolTable {
   Pool& graph(std::uint8_t device) noexcept { return graph_[device & 15]; }
   std::atomic<Pool*>& current(std::uint8_t device) noexcept { return current_[device & 15]; }
   [[nodiscard]] bool any() const noexcept {
-    return high_.load(std::memory_order_relaxed) != 0;  // a hint: records are never taken out of reach
+    return high_.load(std::memory_order_relaxed) !=
+           0;  // a hint: records are never taken out of reach
   }
   // Records with something to look at.
   template <class Fn>
   void for_each(Fn fn) noexcept {
     const unsigned n = high_.load(std::memory_order_acquire);  // pairs with make()
     for (unsigned i = 0; i < n; ++i) {
-      if (pools_[i].handle.load(std::memory_order_relaxed) != 0 &&        // an identity
-          pools_[i].ready.load(std::memory_order_acquire) != 0 &&         // pairs with make()
+      if (pools_[i].handle.load(std::memory_order_relaxed) != 0 &&  // an identity
+          pools_[i].ready.load(std::memory_order_acquire) != 0 &&   // pairs with make()
           pools_[i].kind != static_cast<std::uint8_t>(PoolKind::kFree)) {
         fn(pools_[i]);
       }

@@ -25,7 +25,8 @@ inline CUresult synced(CUresult r) noexcept {
 }
 inline CUresult all_synced(CUresult r) noexcept {
   if (r == CUDA_SUCCESS && books_ready()) {
-    if (books.deferred.load(std::memory_order_relaxed)) release_deferred();  // looked at again there
+    if (books.deferred.load(std::memory_order_relaxed))
+      release_deferred();  // looked at again there
     if (books.pools.any()) pools_reconcile();
   }
   return r;

@@ -14,6 +14,8 @@ enum class Load : std::uint8_t { kNo, kYes };
 // kYes. False: it is not there.
 bool resolve_cuda(Load load) noexcept;
 bool resolve_nvml(Load load) noexcept;
+// Whether what was resolved is the simulated driver.
+[[nodiscard]] bool on_simulator() noexcept;
 
 // Real address -> ours. The first `ours` given for an address stays.
 void add_substitute(void* real, void* ours) noexcept;

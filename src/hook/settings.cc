@@ -107,6 +107,13 @@ const Settings& settings() noexcept {
 const policy::Size* size_asked(const Settings& s, unsigned ordinal,
                                const char* uuid_text) noexcept {
   if (ordinal < kMaxDevices && s.has_index[ordinal]) return &s.by_index[ordinal];
+  // the driver does not tell a MIG instance's UUID from a GPU's, people write MIG-...
+  char mig[kUuidText] = "MIG-";
+  std::memcpy(mig + 4, uuid_text + 4, sizeof mig - 4);
+  for (unsigned i = 0; i < s.spec.count; ++i) {
+    const policy::MemorySpec::Entry& e = s.spec.entries[i];
+    if (e.gpu[0] == 'M' && policy::gpu_matches(e.gpu, ordinal, mig)) return &e.size;
+  }
   return policy::size_for(s.spec, ordinal, uuid_text);
 }
 

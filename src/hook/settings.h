@@ -25,7 +25,8 @@ struct Settings {
 
 [[nodiscard]] const Settings& settings() noexcept;
 
-// The size asked for on the visible device `ordinal`; null: none (no grant). `uuid_text`: GPU-....
+// The size asked for on the visible device `ordinal`; null: none (no grant). `uuid_text`: GPU-...,
+// as uuid_text() below writes it, or MIG-....
 [[nodiscard]] const policy::Size* size_asked(const Settings& s, unsigned ordinal,
                                              const char* uuid_text) noexcept;
 // A size in bytes on a device of `total_bytes`. Zero in HAMi's grammar is no limit: the whole

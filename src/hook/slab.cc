@@ -31,7 +31,8 @@ std::atomic<std::uint64_t>* SlabBook::word(std::uint64_t at, bool make) noexcept
   const std::uint64_t block = at >> kSlabShift;
   const std::uint64_t top = block >> kLeafBits;
   if (top >= std::uint64_t{1} << kTopBits) return nullptr;
-  std::atomic<std::uint64_t>* words = top_[top].load(std::memory_order_acquire);  // pairs with leaf()
+  std::atomic<std::uint64_t>* words =
+      top_[top].load(std::memory_order_acquire);  // pairs with leaf()
   if (words == nullptr) {
     if (!make) return nullptr;
     words = leaf(top);
@@ -47,8 +48,8 @@ SlabBook::Joined SlabBook::join(std::uint64_t at, std::uint8_t context,
   std::uint64_t seen = w->load(std::memory_order_relaxed);  // the CAS validates it
   for (;;) {  // lock-free: a failed CAS is another thread's success
     const bool opens = live_of(seen) == 0;
-    const std::uint64_t want = opens ? 1 | std::uint64_t{context} << 32 | std::uint64_t{device} << 40
-                                     : seen + 1;
+    const std::uint64_t want =
+        opens ? 1 | std::uint64_t{context} << 32 | std::uint64_t{device} << 40 : seen + 1;
     // seq_cst: between the map entry before it and slab_back()'s look after it (memory_plain.h)
     if (w->compare_exchange_weak(seen, want, std::memory_order_seq_cst)) {
       return opens ? Joined::kOpened : Joined::kKnown;
@@ -60,8 +61,8 @@ bool SlabBook::leave(std::uint64_t at) noexcept {
   std::atomic<std::uint64_t>* const w = word(at, false);
   if (w == nullptr) return false;
   std::uint64_t seen = w->load(std::memory_order_relaxed);  // the CAS validates it
-  for (;;) {  // as in join()
-    if (live_of(seen) == 0) return false;  // its context is gone
+  for (;;) {                                                // as in join()
+    if (live_of(seen) == 0) return false;                   // its context is gone
     const std::uint64_t want = live_of(seen) == 1 ? 0 : seen - 1;
     // seq_cst: as in join()
     if (w->compare_exchange_weak(seen, want, std::memory_order_seq_cst)) return want == 0;
@@ -83,7 +84,8 @@ void mark(std::uint64_t* bits, std::uint32_t from, std::uint32_t count) noexcept
     const std::uint32_t bit = i % 64;
     const std::uint32_t left = from + count - i;
     const std::uint32_t take = left < 64 - bit ? left : 64 - bit;
-    const std::uint64_t mask = take == 64 ? ~std::uint64_t{0} : ((std::uint64_t{1} << take) - 1) << bit;
+    const std::uint64_t mask =
+        take == 64 ? ~std::uint64_t{0} : ((std::uint64_t{1} << take) - 1) << bit;
     bits[i / 64] |= mask;
     i += take;
   }
@@ -117,8 +119,7 @@ struct HoleScratch {
 };
 std::size_t hole_scratch_bytes() noexcept { return sizeof(HoleScratch); }
 
-std::uint32_t largest_hole(const AllocMap& map, std::uint8_t context,
-                           HoleScratch* s) noexcept {
+std::uint32_t largest_hole(const AllocMap& map, std::uint8_t context, HoleScratch* s) noexcept {
   std::memset(s->block, 0, sizeof s->block);
   std::uint32_t slabs = 0;
   map.for_each([&](std::uint64_t key, const AllocMap::Cursor& c) {

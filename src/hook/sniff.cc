@@ -80,7 +80,7 @@ void append_number(char* line, std::size_t& at, unsigned value) noexcept {
 void sniff(Door door, const char* name, int version, Answer answer) noexcept {
   if (pipe_fd.load(std::memory_order_relaxed) == -1) [[likely]]
     return;
-  const KeepErrno keep;
+  const Undisturbed keep;
   if (pipe_fd.load(std::memory_order_relaxed) == kUnread) read_variable();
   const int fd = pipe_fd.load(std::memory_order_relaxed);
   if (fd < 0 || !still_the_pipe(fd)) return;

@@ -119,7 +119,8 @@ void vmm_imported(CUmemGenericAllocationHandle h) noexcept {
 CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
                   unsigned long long flags) noexcept {
   const std::uint32_t index = books_ready() ? record_of(handle) : 0;
-  const bool held = index != 0 && hold(index, kMapped);  // before: a release beside us may be the last
+  const bool held =
+      index != 0 && hold(index, kMapped);  // before: a release beside us may be the last
   const CUresult r = next.cuMemMap(ptr, size, offset, handle, flags);
   if (!held) return r;
   if (r != CUDA_SUCCESS) {
@@ -199,8 +200,7 @@ CUresult cuMulticastBindMem(CUmemGenericAllocationHandle mcHandle, size_t mcOffs
                             unsigned long long flags) noexcept {
   const std::uint32_t index = books_ready() ? record_of(memHandle) : 0;
   const bool held = index != 0 && hold(index, kMapped);
-  const CUresult r =
-      next.cuMulticastBindMem(mcHandle, mcOffset, memHandle, memOffset, size, flags);
+  const CUresult r = next.cuMulticastBindMem(mcHandle, mcOffset, memHandle, memOffset, size, flags);
   if (!held) return r;
   if (r != CUDA_SUCCESS) {
     drop(index, kMapped);

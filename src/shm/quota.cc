@@ -148,6 +148,7 @@ class Helper {
       while (budget_.take()) {
         const std::uint64_t taken = std::min(slack_of(w), want);
         if (taken == 0) break;
+        // pairs with charge, give_back and read_cell()
         if (cells_[j].w.compare_exchange_weak(w, w - taken * kSlackOne, kSeqCst, kSeqCst)) {
           BH_KILL_POINT("quota.swept");
           want -= taken;

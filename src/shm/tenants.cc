@@ -14,8 +14,6 @@
 namespace bulkhead::shm {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-
 // The directory's lock: held while limits are summed, tenants made, swept or removed. A kernel
 // lock, so it falls with its holder.
 Result<UniqueFd> lock_directory(const Dir& dir, int how) noexcept {
@@ -68,8 +66,7 @@ bool sweep_name(const Sweep& sweep, const char* name) noexcept {
   return true;
 }
 bool sweep_one(void* arg, const char* name) noexcept {
-  if (!valid_name(name) || std::strncmp(name, "run-", 4) != 0) return true;
-  return sweep_name(*static_cast<Sweep*>(arg), name);
+  return !valid_name(name) || sweep_name(*static_cast<Sweep*>(arg), name);
 }
 
 struct Sum {
@@ -225,8 +222,6 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   struct stat st {};
   Sweep sweep{dir, tenants->get()};
   if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
-  // an ephemeral one of the same name (made by variables, not by `run`) may be a left-over too
-  if (stat_at(tenants->get(), name, st)) sweep_name(sweep, name);
   BH_KILL_POINT("create.locked");
   if (::mkdirat(tenants->get(), name, dir.euid == 0 ? 0755 : 0700) != 0 && errno != EEXIST) {
     return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
@@ -312,7 +307,7 @@ void leave(Tenant& tenant, Member& member) noexcept {
   if (!lock.ok()) return;
   Result<UniqueFd> tenants = open_tenants(dir, false);
   Sweep sweep{dir, tenants.ok() ? tenants->get() : -1};
-  if (tenants.ok()) sweep_one(&sweep, tenant.name());
+  if (tenants.ok()) sweep_name(sweep, tenant.name());
 }
 
 }  // namespace bulkhead::shm

@@ -13,16 +13,10 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "hook/next.h"
 #include "hook/process.h"
 #include "shm/quota.h"
 #include "shm/slots.h"
-
-extern "C" {
-CUresult cuInit(unsigned) noexcept;
-CUresult cuCtxCreate_v2(CUcontext*, unsigned, CUdevice) noexcept;
-CUresult cuCtxDestroy_v2(CUcontext) noexcept;
-CUresult cuMemGetInfo_v2(size_t*, size_t*) noexcept;
-}
 
 namespace bulkhead::hook {
 namespace {
@@ -42,9 +36,10 @@ class Admit : public ::testing::Test {
     setenv("BULKHEAD_MEMORY", limits, 1);
     setenv("FAKE_DEVICES", devices, 1);
     ASSERT_NE(dlopen(BH_TESTS "/fake/libcuda.so.1", RTLD_NOW), nullptr) << dlerror();
-    ASSERT_EQ(cuInit(0), CUDA_SUCCESS);
+    ASSERT_EQ(::cuInit(0), CUDA_SUCCESS);
     ASSERT_EQ(mode(), Mode::kOn);
-    ASSERT_EQ(cuCtxCreate_v2(&context_, 0, 0), CUDA_SUCCESS);
+    // the driver's own: a context that nobody books
+    ASSERT_EQ(next.cuCtxCreate_v2(&context_, 0, 0), CUDA_SUCCESS);
     d_ = here().device;
     ASSERT_NE(d_, nullptr);
   }
@@ -92,7 +87,7 @@ TEST_F(Admit, ToTheLastUnitAndNoFurther) {
     EXPECT_TRUE(charge(*d_, kMiB));
     EXPECT_EQ(slot().refused.load(std::memory_order_relaxed), 2u);
     size_t free = 1, total = 0;
-    EXPECT_EQ(cuMemGetInfo_v2(&free, &total), CUDA_SUCCESS);
+    EXPECT_EQ(::cuMemGetInfo_v2(&free, &total), CUDA_SUCCESS);
     EXPECT_EQ(free, 0u);
     EXPECT_EQ(total, 64 * kMiB);
   });
@@ -210,10 +205,10 @@ TEST_F(Admit, ContextsLeadToTheirDevices) {
     for (int round = 0; round < 100; ++round) {
       CUcontext c = nullptr;
       const int on = round % 3;
-      ASSERT_EQ(cuCtxCreate_v2(&c, 0, on), CUDA_SUCCESS);
+      ASSERT_EQ(::cuCtxCreate_v2(&c, 0, on), CUDA_SUCCESS);
       EXPECT_EQ(here().device, device(on)) << "a context's address may have been another's";
       EXPECT_EQ(here().device, device(on)) << "from the cache";
-      ASSERT_EQ(cuCtxDestroy_v2(c), CUDA_SUCCESS);
+      ASSERT_EQ(::cuCtxDestroy_v2(c), CUDA_SUCCESS);
       EXPECT_EQ(here().device, nullptr);
     }
     int n = 0;

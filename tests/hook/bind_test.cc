@@ -112,6 +112,10 @@ TEST_F(Bind, AStormOfThreadsAtFirstUse) {
   for (int i = 0; i < 20; ++i) EXPECT_EQ(doors("storm")["right"], 32u);
 }
 
+TEST_F(Bind, ACancelledThreadIsNotUnwoundFromWithin) {
+  EXPECT_EQ(doors("cancelled")["right"], 1u) << "cuInit returned, then the thread was cancelled";
+}
+
 TEST_F(Bind, AForksChildClaimsItsOwnSlot) {
   make("blue");
   for (const char* way : {"fork", "fork_first"}) {

@@ -107,6 +107,21 @@ void storm() {
   say("right", static_cast<unsigned long long>(right.load()));
 }
 
+// A cancellation is pending while the process binds, which opens and reads files.
+void* cancelled_thread(void* driver) {
+  pthread_cancel(pthread_self());
+  if (init(driver) == 0) right = 1;
+  pthread_testcancel();
+  right = 2;
+  return nullptr;
+}
+void cancelled() {
+  pthread_t t;
+  pthread_create(&t, nullptr, cancelled_thread, open_driver());
+  pthread_join(t, nullptr);
+  say("right", static_cast<unsigned long long>(right.load()));
+}
+
 // Lets the test look at the region: says ready, then waits for a line.
 void hold() {
   std::puts("ready");
@@ -173,6 +188,13 @@ void deep_bind(const char* plugin) {
   by_dlsym(false);
 }
 
+// The preloaded interposer asks for the next of its own function: a name that is none of ours.
+void keeps_caller() {
+  const auto fn =
+      reinterpret_cast<bool (*)()>(dlsym(RTLD_DEFAULT, "interposer_next_is_not_itself"));
+  say("kept", fn != nullptr && fn());
+}
+
 void all_totals() {
   void* driver = open_driver();
   say("init", init(driver));
@@ -197,11 +219,13 @@ int main(int count, char** args) {
   if (!std::strcmp(way, "without_driver")) without_driver();
   if (!std::strcmp(way, "proc_address")) by_proc_address();
   if (!std::strcmp(way, "storm")) storm();
+  if (!std::strcmp(way, "cancelled")) cancelled();
   if (!std::strcmp(way, "fork")) with_fork(true);
   if (!std::strcmp(way, "fork_first")) with_fork(false);
   if (!std::strcmp(way, "vfork")) with_vfork(args[0]);
   if (!std::strcmp(way, "closing")) closing();
   if (!std::strcmp(way, "deep_bind")) deep_bind(args[2]);
+  if (!std::strcmp(way, "caller")) keeps_caller();
   if (!std::strcmp(way, "totals")) all_totals();
   if (!std::strcmp(way, "hold")) {
     say("init", init(open_driver()));

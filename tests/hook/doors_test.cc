@@ -87,6 +87,14 @@ TEST_F(Doors, AnInterposerBehindUsMeetsNoCircle) {
   EXPECT_EQ(s["info_total"], kGiB);
 }
 
+TEST_F(Doors, RtldNextKeepsItsCallerForOtherNames) {
+  for (const char* order :
+       {BH_LIBRARY " " BH_TESTS "/libinterposer.so", BH_TESTS "/libinterposer.so " BH_LIBRARY}) {
+    env["LD_PRELOAD"] = order;
+    EXPECT_EQ(doors("caller")["kept"], 1u) << order;
+  }
+}
+
 TEST_F(Doors, AnInterposerInFrontOfUsFindsUsNext) {
   env["LD_PRELOAD"] = std::string(BH_TESTS "/libinterposer.so ") + BH_LIBRARY;
   const Said s = linked();

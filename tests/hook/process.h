@@ -2,6 +2,7 @@
 #pragma once
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -85,6 +86,17 @@ class Client {
       text += c;
     }
     return true;
+  }
+  // One read of what there is; false: the stream ended.
+  bool read_some() {
+    char buffer[256];
+    const ssize_t n = read(out_, buffer, sizeof buffer);
+    if (n > 0) text.append(buffer, static_cast<size_t>(n));
+    return n > 0;
+  }
+  bool readable(int timeout_ms) {
+    pollfd p{out_, POLLIN, 0};
+    return poll(&p, 1, timeout_ms) > 0;
   }
   void tell(const std::string& line) { static_cast<void>(!write(in_, line.data(), line.size())); }
   // Closes its input, reads the rest, waits. The wait status.

@@ -96,6 +96,8 @@ int with_cuda(unsigned long long mib) {
   say("info_total", total);
   CUuuid uuid{};
   cuda<CUresult (*)(CUuuid*, CUdevice)>("cuDeviceGetUuid_v2")(&uuid, 0);
+  for (const char c : uuid.bytes) std::printf("%02x", static_cast<unsigned char>(c));
+  std::puts("=uuid");
   say("ready", static_cast<unsigned long long>(getpid()));
   std::fflush(stdout);
   static_cast<void>(std::getchar());

@@ -58,6 +58,31 @@ TEST_F(View, NvmlAndTheDriverAgree) {
   EXPECT_EQ(s["v2_reserved"], 0u);
 }
 
+TEST_F(View, TheSameDoorsOnTheSimulator) {
+  env["BULKHEAD_MEMORY"] = "1GiB";
+  for (const char* way : {"dlsym", "next", "default", "proc_address", "fork_first", "closing"}) {
+    EXPECT_EQ(doors(way)["total"], kGiB) << way;
+  }
+  const Said s = doors("fork");
+  EXPECT_EQ(s["parent_init"], 0u);
+  EXPECT_NE(s["child_init"], 0u) << "a driver that was awake before the fork is of no use after it";
+  EXPECT_EQ(s["child_status"], 0u);
+}
+
+TEST_F(View, ProcessesShareOneQuota) {
+  env["BULKHEAD_MEMORY"] = "10GiB";
+  Client first({kClient, "cuda", "6144"}, env);
+  ASSERT_TRUE(first.wait_for("ready " + std::to_string(first.pid())));
+  EXPECT_EQ(parse(first.text)["alloc"], 0u);
+  const Said second = cuda("6144");
+  EXPECT_EQ(second["alloc"], 2u);
+  EXPECT_EQ(second["info_total"], 10 * kGiB);
+  EXPECT_LT(second["info_free"], 4 * kGiB);
+  kill(first.pid(), SIGKILL);
+  first.finish();
+  EXPECT_EQ(cuda("6144")["alloc"], 0u) << "what the dead held is free";
+}
+
 TEST_F(View, ALookerNeedsNoSlot) {
   env["BULKHEAD_MEMORY"] = "10GiB";
   const Said before = run({kClient, "nvml"});
@@ -78,6 +103,14 @@ TEST_F(View, ALookerNeedsNoSlot) {
   ASSERT_TRUE(shot.ok());
   EXPECT_EQ(shot->live(), 1u);
   EXPECT_EQ(shot->region().header.slots_high.load(std::memory_order_relaxed), 1u);
+}
+
+TEST_F(View, ALookerIsNotShownLimitsOfAnotherDay) {
+  env["BULKHEAD_MEMORY"] = "10GiB";
+  cuda();
+  env["BULKHEAD_MEMORY"] = "20GiB";
+  EXPECT_EQ(run({kClient, "nvml"})["v1_total"], 20 * kGiB);
+  EXPECT_EQ(cuda()["v1_total"], 20 * kGiB);
 }
 
 TEST_F(View, OnlyTheTenantsProcessesAreListed) {
@@ -134,6 +167,14 @@ TEST_F(View, MigInstances) {
   const unsigned long long real = parse(c.text)["total"];
   ASSERT_GT(real, 0u);
   EXPECT_EQ(s["total"], real / 2 / (2u << 20) * (2u << 20)) << "per cent of the instance";
+  const std::size_t end = c.text.find("=uuid");
+  ASSERT_NE(end, std::string::npos);
+  std::string uuid = c.text.substr(end - 32, 32);
+  for (const std::size_t at : {20u, 16u, 12u, 8u}) uuid.insert(at, "-");
+  env["BULKHEAD_MEMORY"] = "MIG-" + uuid + "=1GiB";
+  EXPECT_EQ(cuda()["total"], kGiB);
+  env["CUDA_VISIBLE_DEVICES"] = "MIG-" + uuid;
+  EXPECT_EQ(cuda()["total"], kGiB);
 }
 
 }  // namespace
