@@ -17,24 +17,19 @@ namespace signature {
 }  // namespace signature
 
 // Only what the cases call: resolving all 637 names would be part of the start-up that is measured.
-#define BH_BENCH_CALLS(X)                                                                        \
-  X(cuInit)                                                                                      \
-  X(cuDriverGetVersion)                                                                          \
-  X(cuDeviceGet)                                                                                 \
-  X(cuDeviceGetName)                                                                             \
-  X(cuDeviceTotalMem_v2)                                                                         \
-  X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuCtxGetCurrent) X(cuCtxCreate_v2)            \
-      X(cuCtxDestroy_v2) X(cuCtxSynchronize) X(cuMemAlloc_v2) X(cuMemFree_v2) X(cuMemGetInfo_v2) \
-          X(cuMemAllocPitch_v2) X(cuMemAllocManaged) X(cuMemAllocAsync) X(cuMemFreeAsync)        \
-              X(cuMemAllocFromPoolAsync) X(cuMemPoolCreate) X(cuDeviceGetDefaultMemPool)         \
-                  X(cuMemPoolSetAttribute) X(cuMemCreate) X(cuMemRelease) X(cuArrayCreate_v2)    \
-                      X(cuArray3DCreate_v2) X(cuMipmappedArrayCreate) X(cuGraphCreate)           \
-                          X(cuGraphAddMemAllocNode) X(cuGraphInstantiateWithFlags)               \
-                              X(cuGraphLaunch) X(cuGraphUpload) X(cuStreamCreate)                \
-                                  X(cuStreamSynchronize) X(cuIpcGetMemHandle)                    \
-                                      X(cuIpcOpenMemHandle_v2) X(cuModuleLoadData)               \
-                                          X(cuModuleGetFunction) X(cuLaunchKernel)               \
-                                              X(cuMemsetD8_v2)
+// clang-format off
+#define BH_BENCH_CALLS(X) \
+  X(cuInit) X(cuDriverGetVersion) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceTotalMem_v2) \
+  X(cuDevicePrimaryCtxRetain) X(cuCtxSetCurrent) X(cuCtxGetCurrent) X(cuCtxCreate_v2) \
+  X(cuCtxDestroy_v2) X(cuCtxSynchronize) X(cuMemAlloc_v2) X(cuMemFree_v2) X(cuMemGetInfo_v2) \
+  X(cuMemAllocPitch_v2) X(cuMemAllocManaged) X(cuMemAllocAsync) X(cuMemFreeAsync) \
+  X(cuMemAllocFromPoolAsync) X(cuMemPoolCreate) X(cuDeviceGetDefaultMemPool) \
+  X(cuMemPoolSetAttribute) X(cuMemCreate) X(cuMemRelease) X(cuArrayCreate_v2) \
+  X(cuArray3DCreate_v2) X(cuMipmappedArrayCreate) X(cuGraphCreate) X(cuGraphAddMemAllocNode) \
+  X(cuGraphInstantiateWithFlags) X(cuGraphLaunch) X(cuGraphUpload) X(cuStreamCreate) \
+  X(cuStreamSynchronize) X(cuIpcGetMemHandle) X(cuIpcOpenMemHandle_v2) X(cuModuleLoadData) \
+  X(cuModuleGetFunction) X(cuLaunchKernel) X(cuMemsetD8_v2)
+// clang-format on
 
 struct Api {
 #define BH_MEMBER(name) signature::name* name = nullptr;

@@ -99,7 +99,11 @@ void race(Bench& b, const Variant& v, unsigned repeat) {
                     static_cast<double>(verdict.surely_false));
       b.results.add(name, "overshoot by the logs", "B", v.name,
                     static_cast<double>(verdict.overshoot_bytes));
-      if (b.outside.ok())
+      // Seen nothing is no proof of no overshoot.
+      if (most == 0)
+        b.results.failed(name + ", seen by NVML", v.name,
+                         "NVML showed none of the tenant's processes");
+      else
         b.results.add(name, "overshoot seen by NVML", "B", v.name,
                       most > t.quota_bytes ? static_cast<double>(most - t.quota_bytes) : 0);
     }

@@ -72,6 +72,8 @@ void fill_case(Bench& b, const Variant& v, const std::string& api) {
     unsigned me = 0;
     if (!run(b, crew, api, seen, me)) {
       b.results.failed(api, v.name, crew.error().empty() ? "watchdog" : crew.error());
+    } else if (seen.most == 0) {
+      b.results.failed(api, v.name, "NVML showed none of the tenant's processes");
     } else {
       const Block& block = crew.block(me);
       const auto quota = static_cast<double>(t.quota_bytes);

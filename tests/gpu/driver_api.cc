@@ -27,7 +27,8 @@ static void fill(Fill& f) {
     cuMemGetInfo(&left, &total);
     CUdeviceptr p = 0;
     const CUresult r = cuMemAlloc(&p, n);
-    if ((r == CUDA_SUCCESS) != (n <= left) || (r != CUDA_SUCCESS && r != CUDA_ERROR_OUT_OF_MEMORY)) ++f.wrong;
+    if ((r == CUDA_SUCCESS) != (n <= left) || (r != CUDA_SUCCESS && r != CUDA_ERROR_OUT_OF_MEMORY))
+      ++f.wrong;
     if (r == CUDA_SUCCESS) {
       f.held.push_back(p);
       f.taken += n;
@@ -69,7 +70,10 @@ int main(int argc, char** argv) {
   }
   usleep(100000);  // ten samples from outside of the full tenant
   ok = ok && first.wrong == 0 && last.wrong == 0 && first.refusals > 0;
-  std::printf("{\"ok\": %s, \"total\": %zu, \"device_total\": %zu, \"taken_bytes\": %zu, \"taken_after\": %zu, \"wrong_answers\": %u}\n",
-              ok ? "true" : "false", total, device_total, first.taken, last.taken, first.wrong + last.wrong);
+  std::printf(
+      "{\"ok\": %s, \"total\": %zu, \"device_total\": %zu, \"taken_bytes\": %zu, \"taken_after\": "
+      "%zu, \"wrong_answers\": %u}\n",
+      ok ? "true" : "false", total, device_total, first.taken, last.taken,
+      first.wrong + last.wrong);
   return 0;
 }

@@ -19,13 +19,13 @@ def median_of(bench, row, case, figure, variant):
     return None
 
 
-def added(bench, row, case, figure):
-    """Median of the differences of one repeat's pair, ours less native; None if either is missing."""
+def added(bench, row, case, figure, variant="bulkhead"):
+    """Median of the differences of one repeat's pair, the variant less native; None if either is missing."""
     pair = {c["variant"]: c["samples"] for c in bench["cases"]
             if (c["row"], c["case"], c["figure"]) == (row, case, figure)}
-    if not pair.get("native") or not pair.get("bulkhead"):
+    if not pair.get("native") or not pair.get(variant):
         return None
-    differences = sorted(b - a for a, b in zip(pair["native"], pair["bulkhead"]))
+    differences = sorted(b - a for a, b in zip(pair["native"], pair[variant]))
     middle = len(differences) // 2
     return differences[middle] if len(differences) % 2 else (differences[middle - 1] + differences[middle]) / 2
 
@@ -57,6 +57,14 @@ def targets(benches):
                                     ("async 1 MiB", "pair, mean", 60)):
             judge(1, f"added: {figure}, {case}", f"<= {limit} ns", added(memory, 1, case, figure), "ns",
                   lambda v, limit=limit: v <= limit)
+        halves = [added(memory, 1, "async 1 MiB", f"{call} p50") for call in ("cuMemAllocAsync", "cuMemFreeAsync")]
+        both = sum(halves) if None not in halves else None
+        judge(1, "added: cuMemAllocAsync p50 + cuMemFreeAsync p50", "<= 60 ns", both, "ns", lambda v: v <= 60)
+        for rival in (v["name"] for v in memory["variants"] if v["name"] not in ("native", "bulkhead")):
+            halves = [added(memory, 1, "async 1 MiB", f"{call} p50", rival) for call in ("cuMemAllocAsync", "cuMemFreeAsync")]
+            theirs = sum(halves) if None not in halves else None
+            share = both / theirs if both is not None and theirs else None
+            judge(1, f"the same as a share of what {rival} adds", "<= 0.2", share, "", lambda v: v <= 0.2)
         for case in ("cuMemAllocAsync 1 MiB, 8 processes, one tenant", "cuMemAllocAsync 1 MiB, 8 tenants"):
             native, ours = (median_of(memory, 2, case, "p99", v) for v in ("native", "bulkhead"))
             ratio = ours / native if native and ours else None
@@ -77,6 +85,9 @@ def targets(benches):
                 over = median_of(quota, 5, c["case"], "bytes over", "bulkhead")
                 judge(5, f"{c['case']}: largest seen / quota ({number(over)} B over)", ">= 99.5 %, 0 over", c["median"], "%",
                       lambda v, over=over: v >= 99.5 and over == 0)
+        for f in quota["not_measured"]:
+            if f["variant"] != "native":
+                rows.append((5, f"{f['case']} ({f['variant']}): {f['why']}", ">= 99.5 %, 0 over", "not measured", None))
     if crash:
         for c in crash["cases"]:
             if c["row"] == 6 and c["variant"] == "bulkhead" and c["figure"] in (
