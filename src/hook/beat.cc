@@ -48,7 +48,7 @@ void* run(void* poked_before) noexcept {
     poked = now;
     // A figure taken before a charge_other() of ours does not know of it: it may only raise.
     const std::uint32_t latest = p.other_epoch.load(kRelaxed);
-    apply_observed(latest == epoch);
+    apply_observed(latest == epoch && p.leading.load(kRelaxed) == 0);  // advice, as other_epoch
     epoch = latest;
   }
   return nullptr;

@@ -131,6 +131,8 @@ void release_pointer(std::uint64_t key, const Value& v) noexcept {
     books.contexts.record(v.context).epoch.fetch_add(1, std::memory_order_relaxed);
     if (books.slabs.leave(at)) slab_back(d, v.context);
   } else {
+    // before it is given back: until then the books lead, which is the safe side
+    if (v.kind == Kind::kManaged) note_unseen(d, -static_cast<std::int64_t>(bytes_of(v.units)));
     give_back(d, bytes_of(v.units));
   }
   count(Count::kFree);

@@ -399,6 +399,9 @@ bool charge(Device& d, std::uint64_t bytes) noexcept {
   return false;
 }
 void give_back(Device&, std::uint64_t bytes) noexcept { fake::quota.held -= bytes; }
+void leading_begin() noexcept {}
+void leading_end() noexcept {}
+void note_unseen(Device&, std::int64_t) noexcept {}
 void charge_other(Device&, std::int64_t delta) noexcept {
   fake::quota.held += static_cast<std::uint64_t>(delta);
   fake::quota.other += static_cast<std::uint64_t>(delta);

@@ -9,7 +9,8 @@ CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flag
   if (at.device == nullptr || !usable() || dptr == nullptr || bytesize == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
-  return whole_alloc(at, dptr, round_up(bytesize, books.grain[at.device->number].alloc), call);
+  return whole_alloc<Kind::kManaged>(
+      at, dptr, round_up(bytesize, books.grain[at.device->number].alloc), call);
 }
 
 namespace {

@@ -71,6 +71,7 @@ std::string layout() {
   BH_AT(MemCell, p);
   BH_AT(MemCell, n);
   BH_AT(MemCell, other_bytes);
+  BH_AT(MemCell, unseen_bytes);
   BH_SIZE(Region);
   BH_AT(Region, header);
   BH_AT(Region, devices);
