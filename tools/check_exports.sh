@@ -3,7 +3,9 @@
 #     tools/check_exports.sh LIBRARY
 # - it exports exactly the HOOK lines of cuda.def and nvml.def, and dlsym and dlvsym;
 # - it asks for no glibc symbol version newer than 2.17 (what 2014's and every later distribution has);
-# - it needs only libc's own libraries at run time.
+# - it needs only libc's own libraries at run time;
+# - it runs no constructor or destructor of its own, is bound and made read-only at once, stays loaded, has no
+#   executable stack, and takes at most 64 bytes of each thread's static TLS.
 set -euo pipefail
 export LC_ALL=C
 
@@ -36,5 +38,19 @@ done < <(awk '/\*UND\*/ && match($0, /GLIBC_[0-9A-Z.]+/) { print substr($0, RSTA
 while read -r need; do
   [[ -z $need || $need =~ $allowed ]] || say "needs $need at run time"
 done < <(awk '$1 == "NEEDED" { print $2 }' <<<"$header")
+
+# One 8-byte entry each is the compiler's own start and end (frame_dummy); more are ours.
+dynamic=$(readelf -dW "$lib")
+for array in INIT_ARRAYSZ FINI_ARRAYSZ PREINIT_ARRAYSZ; do
+  bytes=$(awk -v tag="($array)" '$2 == tag { print $3 }' <<<"$dynamic")
+  [ "${bytes:-0}" -le 8 ] || say "$array is $bytes bytes: a constructor or destructor of ours"
+done
+grep -q 'FLAGS_1.*NOW.*NODELETE' <<<"$dynamic" || say "not linked with -z now -z nodelete"
+grep -q 'SONAME.*\[libbulkhead\.so\.0\]' <<<"$dynamic" || say "SONAME is not libbulkhead.so.0"
+segments=$(readelf -lW "$lib")
+grep -q GNU_RELRO <<<"$segments" || say "not linked with -z relro"
+grep -q 'GNU_STACK.* RW ' <<<"$segments" || say "its stack is executable"
+tls=$(awk '$1 == "TLS" { print $6 }' <<<"$segments")
+[ "$((${tls:-0}))" -le 64 ] || say "takes $((tls)) bytes of static TLS"
 
 [ "$faults" -eq 0 ]

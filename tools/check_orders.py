@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Checks the notes on atomic operations (CONTRIBUTING.md says what they are for).
 
-In src/base, src/shm and src/hook every operation on an atomic names its memory order; a non-relaxed
-one carries a comment with `pairs with` (for seq_cst a comment that speaks of seq_cst will do), a
-relaxed one carries any comment that says why. The comment lies on the operation's lines, or in the
-three lines of text above its statement (a run of statements may share one), or is an `// orders:`
-comment that opens the function or stands above it and speaks for all of it.
+In src/base, src/shm and src/hook every operation on an atomic names its memory order, and a comment:
+- acquire, release, acq_rel: `pairs with X`, or `as above`, or one that speaks of the order by its name;
+- seq_cst: the same, or any reason;
+- relaxed: any reason why nothing is ordered, or one `relaxed: why` earlier in the function for all.
+The comment lies on the operation's statement, in the three lines of text above it (a run of statements
+may share one) or, if it says `pairs with`, in the two below; or it is an `// orders:` comment that
+opens the function or stands above it and speaks for all of it.
 
 Elsewhere in src/ and kernels/ atomics are only loaded. A file that must break this says so near its
 top with `// atomics: why`; it is then held to the rules above. Tests are not looked at.
@@ -30,7 +32,9 @@ ORDER = re.compile(r"memory_order(?:_|::)(relaxed|acquire|release|acq_rel|seq_cs
                    r"__ATOMIC_(RELAXED|ACQUIRE|RELEASE|ACQ_REL|SEQ_CST|CONSUME)|"
                    r"\bk(Relaxed|Acquire|Release|AcqRel|SeqCst)\b")
 PASSED_ON = re.compile(r"\border\b|\border_\w+|\w+_order\b")  # a wrapper's own parameter
-REACH = 3
+REACH, REACH_BELOW = 3, 2
+PAIRS = re.compile(r"\bpairs? with\b|\bas (?:above|below|in)\b|"
+                   r"\b(?:acquire|release|acq_rel|seq_cst|total order)\b", re.I)
 
 
 def split_comments(text):
@@ -128,7 +132,17 @@ class File:
             near.insert(0, self.notes[line])
             steps += 1
             line -= 1
+        near += [n for n in self.notes[end + 1:end + 1 + REACH_BELOW] if re.search(r"pairs? with", n)]
         return re.sub(r"\s+", " ", " ".join(near)).strip()
+
+    def says_relaxed(self, first):
+        """Whether a comment above, in the same function, speaks of `relaxed`."""
+        for line in range(first, -1, -1):
+            if re.match(r"\}", self.code[line]):
+                return False
+            if re.search(r"\brelaxed\b", self.notes[line]):
+                return True
+        return False
 
     def operations(self):
         for pattern in (MEMBER, FREE):
@@ -153,12 +167,10 @@ def check_operation(file, name, arguments, first, last):
     note = file.note_for(first, last)
     strong = {order for order in orders if order != "relaxed"}
     if not strong:
-        return None if note else f"relaxed {name} does not say why nothing is ordered"
-    if "pairs with" in note.lower():
+        return None if note or file.says_relaxed(first) else f"relaxed {name} does not say why nothing is ordered"
+    if PAIRS.search(note) or (strong == {"seqcst"} and note):
         return None
-    if strong == {"seqcst"} and re.search(r"seq_cst|total order", note):
-        return None
-    return f"{'/'.join(sorted(strong))} {name} has no 'pairs with' comment"
+    return f"{'/'.join(sorted(strong))} {name} says neither what it pairs with nor why"
 
 
 def check_owner(file, atomics):
@@ -188,7 +200,7 @@ def check_other(file):
 def check(root):
     files = []
     for path in sorted([*(root / "src").rglob("*"), *(root / "kernels").rglob("*")]):
-        if path.suffix not in (".h", ".cc") or re.search(r"_(test|fuzz|bench)\.cc$|_test\.h$", path.name):
+        if path.suffix not in (".h", ".cc") or re.search(r"_(test|fuzz|bench)\.|^test_", path.name):
             continue
         files.append(File(path.relative_to(root), path.read_text(errors="replace")))
     # A name that something plain bears too tells nothing: this looks at text, not at types.

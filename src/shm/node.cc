@@ -1,7 +1,12 @@
 #include "shm/node.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+
 #include <cstring>
 
+#include "shm/dir.h"
 #include "shm/files.h"
 
 namespace bulkhead::shm {
@@ -35,6 +40,20 @@ Status check_node(const NodePage& page) noexcept {
   return Status{};
 }
 
+Result<Mapping> map_node(const Dir& dir) noexcept {
+  Result<UniqueFd> fd = open_file(dir.fd.get(), "node", O_RDONLY, kAnyOwner, sizeof(NodePage));
+  if (!fd.ok()) return fd.status();
+  struct stat st {};
+  if (!stat_fd(fd->get(), st) || (st.st_uid != 0 && st.st_uid != dir.euid)) {
+    return Status{Errc::kUntrusted, 0, "the node page belongs to another user"};
+  }
+  void* const at = ::mmap(nullptr, sizeof(NodePage), PROT_READ, MAP_SHARED, fd->get(), 0);
+  if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map the node page"};
+  Mapping map{at, sizeof(NodePage)};
+  if (const Status bad = check_node(*map.as<const NodePage>()); !bad.ok()) return bad;
+  return map;
+}
+
 Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
                                  const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
   for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
@@ -48,7 +67,7 @@ Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
       std::uint64_t limit = 0;
       for (unsigned d = 0; d < kMaxDevices && d < count && !found; ++d) {
         found = std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) == 0;
-        limit = tenant.limits[d].limit_bytes.load(kAcquire);  // keeps the check below after it
+        limit = tenant.limits[d].limit_bytes.load(kAcquire);  // pairs with set_node_limit()
       }
       if (tenant.version.load(kRelaxed) != version) continue;  // ordered by the acquires above
       if (found) return limit;

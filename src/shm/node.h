@@ -6,10 +6,13 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "base/mapping.h"
 #include "base/status.h"
 #include "shm/region.h"
 
 namespace bulkhead::shm {
+
+struct Dir;
 
 inline constexpr std::uint64_t kNodeMagic = 0x0031'4544'4f4e'4842;  // "BHNODE1" in memory order
 inline constexpr std::uint16_t kNodeMajor = 1;
@@ -49,6 +52,9 @@ static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) 
 static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
 static_assert(sizeof(NodePage) == 532'480);
 
+// Maps the page of a directory, read-only; its owner is root or the directory's user. kNotFound: no daemon
+// has published one.
+[[nodiscard]] Result<Mapping> map_node(const Dir& dir) noexcept;
 // The limit of a tenant on a device. kNotFound: the page names no such pair. kNotReady: the daemon
 // kept writing the entry while we read (bounded). The page may be mapped or a copy.
 [[nodiscard]] Result<std::uint64_t> node_limit(const NodePage& page, const char* name,

@@ -44,23 +44,26 @@ class PrivateLock {
 
 struct Budget {
   std::uint32_t left = kBudget;
-  bool take() noexcept { return left != 0 && left-- != 0; }
+  bool take(std::uint32_t steps = 1) noexcept {
+    left = left > steps ? left - steps : 0;
+    return left != 0;
+  }
 };
 
 struct Reading {
-  std::uint64_t p = 0, w = 0, unmoved_units = 0;
+  std::uint64_t p = 0, n = 0, w = 0;
+  std::uint64_t unmoved_units() const noexcept { return unmoved(p, w) ? (n & kUsedMask) : 0; }
 };
 
-// One cell at one moment: P, W, P again. False if the budget ran out.
-bool read_cell(const MemCell& cell, Reading& out, Budget& budget) noexcept {
-  while (budget.take()) {
-    out.p = cell.p.load(kSeqCst);  // pairs with the owner's stores and the decision in help()
-    const std::uint64_t n = cell.n.load(kRelaxed);  // constant while P is in wish or granted
-    out.w = cell.w.load(kSeqCst);                   // pairs with every CAS on W
-    if (cell.p.load(kSeqCst) != out.p) continue;
-    out.unmoved_units = unmoved(out.p, out.w) ? (n & kUsedMask) : 0;
-    return true;
-  }
+// One cell at one moment: P, W, P again. False if the budget ran out; the first try is the caller's.
+inline bool read_cell(const MemCell& cell, Reading& out, Budget& budget) noexcept {
+  do {
+    out.p = cell.p.load(kSeqCst);   // pairs with the owner's stores and the decision in help()
+    out.n = cell.n.load(kRelaxed);  // constant while P is in wish or granted
+    out.w = cell.w.load(kSeqCst);   // pairs with every CAS on W
+    if (cell.p.load(kSeqCst) == out.p) [[likely]]
+      return true;
+  } while (budget.take());
   return false;
 }
 
@@ -113,21 +116,27 @@ class Helper {
   std::uint64_t next_turn() const noexcept { return next_turn_; }
 
  private:
+  // All cells, each at one moment. The loop is the price of growth and refusals: the rare is moved out.
   bool collect(Sums& sum, bool compare) noexcept {
-    std::uint64_t first = 0, after = 0;
+    if (!budget_.take(end_)) return false;
+    std::uint64_t first = 0, after = 0, changed = 0;
     for (unsigned j = 0; j < end_; ++j) {
       Reading at;
       if (!read_cell(cells_[j], at, budget_)) return false;
-      const std::uint64_t held = used_of(at.w) + at.unmoved_units;
-      sum.held += held;
-      sum.claimed += held + slack_of(at.w);
-      const auto version = static_cast<std::uint16_t>(version_of(at.w));
-      if (compare) sum.same = sum.same && version == versions_[j];
-      versions_[j] = version;
+      sum.held += used_of(at.w);
+      sum.claimed += used_of(at.w) + slack_of(at.w);
+      const auto high = static_cast<std::uint32_t>(at.w >> 32);  // the version is in it
+      if (compare) changed |= high ^ highs_[j];
+      highs_[j] = high;
+      if (phase_of(at.p) == kIdle) [[likely]]
+        continue;
+      sum.held += at.unmoved_units();
+      sum.claimed += at.unmoved_units();
       if (phase_of(at.p) != kWish || j == slot_) continue;
       std::uint64_t& place = j < slot_ ? first : after;
       if (place == 0) place = make_turn(j, seq_of(at.p));
     }
+    sum.same = version_of(changed << 32) == 0;
     sum.next_turn = after != 0 ? after : first;
     return true;
   }
@@ -139,6 +148,7 @@ class Helper {
       while (budget_.take()) {
         const std::uint64_t taken = std::min(slack_of(w), want);
         if (taken == 0) break;
+        // pairs with charge, give_back and read_cell()
         if (cells_[j].w.compare_exchange_weak(w, w - taken * kSlackOne, kSeqCst, kSeqCst)) {
           BH_KILL_POINT("quota.swept");
           want -= taken;
@@ -156,7 +166,8 @@ class Helper {
   Budget& budget_;
   unsigned end_;
   std::uint64_t next_turn_ = 0;
-  std::uint16_t versions_[kMaxSlots];  // filled by the first collect before anything compares it
+  std::uint32_t
+      highs_[kMaxSlots];  // upper halves of W; filled by the first collect, which compares nothing
 };
 
 // Finishes the wish that has the turn, then passes the turn on. Any process, any number at once.
@@ -218,8 +229,8 @@ bool grow_locked(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexce
     if (g == 0) {
       const std::uint64_t my_turn = make_turn(slot, seq);
       if (!turn.compare_exchange_strong(g, my_turn, kSeqCst, kAcquire)) continue;
-      BH_KILL_POINT(
-          "quota.turn_taken");  // the CAS sees all earlier decisions: pairs with the release
+      // the CAS sees all earlier decisions: pairs with the release of the turn
+      BH_KILL_POINT("quota.turn_taken");
       g = my_turn;
     }
     help(r, dev, g, budget);
@@ -233,6 +244,9 @@ bool grow_locked(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexce
   }
   mine.p.store(make_p(kIdle, seq), kRelease);  // pairs with read_cell(): who sees idle sees W moved
   BH_KILL_POINT("quota.idle");
+  // relaxed: a hint; a grant is the sign that the books fit again
+  if (phase == kGranted && (r.devices[dev].slack_cap.load(kRelaxed) & kSlackMax) == 0)
+    settle(r, dev);
   return phase == kGranted;
 }
 
@@ -251,6 +265,32 @@ void force_units(Region& r, unsigned slot, unsigned dev, std::uint64_t n) noexce
     }
   }
   count_fault(r, slot);
+}
+
+// The books may pass the limit (it was lowered, or a charge was forced): from the end of this on no
+// grant comes from slack, old or new, until settle() sees them fit. The change itself comes first,
+// then the epoch: a settle() that read the epoch before it fails, one that read it after saw the
+// change.
+void restrict_slack(Region& r, unsigned dev) noexcept {
+  DeviceEntry& d = r.devices[dev];
+  Budget budget;
+  std::uint64_t cap = d.slack_cap.load(kRelaxed);  // the CAS validates it
+  while (budget.take() &&
+         !d.slack_cap.compare_exchange_weak(cap, (cap | kSlackMax) + 1, kSeqCst, kRelaxed)) {
+  }  // pairs with give_back() and settle()
+  BH_KILL_POINT("quota.cap_dropped");
+  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
+    AtomicU64& word = r.cells[dev][j].w;
+    std::uint64_t w = word.load(kSeqCst);  // pairs with charge and give_back
+    // version + 1 fails every fast charge and give_back that looked before
+    while (budget.take() &&
+           !word.compare_exchange_weak(w, next_version(w) & ~(kSlackMax << 28), kSeqCst, kSeqCst)) {
+    }
+  }
+  BH_KILL_POINT("quota.slack_dropped");
+  const std::uint64_t g = d.turn.load(kSeqCst);  // a decision in flight may have looked before
+  if (g != 0) help(r, dev, g, budget);
+  settle(r, dev);
 }
 
 }  // namespace
@@ -272,9 +312,11 @@ void give_back_slow(Region& r, unsigned slot, unsigned dev, std::uint64_t units)
 
 void charge_forced(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
   if (charge(r, slot, dev, bytes)) return;
-  const PrivateLock lock{slot,
-                         dev};  // so that it never falls between a sibling's grant and its move
-  force_units(r, slot, dev, units_up(bytes, r.devices[dev].unit_shift));
+  {
+    const PrivateLock lock{slot, dev};  // never between a sibling's grant and its move
+    force_units(r, slot, dev, units_up(bytes, r.devices[dev].unit_shift));
+  }
+  restrict_slack(r, dev);
 }
 
 void set_limit(Region& r, unsigned dev, std::uint64_t limit) noexcept {
@@ -282,46 +324,39 @@ void set_limit(Region& r, unsigned dev, std::uint64_t limit) noexcept {
   const std::uint64_t unit = 1ull << (d.unit_shift & 31);
   const std::uint64_t bytes = std::min(limit & ~(unit - 1), (kUsedMask >> 1) * unit);
   const bool lower = bytes < d.limit_bytes.load(kRelaxed);  // the governor is its only writer
-  if (lower) d.slack_cap.store(0, kSeqCst);                 // pairs with give_back()
   d.limit_bytes.store(bytes, kSeqCst);                      // pairs with limit_units()
   BH_KILL_POINT("quota.limit_stored");
-  if (!lower) return;
-  Budget budget;
-  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
-    AtomicU64& word = r.cells[dev][j].w;
-    std::uint64_t w = word.load(kSeqCst);  // pairs with charge and give_back
-    // version + 1 fails every fast charge that looked at slack verified under the old limit
-    while (budget.take() &&
-           !word.compare_exchange_weak(w, next_version(w) & ~(kSlackMax << 28), kSeqCst, kSeqCst)) {
-    }
+  if (lower) {
+    restrict_slack(r, dev);
+  } else {
+    settle(r, dev);
   }
-  const std::uint64_t g = d.turn.load(kSeqCst);  // a decision in flight may have read the old limit
-  if (g != 0) help(r, dev, g, budget);
-  settle_limit(r, dev);
 }
 
-bool settle_limit(Region& r, unsigned dev) noexcept {
+// Under any turn or none: if a grant falls within the collect, C <= limit held at it; if none does,
+// no cell rises but by a forced charge, and whoever forces or lowers changes the epoch after its
+// change.
+bool settle(Region& r, unsigned dev) noexcept {
   DeviceEntry& d = r.devices[dev];
-  if (d.slack_cap.load(kRelaxed) != 0) return true;  // the governor is its only writer
-  // If a grant falls within this collect, claimed <= limit held at it; if none does, no cell rises
-  // and the sum bounds the present one. Either way all slack from here on is within the limit.
+  std::uint64_t cap = d.slack_cap.load(kSeqCst);  // before the collect: pairs with restrict_slack()
+  if ((cap & kSlackMax) != 0) return true;
+  const std::uint64_t limit = limit_units(d);
   Budget budget;
   std::uint64_t claimed = 0;
   for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
     Reading at;
     if (!read_cell(r.cells[dev][j], at, budget)) return false;
-    claimed += used_of(at.w) + slack_of(at.w) + at.unmoved_units;
+    claimed += used_of(at.w) + slack_of(at.w) + at.unmoved_units();
   }
-  if (claimed > limit_units(d)) return false;
-  d.slack_cap.store(kSlackMax, kSeqCst);  // pairs with give_back()
-  return true;
+  if (claimed > limit) return false;
+  return d.slack_cap.compare_exchange_strong(cap, cap | kSlackMax, kSeqCst, kRelaxed);  // as above
 }
 
 std::uint64_t slot_held_bytes(const Region& r, unsigned slot, unsigned dev) noexcept {
   Budget budget;
   Reading at;
   if (!read_cell(r.cells[dev][slot], at, budget)) return 0;
-  return (used_of(at.w) + at.unmoved_units) << (r.devices[dev].unit_shift & 31);
+  return (used_of(at.w) + at.unmoved_units()) << (r.devices[dev].unit_shift & 31);
 }
 
 std::uint64_t held_bytes(const Region& r, unsigned dev) noexcept {
@@ -330,7 +365,7 @@ std::uint64_t held_bytes(const Region& r, unsigned dev) noexcept {
   for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
     Reading at;
     if (!read_cell(r.cells[dev][j], at, budget)) break;
-    held += used_of(at.w) + at.unmoved_units;
+    held += used_of(at.w) + at.unmoved_units();
   }
   return held << (r.devices[dev].unit_shift & 31);
 }
@@ -350,6 +385,7 @@ void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept {
   BH_KILL_POINT("reap.wish_cleared");        // pairs with read_cell()
   cell.w.store(0, kSeqCst);                  // pairs with read_cell()
   cell.other_bytes.store(0, kRelaxed);       // a statistic
+  cell.unseen_bytes.store(0, kRelaxed);      // as above
   r.observed[dev][slot].store(0, kRelaxed);  // advice
 }
 

@@ -26,12 +26,13 @@
 //          The turn is handed to the next wish in slot order, so honest wishers wait at most one
 //          round of the slots. Every loop draws on one budget, so a tenant that scribbles in its
 //          own region costs its siblings a counted refusal, never a hang.
-// Forced A forced charge adds to its own `used` when it is refused: memory the driver has taken
-// already
-//        (contexts, modules) is booked, never denied. Then H may pass the limit by at most what was
-//        forced while it was full; grants stay safe in this sense: at each grant, H without the
-//        bytes forced since its collect + n <= limit. The next collect counts them, so growth
-//        stops.
+// Forced A forced charge that is refused adds to its own `used` all the same: memory the driver has
+// taken
+//        already (contexts, modules) is booked, never denied, so H may pass the limit by it. The
+//        books are then restricted, as after a lowered limit: cap 0 with a new epoch, every slack
+//        dropped, the turn in flight finished. From its return on each grant is made with H + n <=
+//        limit again, H with the forced bytes in it; while it runs, and if it dies within, others
+//        may still use the slack they had.
 // Price  one collect of all claimed slots for each new high-water mark, two for a refusal; version
 // wraps
 //        after 32,768 fast charges of one slot within one window (a false refusal then, never
@@ -109,9 +110,10 @@ void charge_forced(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) 
 // Sets the limit of a device, in bytes (rounded down to units). Caller: the governor, one at a
 // time. Once it returned, no grant is made above the new limit. Takes nothing back from holders.
 void set_limit(Region& r, unsigned dev, std::uint64_t limit_bytes) noexcept;
-// After a lowering frees keep no slack until the books fit; this asks, and restores the cap if they
-// do. Caller: the governor. True = the cap stands at its full value.
-bool settle_limit(Region& r, unsigned dev) noexcept;
+// While the books pass the limit (lowered, forced) frees keep no slack, so that growth is refused
+// exactly; when they fit again this lets slack be kept. Growth asks it by itself; a daemon may,
+// too. True = slack may be kept.
+bool settle(Region& r, unsigned dev) noexcept;
 
 // The limit, what is held by all slots (never a torn mix of one slot), and what is left; bytes.
 struct QuotaView {

@@ -59,7 +59,7 @@ struct alignas(64) DeviceEntry {
   std::uint32_t flags;
   std::uint8_t reserved0[32];
   AtomicU64 limit_bytes;  // governor
-  AtomicU64 slack_cap;    // governor; units
+  AtomicU64 slack_cap;    // {units:20, epoch:44}; any process, by CAS
   std::uint8_t reserved1[48];
   AtomicU64 turn;  // G: any process, by CAS
   std::uint8_t reserved2[56];
@@ -93,11 +93,13 @@ struct alignas(64) ProcSlot {
 };
 
 struct alignas(64) MemCell {
-  AtomicU64 w;  // owner; others lower slack only
-  AtomicU64 p;  // owner: idle, wish; anybody: wish -> granted, refused
-  AtomicU64 n;  // owner, while P is idle
-  AtomicU64 other_bytes;
-  std::uint8_t reserved[32];
+  AtomicU64 w;            // owner; others lower slack, and raise version
+  AtomicU64 p;            // owner: idle, wish; anybody: wish -> granted, refused
+  AtomicU64 n;            // owner, while P is idle
+  AtomicU64 other_bytes;  // owner: the part of used that is contexts, modules, heaps
+  AtomicU64
+      unseen_bytes;  // owner: the part of used that NVML shows for no process (managed memory)
+  std::uint8_t reserved[24];
 };
 
 struct Region {
@@ -165,6 +167,7 @@ BH_AT(MemCell, w, 0);
 BH_AT(MemCell, p, 8);
 BH_AT(MemCell, n, 16);
 BH_AT(MemCell, other_bytes, 24);
+BH_AT(MemCell, unseen_bytes, 32);
 BH_AT(Region, header, 0);
 BH_AT(Region, devices, 4096);
 BH_AT(Region, slots, 8192);

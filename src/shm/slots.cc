@@ -59,8 +59,10 @@ bool claim_at(Region& r, const World& world, const Identity& me, unsigned j, Sea
   write_identity(slot, world, me);
   BH_KILL_POINT("claim.identified");
   // release pairs with the acquire of S in owner_dead(): who sees live sees the identity
-  if (!slot.state.compare_exchange_strong(claiming, make_s(kLive, gen), kAcqRel, kRelaxed))
+  if (!slot.state.compare_exchange_strong(claiming, make_s(kLive, gen), kAcqRel, kRelaxed)) {
+    world.drop_lock(world.self, j);  // overtaken: our lock was free for a moment
     return false;
+  }
   BH_KILL_POINT("claim.live");
   seat = {j, static_cast<std::uint32_t>(gen)};
   return true;

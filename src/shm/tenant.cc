@@ -58,6 +58,7 @@ void format_region(Region& r, const TenantSpec& spec, const char* name,
     std::memcpy(to.uuid, from.uuid, kUuidBytes);
     to.total_bytes = from.total_bytes;
     to.unit_shift = unit_shift_for(std::max(from.limit_bytes, from.total_bytes));
+    // relaxed: published by the magic below
     to.slack_cap.store(kSlackMax, kRelaxed);
     to.limit_bytes.store((from.limit_bytes >> to.unit_shift) << to.unit_shift, kRelaxed);
   }
@@ -110,7 +111,7 @@ Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept {
   tenant.device_ = st.st_dev;
   tenant.inode_ = st.st_ino;
   tenant.device_count_ = std::min(r.header.device_count, kMaxDevices);
-  tenant.fd_.store(fd->release(), kRelaxed);
+  tenant.fd_.store(fd->release(), kRelaxed);  // the number is all that is shared
   std::memcpy(tenant.name_, name, std::strlen(name) + 1);
   std::memcpy(tenant.dir_, dir.path, sizeof tenant.dir_);
   tenant.pid_namespace_ = read_identity().pid_namespace;
@@ -121,6 +122,7 @@ Tenant::Tenant(Tenant&& other) noexcept { *this = std::move(other); }
 Tenant& Tenant::operator=(Tenant&& other) noexcept {
   if (this == &other) return *this;
   close_own();
+  // relaxed: moved by one thread, before others see the object
   fd_.store(other.fd_.exchange(-1, kRelaxed), kRelaxed);
   map_ = std::move(other.map_);
   device_ = other.device_;
@@ -139,11 +141,12 @@ bool Tenant::is_own(int fd) const noexcept {
   return fd >= 0 && stat_fd(fd, st) && st.st_dev == device_ && st.st_ino == inode_;
 }
 void Tenant::close_own() noexcept {
+  // relaxed: the number is all that is shared
   if (const int fd = fd_.exchange(-1, kRelaxed); is_own(fd)) ::close(fd);
 }
 
 int Tenant::descriptor() noexcept {
-  int fd = fd_.load(kRelaxed);
+  int fd = fd_.load(kRelaxed);  // the number is all that is shared; checked next
   if (is_own(fd)) return fd;
   char path[kPathBytes], home[kPathBytes];
   if (!join_path(home, dir_, "/tenants/", name_) || !join_path(path, home, "/region")) return -1;

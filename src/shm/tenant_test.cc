@@ -278,13 +278,18 @@ TEST_F(TenantTest, TheNodePageOutranksTheEnvironment) {
   ASSERT_TRUE(ruled.ok()) << ruled.status().text();
   EXPECT_EQ(ruled->path, root_ + "/run");
   EXPECT_TRUE(ruled->authoritative);
+  EXPECT_TRUE(map_node(*ruled).ok());
   EXPECT_EQ(open_dir(options(""))->path, root_ + "/run") << "env -i changes nothing";
   DirOptions simulated = options(forged);
   simulated.simulated = true;
   EXPECT_EQ(open_dir(simulated)->path, forged);
   write_node(kPrivateDirs);
   EXPECT_EQ(open_dir(options(forged))->path, forged);
+  Result<Dir> own = open_dir(options(forged));
+  ASSERT_TRUE(own.ok());
+  EXPECT_EQ(map_node(*own).status().code(), Errc::kNotFound);
   fs::resize_file(root_ + "/run/node", 100);
+  EXPECT_EQ(map_node(*ruled).status().code(), Errc::kBadSize);
   EXPECT_EQ(open_dir(options(forged))->path, root_ + "/run") << "damaged: rules, allows nothing";
   DirOptions not_roots = options(forged);
   not_roots.root_uid = ::geteuid() + 1;
@@ -365,6 +370,20 @@ TEST_F(TenantTest, AnEphemeralTenantVanishesWithItsLastProcess) {
   ASSERT_EQ(::waitpid(user, &status, 0), user);
   EXPECT_EQ(WEXITSTATUS(status), 0);
   EXPECT_TRUE(names(d).empty());
+}
+
+// Ephemeral under a name somebody chose: it vanishes all the same.
+TEST_F(TenantTest, AnEphemeralTenantMayHaveAName) {
+  const Dir d = dir();
+  TenantSpec s = spec("chosen", kGiB);
+  s.ephemeral = true;
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(create(d, s).ok() ? 0 : 1);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_TRUE(create(d, s).ok()) << "the left-over of the same name is swept first";
+  EXPECT_TRUE(attach_tenant(d, "chosen").ok());
 }
 
 // Real processes, real locks: a child dies holding everything, the next charge gets all of it.

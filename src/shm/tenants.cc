@@ -14,8 +14,6 @@
 namespace bulkhead::shm {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-
 // The directory's lock: held while limits are summed, tenants made, swept or removed. A kernel
 // lock, so it falls with its holder.
 Result<UniqueFd> lock_directory(const Dir& dir, int how) noexcept {
@@ -55,9 +53,7 @@ struct Sweep {
   const Dir& dir;
   int tenants;
 };
-bool sweep_one(void* arg, const char* name) noexcept {
-  const Sweep& sweep = *static_cast<Sweep*>(arg);
-  if (!valid_name(name) || std::strncmp(name, "run-", 4) != 0) return true;
+bool sweep_name(const Sweep& sweep, const char* name) noexcept {
   Result<Snapshot> shot = snapshot_tenant(sweep.dir, name);
   if (!shot.ok()) {
     if (shot.status().code() == Errc::kNotFound) unlink_tenant(sweep.tenants, name, sweep.dir.euid);
@@ -68,6 +64,9 @@ bool sweep_one(void* arg, const char* name) noexcept {
     unlink_tenant(sweep.tenants, name, sweep.dir.euid);
   }
   return true;
+}
+bool sweep_one(void* arg, const char* name) noexcept {
+  return !valid_name(name) || sweep_name(*static_cast<Sweep*>(arg), name);
 }
 
 struct Sum {
@@ -220,10 +219,10 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, true);
   if (!tenants.ok()) return tenants.status();
+  struct stat st {};
   Sweep sweep{dir, tenants->get()};
   if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
   BH_KILL_POINT("create.locked");
-  struct stat st {};
   if (::mkdirat(tenants->get(), name, dir.euid == 0 ? 0755 : 0700) != 0 && errno != EEXIST) {
     return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
   }
@@ -308,7 +307,7 @@ void leave(Tenant& tenant, Member& member) noexcept {
   if (!lock.ok()) return;
   Result<UniqueFd> tenants = open_tenants(dir, false);
   Sweep sweep{dir, tenants.ok() ? tenants->get() : -1};
-  if (tenants.ok()) sweep_one(&sweep, tenant.name());
+  if (tenants.ok()) sweep_name(sweep, tenant.name());
 }
 
 }  // namespace bulkhead::shm

@@ -31,7 +31,7 @@ struct Identity {
   std::uint32_t uid = 0;
   std::uint64_t start_ticks = 0;    // field 22 of /proc/self/stat; 0 = unknown
   std::uint64_t pid_namespace = 0;  // inode of /proc/self/ns/pid; 0 = /proc is absent or another's
-  std::uint64_t image = 0;          // from AT_RANDOM: differs after exec, equal after fork
+  std::uint64_t image = 0;          // hash of AT_RANDOM: differs after exec, equal after fork
 };
 
 [[nodiscard]] Identity read_identity() noexcept;

@@ -39,9 +39,9 @@ F sym(void* lib, const char* name) {
 #define CU(name) static auto p_##name = sym<decltype(&::name)>(cuda_lib, BH_STR(name))
 #define BH_STR2(x) #x
 #define BH_STR(x) BH_STR2(x)
-#define CK(call)                                                              \
-  do {                                                                        \
-    const CUresult r_ = (call);                                               \
+#define CK(call)                                                                             \
+  do {                                                                                       \
+    const CUresult r_ = (call);                                                              \
     if (r_ != CUDA_SUCCESS) std::printf("{\"error\":\"%s\",\"code\":%d}\n", #call, (int)r_); \
   } while (0)
 
@@ -75,8 +75,9 @@ size_t cu_free() {
 }
 void fact(const char* what, unsigned long long before) {
   const auto after = mine();
-  std::printf("{\"fact\":\"%s\",\"nvml_delta\":%lld,\"nvml\":%llu,\"cu_free\":%zu,\"device_used\":%llu}\n", what,
-              (long long)(after - before), after, cu_free(), device_used());
+  std::printf(
+      "{\"fact\":\"%s\",\"nvml_delta\":%lld,\"nvml\":%llu,\"cu_free\":%zu,\"device_used\":%llu}\n",
+      what, (long long)(after - before), after, cu_free(), device_used());
   std::fflush(stdout);
 }
 template <class F>
@@ -88,7 +89,8 @@ void timing(const char* what, int n, F f) {
     v.push_back((now_us() - a) * 1000 / 16);
   }
   std::sort(v.begin(), v.end());
-  std::printf("{\"time\":\"%s\",\"p50_ns\":%.1f,\"p99_ns\":%.1f}\n", what, v[v.size() / 2], v[v.size() * 99 / 100]);
+  std::printf("{\"time\":\"%s\",\"p50_ns\":%.1f,\"p99_ns\":%.1f}\n", what, v[v.size() / 2],
+              v[v.size() * 99 / 100]);
 }
 
 const char* kPtx = R"(.version 7.0
@@ -107,8 +109,10 @@ const char* kPtx = R"(.version 7.0
 void plain() {
   CU(cuMemAlloc);
   CU(cuMemFree);
-  for (size_t size : {1ul, 256ul, 512ul, 513ul, 4096ul, 65536ul, 262144ul, 524288ul, 1048576ul - 512, 1048576ul, 1048577ul,
-                      1572864ul, 2097151ul, 2097152ul, 2097153ul, 3145728ul, 4194304ul, 10485760ul, 34603008ul, 104857600ul, 1073741825ul}) {
+  for (size_t size :
+       {1ul,       256ul,           512ul,     513ul,      4096ul,     65536ul,     262144ul,
+        524288ul,  1048576ul - 512, 1048576ul, 1048577ul,  1572864ul,  2097151ul,   2097152ul,
+        2097153ul, 3145728ul,       4194304ul, 10485760ul, 34603008ul, 104857600ul, 1073741825ul}) {
     const int n = size <= 4096 ? 4096 : size <= 65536 ? 256 : size <= 4194304 ? 64 : 4;
     const auto before = mine();
     const size_t free_before = cu_free();
@@ -135,9 +139,11 @@ void plain() {
     for (auto p : v) CK(p_cuMemFree(p));
     const double t1 = now_us();
     std::printf(
-        "{\"plain\":%zu,\"n\":%d,\"first\":%llu,\"grow_at\":%d,\"nvml_delta\":%lld,\"free_delta\":%lld,\"blocks_2m\":%zu,\"stride\":%lld,\"after_free\":%lld,\"free_us\":%.1f}\n",
-        size, n, first, per_first, (long long)(after - before), (long long)(free_before - free_after), blocks.size(), best,
-        (long long)(mine() - before), (t1 - t0) / n);
+        "{\"plain\":%zu,\"n\":%d,\"first\":%llu,\"grow_at\":%d,\"nvml_delta\":%lld,\"free_delta\":%"
+        "lld,\"blocks_2m\":%zu,\"stride\":%lld,\"after_free\":%lld,\"free_us\":%.1f}\n",
+        size, n, first, per_first, (long long)(after - before),
+        (long long)(free_before - free_after), blocks.size(), best, (long long)(mine() - before),
+        (t1 - t0) / n);
     std::fflush(stdout);
   }
   // Freeing all but one of a slab, then one more small request.
@@ -151,11 +157,13 @@ void plain() {
   CK(p_cuMemFree(keep[1]));
   fact("all small freed", before);
   // Mixed sizes sharing slabs.
-  for (size_t s : {700ul * 1024, 700ul * 1024, 600ul * 1024, 1300ul * 1024, 100ul, 2097152ul + 512}) {
+  for (size_t s :
+       {700ul * 1024, 700ul * 1024, 600ul * 1024, 1300ul * 1024, 100ul, 2097152ul + 512}) {
     before = mine();
     CUdeviceptr p = 0;
     CK(p_cuMemAlloc(&p, s));
-    std::printf("{\"mixed\":%zu,\"ptr\":\"%llx\",\"nvml_delta\":%lld}\n", s, p, (long long)(mine() - before));
+    std::printf("{\"mixed\":%zu,\"ptr\":\"%llx\",\"nvml_delta\":%lld}\n", s, p,
+                (long long)(mine() - before));
   }
 }
 
@@ -170,7 +178,8 @@ void pitch_managed() {
     CUdeviceptr p = 0;
     size_t pitch = 0;
     CK(p_cuMemAllocPitch(&p, &pitch, w, 5000, 4));
-    std::printf("{\"pitch_width\":%zu,\"pitch\":%zu,\"bytes\":%zu,\"nvml_delta\":%lld}\n", w, pitch, pitch * 5000, (long long)(mine() - before));
+    std::printf("{\"pitch_width\":%zu,\"pitch\":%zu,\"bytes\":%zu,\"nvml_delta\":%lld}\n", w, pitch,
+                pitch * 5000, (long long)(mine() - before));
     CK(p_cuMemFree(p));
   }
   for (size_t s : {1000ul, 1048576ul, 104857600ul, 1073741824ul}) {
@@ -182,8 +191,8 @@ void pitch_managed() {
     CK(p_cuCtxSynchronize());
     const auto touched = mine() - before;
     CK(p_cuMemFree(p));
-    std::printf("{\"managed\":%zu,\"at_alloc\":%lld,\"touched\":%lld,\"after_free\":%lld}\n", s, (long long)at_alloc, (long long)touched,
-                (long long)(mine() - before));
+    std::printf("{\"managed\":%zu,\"at_alloc\":%lld,\"touched\":%lld,\"after_free\":%lld}\n", s,
+                (long long)at_alloc, (long long)touched, (long long)(mine() - before));
   }
 }
 
@@ -212,7 +221,8 @@ void pools() {
     return r;
   };
   auto before0 = mine();
-  for (size_t s : {512ul, 1048576ul, 2097152ul, 33554432ul, 33554433ul, 70000000ul, 104857600ul, 1073741824ul}) {
+  for (size_t s : {512ul, 1048576ul, 2097152ul, 33554432ul, 33554433ul, 70000000ul, 104857600ul,
+                   1073741824ul}) {
     auto before = mine();
     CUdeviceptr p[4];
     unsigned long long r[4], nv[4];
@@ -221,12 +231,17 @@ void pools() {
       r[i] = res(def);
       nv[i] = mine() - before;
     }
-    std::printf("{\"pool_async\":%zu,\"reserved\":[%llu,%llu,%llu,%llu],\"nvml\":[%lld,%lld,%lld,%lld],\"ptr\":[\"%llx\",\"%llx\"]", s, r[0], r[1], r[2], r[3],
-                (long long)nv[0], (long long)nv[1], (long long)nv[2], (long long)nv[3], p[0], p[1]);
+    std::printf(
+        "{\"pool_async\":%zu,\"reserved\":[%llu,%llu,%llu,%llu],\"nvml\":[%lld,%lld,%lld,%lld],"
+        "\"ptr\":[\"%llx\",\"%llx\"]",
+        s, r[0], r[1], r[2], r[3], (long long)nv[0], (long long)nv[1], (long long)nv[2],
+        (long long)nv[3], p[0], p[1]);
     for (auto q : p) CK(p_cuMemFreeAsync(q, nullptr));
     const auto r_free = res(def);
     CK(p_cuStreamSynchronize(nullptr));
-    std::printf(",\"after_free\":%llu,\"after_sync\":%llu,\"nvml_after\":%lld}\n", (unsigned long long)r_free, (unsigned long long)res(def), (long long)(mine() - before));
+    std::printf(",\"after_free\":%llu,\"after_sync\":%llu,\"nvml_after\":%lld}\n",
+                (unsigned long long)r_free, (unsigned long long)res(def),
+                (long long)(mine() - before));
     std::fflush(stdout);
   }
   // What releases: event sync, ctx sync, query?
@@ -237,15 +252,18 @@ void pools() {
   CK(p_cuMemFreeAsync(p, nullptr));
   CK(p_cuEventRecord(ev, nullptr));
   CK(p_cuEventSynchronize(ev));
-  std::printf("{\"release_after\":\"event sync\",\"reserved\":%llu}\n", (unsigned long long)res(def));
+  std::printf("{\"release_after\":\"event sync\",\"reserved\":%llu}\n",
+              (unsigned long long)res(def));
   CK(p_cuMemAllocAsync(&p, 1 << 20, nullptr));
-  std::printf("{\"release_after\":\"next alloc\",\"reserved\":%llu}\n", (unsigned long long)res(def));
+  std::printf("{\"release_after\":\"next alloc\",\"reserved\":%llu}\n",
+              (unsigned long long)res(def));
   CK(p_cuMemFreeAsync(p, nullptr));
   CK(p_cuCtxSynchronize());
   std::printf("{\"release_after\":\"ctx sync\",\"reserved\":%llu}\n", (unsigned long long)res(def));
   CK(p_cuMemAllocAsync(&p, 100 << 20, nullptr));
   CK(p_cuMemFree(p));
-  std::printf("{\"release_after\":\"cuMemFree\",\"reserved\":%llu}\n", (unsigned long long)res(def));
+  std::printf("{\"release_after\":\"cuMemFree\",\"reserved\":%llu}\n",
+              (unsigned long long)res(def));
   CK(p_cuCtxSynchronize());
   CUmemPoolProps props{};
   props.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
@@ -299,7 +317,8 @@ void pools() {
   CK(p_cuMemPoolGetAttribute(def, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &u));
   std::set<CUdeviceptr> b32, b2;
   for (auto x : v) b32.insert(x >> 25), b2.insert(x >> 21);
-  std::printf("{\"mixed_pool_used\":%llu,\"reserved\":%llu,\"blocks32m\":%zu,\"blocks2m\":%zu}\n", (unsigned long long)u, (unsigned long long)res(def), b32.size(), b2.size());
+  std::printf("{\"mixed_pool_used\":%llu,\"reserved\":%llu,\"blocks32m\":%zu,\"blocks2m\":%zu}\n",
+              (unsigned long long)u, (unsigned long long)res(def), b32.size(), b2.size());
   for (auto x : v) CK(p_cuMemFreeAsync(x, nullptr));
   CK(p_cuCtxSynchronize());
 }
@@ -321,7 +340,8 @@ void vmm() {
     CK(p_cuMemCreate(&h, s, &prop, 0));
     const auto a = mine() - before;
     CK(p_cuMemRelease(h));
-    std::printf("{\"vmm\":%zu,\"nvml_delta\":%lld,\"after\":%lld}\n", s, (long long)a, (long long)(mine() - before));
+    std::printf("{\"vmm\":%zu,\"nvml_delta\":%lld,\"after\":%lld}\n", s, (long long)a,
+                (long long)(mine() - before));
   }
 }
 
@@ -338,9 +358,15 @@ void arrays() {
     CUarray_format f;
     unsigned ch;
     unsigned levels;
-  } cases[] = {{16, 0, 0, CU_AD_FORMAT_FLOAT, 1, 0},       {1000, 0, 0, CU_AD_FORMAT_FLOAT, 4, 0},     {100, 100, 0, CU_AD_FORMAT_UNSIGNED_INT8, 1, 0},
-               {1000, 1000, 0, CU_AD_FORMAT_FLOAT, 1, 0},  {16384, 16384, 0, CU_AD_FORMAT_FLOAT, 1, 0}, {300, 200, 100, CU_AD_FORMAT_FLOAT, 4, 0},
-               {1024, 1024, 64, CU_AD_FORMAT_HALF, 1, 0},  {1024, 1024, 0, CU_AD_FORMAT_FLOAT, 4, 5},   {4097, 4097, 0, CU_AD_FORMAT_FLOAT, 2, 12}};
+  } cases[] = {{16, 0, 0, CU_AD_FORMAT_FLOAT, 1, 0},
+               {1000, 0, 0, CU_AD_FORMAT_FLOAT, 4, 0},
+               {100, 100, 0, CU_AD_FORMAT_UNSIGNED_INT8, 1, 0},
+               {1000, 1000, 0, CU_AD_FORMAT_FLOAT, 1, 0},
+               {16384, 16384, 0, CU_AD_FORMAT_FLOAT, 1, 0},
+               {300, 200, 100, CU_AD_FORMAT_FLOAT, 4, 0},
+               {1024, 1024, 64, CU_AD_FORMAT_HALF, 1, 0},
+               {1024, 1024, 0, CU_AD_FORMAT_FLOAT, 4, 5},
+               {4097, 4097, 0, CU_AD_FORMAT_FLOAT, 2, 12}};
   for (auto& c : cases) {
     CUDA_ARRAY3D_DESCRIPTOR d{};
     d.Width = c.w, d.Height = c.h, d.Depth = c.d, d.Format = c.f, d.NumChannels = c.ch;
@@ -364,8 +390,11 @@ void arrays() {
       if (a[i]) CK(p_cuArrayDestroy(a[i]));
       if (m[i]) CK(p_cuMipmappedArrayDestroy(m[i]));
     }
-    std::printf("{\"array\":[%zu,%zu,%zu],\"fmt\":%d,\"ch\":%u,\"levels\":%u,\"req_r\":%d,\"req\":%zu,\"align\":%zu,\"nvml\":[%lld,%lld,%lld,%lld,%lld,%lld],\"after\":%lld}\n", c.w, c.h,
-                c.d, (int)c.f, c.ch, c.levels, (int)rq, req.size, req.alignment, delta[0], delta[1], delta[2], delta[3], delta[4], delta[5], (long long)(mine() - before));
+    std::printf(
+        "{\"array\":[%zu,%zu,%zu],\"fmt\":%d,\"ch\":%u,\"levels\":%u,\"req_r\":%d,\"req\":%zu,"
+        "\"align\":%zu,\"nvml\":[%lld,%lld,%lld,%lld,%lld,%lld],\"after\":%lld}\n",
+        c.w, c.h, c.d, (int)c.f, c.ch, c.levels, (int)rq, req.size, req.alignment, delta[0],
+        delta[1], delta[2], delta[3], delta[4], delta[5], (long long)(mine() - before));
     std::fflush(stdout);
   }
 }
@@ -397,22 +426,28 @@ void graphs() {
     mp.bytesize = s;
     CUgraphNode n{}, f{};
     CK(p_cuGraphAddMemAllocNode(&n, g, nullptr, 0, &mp));
-    std::printf("{\"graph_alloc\":%zu,\"add\":%lld,\"reserved_add\":%llu", s, (long long)(mine() - before), att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
+    std::printf("{\"graph_alloc\":%zu,\"add\":%lld,\"reserved_add\":%llu", s,
+                (long long)(mine() - before), att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
     CK(p_cuGraphAddMemFreeNode(&f, g, &n, 1, mp.dptr));
     CUgraphExec e{};
     CK(p_cuGraphInstantiateWithFlags(&e, g, 0));
-    std::printf(",\"inst\":%lld,\"reserved_inst\":%llu", (long long)(mine() - before), att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
+    std::printf(",\"inst\":%lld,\"reserved_inst\":%llu", (long long)(mine() - before),
+                att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
     CK(p_cuGraphUpload(e, nullptr));
     CK(p_cuStreamSynchronize(nullptr));
     std::printf(",\"upload\":%lld", (long long)(mine() - before));
     CK(p_cuGraphLaunch(e, nullptr));
     CK(p_cuStreamSynchronize(nullptr));
-    std::printf(",\"launch\":%lld,\"reserved_launch\":%llu,\"used_launch\":%llu", (long long)(mine() - before), att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT), att(CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT));
+    std::printf(",\"launch\":%lld,\"reserved_launch\":%llu,\"used_launch\":%llu",
+                (long long)(mine() - before), att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT),
+                att(CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT));
     CK(p_cuGraphExecDestroy(e));
     CK(p_cuGraphDestroy(g));
-    std::printf(",\"destroyed\":%lld,\"reserved_d\":%llu", (long long)(mine() - before), att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
+    std::printf(",\"destroyed\":%lld,\"reserved_d\":%llu", (long long)(mine() - before),
+                att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
     CK(p_cuDeviceGraphMemTrim(0));
-    std::printf(",\"trim\":%lld,\"reserved_t\":%llu}\n", (long long)(mine() - before), att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
+    std::printf(",\"trim\":%lld,\"reserved_t\":%llu}\n", (long long)(mine() - before),
+                att(CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT));
     std::fflush(stdout);
   }
 }
@@ -438,12 +473,14 @@ void resolver(const char* names_file) {
     }
     const auto us = n.rfind("_v");
     if (us != std::string::npos && us + 3 == n.size()) n.resize(us);
-    for (int v : {2000, 3020, 4000, 5050, 6050, 7000, 8000, 9000, 10000, 10020, 11000, 11020, 11040, 11060, 12000, 12020, 12040, 12080, 13000})
+    for (int v : {2000, 3020, 4000, 5050, 6050, 7000, 8000, 9000, 10000, 10020, 11000, 11020, 11040,
+                  11060, 12000, 12020, 12040, 12080, 13000})
       for (cuuint64_t fl : {0ull, 1ull, 2ull}) {
         void* p = nullptr;
         CUdriverProcAddressQueryResult q{};
         ++asked;
-        if (p_cuGetProcAddress_v2(n.c_str(), &p, v, fl, &q) != CUDA_SUCCESS || p == nullptr) continue;
+        if (p_cuGetProcAddress_v2(n.c_str(), &p, v, fl, &q) != CUDA_SUCCESS || p == nullptr)
+          continue;
         ++answered;
         if (known.count(p))
           ++same;
@@ -451,7 +488,8 @@ void resolver(const char* names_file) {
           odd.insert(n);
       }
   }
-  std::printf("{\"resolver_asked\":%d,\"answered\":%d,\"pointer_is_exported_symbol\":%d,\"odd\":[", asked, answered, same);
+  std::printf("{\"resolver_asked\":%d,\"answered\":%d,\"pointer_is_exported_symbol\":%d,\"odd\":[",
+              asked, answered, same);
   for (auto& o : odd) std::printf("\"%s\",", o.c_str());
   std::printf("\"\"]}\n");
 }
@@ -495,8 +533,10 @@ void death(size_t bytes) {
     }
   }
   ::waitpid(child, nullptr, 0);
-  std::printf("{\"death\":%zu,\"kill_to_pidfd_ms\":%.2f,\"pidfd_to_memory_back_ms\":%.3f,\"freed_at_pidfd\":%lld}\n", bytes, (t1 - t0) / 1000, (t2 - t1) / 1000,
-              (long long)(held - at_pidfd));
+  std::printf(
+      "{\"death\":%zu,\"kill_to_pidfd_ms\":%.2f,\"pidfd_to_memory_back_ms\":%.3f,\"freed_at_"
+      "pidfd\":%lld}\n",
+      bytes, (t1 - t0) / 1000, (t2 - t1) / 1000, (long long)(held - at_pidfd));
 }
 
 }  // namespace
@@ -507,11 +547,13 @@ int main(int argc, char** argv) {
   sym<int (*)()>(nvml_lib, "nvmlInit_v2")();
   std::printf("{\"time\":\"nvmlInit_v2\",\"us\":%.0f}\n", now_us() - n0);
   sym<int (*)(unsigned, void**)>(nvml_lib, "nvmlDeviceGetHandleByIndex_v2")(0, &nvml_dev);
-  nvml_procs = sym<int (*)(void*, unsigned*, NvmlProc*)>(nvml_lib, "nvmlDeviceGetComputeRunningProcesses_v3");
+  nvml_procs = sym<int (*)(void*, unsigned*, NvmlProc*)>(nvml_lib,
+                                                         "nvmlDeviceGetComputeRunningProcesses_v3");
   nvml_mem = sym<int (*)(void*, NvmlMem*)>(nvml_lib, "nvmlDeviceGetMemoryInfo");
   NvmlMem m{};
   nvml_mem(nvml_dev, &m);
-  std::printf("{\"nvml_total\":%llu,\"nvml_used\":%llu,\"nvml_free\":%llu}\n", m.total, m.used, m.free);
+  std::printf("{\"nvml_total\":%llu,\"nvml_used\":%llu,\"nvml_free\":%llu}\n", m.total, m.used,
+              m.free);
   death(6ul << 30);
   cuda_lib = ::dlopen("libcuda.so.1", RTLD_NOW);
   CU(cuInit);
@@ -528,7 +570,9 @@ int main(int argc, char** argv) {
   CK(p_cuDevicePrimaryCtxRetain(&c, 0));
   std::printf("{\"time\":\"primary ctx\",\"us\":%.0f}\n", now_us() - t);
   CK(p_cuCtxSetCurrent(c));
-  std::printf("{\"cuDeviceTotalMem\":%zu,\"nvml_after_ctx\":%llu,\"cu_free\":%zu,\"device_used\":%llu}\n", total, mine(), cu_free(), device_used());
+  std::printf(
+      "{\"cuDeviceTotalMem\":%zu,\"nvml_after_ctx\":%llu,\"cu_free\":%zu,\"device_used\":%llu}\n",
+      total, mine(), cu_free(), device_used());
   timing("nvml processes", 50, [&] { (void)mine(); });
   timing("nvml memory", 50, [&] { (void)device_used(); });
   timing("cuMemGetInfo", 200, [&] { (void)cu_free(); });

@@ -1,0 +1,63 @@
+// Where a measurement runs: which driver, which variants (native, bulkhead, named rivals), which directories, and how
+// a worker of a variant is started.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "bench/link.h"
+
+namespace bulkhead::bench {
+
+struct Variant {
+  enum class Kind { kNative, kBulkhead, kRival } kind = Kind::kNative;
+  std::string name;
+  std::string library;           // preloaded; empty for native
+  std::vector<std::string> env;  // of a rival: NAME=VALUE with %l %b %M %d %t (docs/benchmarks.md)
+  std::string inert;             // why the limit was not seen to act; empty: verified
+};
+
+// A group of processes under one quota.
+struct Tenant {
+  std::string name;
+  std::string dir;  // scratch of its own, removed with it
+  std::uint64_t quota_bytes = 0;
+};
+
+struct Lab {
+  std::string exe;          // bulkhead-bench itself
+  std::string build;        // build/<preset>
+  std::string sim;          // directory of the simulator; empty: the machine's own driver
+  std::string sim_profile;  // BULKHEAD_SIM
+  std::string scratch;      // 0700, of this run
+  std::string driver, device;
+  std::uint64_t device_bytes = 0;
+  std::vector<Variant> variants;  // native first
+  bool quick = false;
+  unsigned repeats = 5;
+  std::uint64_t deadline_ns = ~0ull;  // CLOCK_MONOTONIC; past it no further repeat or case is begun
+  std::string launch = "env";         // env: preload and variables; run: through `bulkhead run`
+
+  [[nodiscard]] bool late() const;
+  [[nodiscard]] Tenant make_tenant(std::uint64_t quota_bytes) const;
+  // Ends the tenant's traces in the directories, so that its limit counts no longer.
+  void drop_tenant(const Tenant& t) const;
+  // The command line and environment of one worker. launch "": the lab's own.
+  [[nodiscard]] std::vector<std::string> command(const Variant& v, const Tenant& t,
+                                                 const std::string& work, const Params& p,
+                                                 const std::string& launch) const;
+  [[nodiscard]] std::vector<std::string> environment(const Variant& v, const Tenant& t,
+                                                     const std::string& launch) const;
+};
+
+// Finds the parts around the executable, chooses the driver (the simulator if `sim` names a profile, or if there is
+// no GPU; says which on stderr) and fills everything but variants. False: one line on stderr said why.
+[[nodiscard]] bool open_lab(Lab& lab, const std::string& sim);
+// Only the directories: for suites that need no driver.
+[[nodiscard]] bool open_scratch(Lab& lab);
+void close_lab(const Lab& lab);
+// The same lab on another simulated GPU, in directories of its own, so that nothing learned about one machine is used
+// for the other.
+[[nodiscard]] Lab simulated_machine(const Lab& lab, const std::string& name,
+                                    std::uint64_t total_bytes, std::uint64_t context_bytes);
+
+}  // namespace bulkhead::bench

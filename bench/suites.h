@@ -1,0 +1,32 @@
+// The suites, by row of the targets. Each begins its own sections of the results and prints them when done.
+#pragma once
+#include "bench/lab.h"
+#include "bench/outside.h"
+#include "bench/results.h"
+
+namespace bulkhead::bench {
+
+struct Bench {
+  Lab lab;
+  Outside outside;
+  Results results;
+};
+
+inline constexpr std::uint64_t kGiB = 1ull << 30;
+
+void suite_memory(Bench& b);     // rows 1, 2, 4
+void suite_start(Bench& b);      // row 3
+void suite_quota(Bench& b);      // row 5
+void suite_crash(Bench& b);      // row 6
+void suite_admission(Bench& b);  // the protocol alone, over shared memory
+// Asks in a probe process of each variant whether a request above the limit is refused; notes it in Variant::inert.
+void verify_limits(Bench& b);
+
+struct GateOptions {
+  std::string file;     // bench/gates.json
+  bool update = false;  // write the counts as the new budgets
+};
+// Instructions in libbulkhead.so a call, by callgrind on the simulator. 0: within the budgets; 1: over; 2: not counted.
+int run_gate(Bench& b, const GateOptions& options);
+
+}  // namespace bulkhead::bench

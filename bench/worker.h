@@ -1,0 +1,47 @@
+// The measured side: `bulkhead-bench --worker CASE key=value...`, started by the bench with the variant's environment.
+#pragma once
+#include "bench/api.h"
+#include "bench/link.h"
+
+namespace bulkhead::bench {
+
+struct Worker {
+  Api cu;
+  Params params;
+  Block* out = nullptr;
+
+  // Tells the bench that a step is done, and waits for its byte. False: the bench is gone.
+  void say(char step) const noexcept;
+  [[nodiscard]] bool wait() const noexcept;
+  bool turn(char step) const noexcept { return say(step), wait(); }
+  // Notes what failed and with which code; returns 1, the exit status.
+  int fail(const char* what, CUresult code) const noexcept;
+  // Driver opened, primary context current, first kernel run. False: fail() has been called.
+  [[nodiscard]] bool begin();
+};
+
+using WorkFunction = int (*)(Worker&);
+struct Work {
+  const char* name;
+  WorkFunction run;
+};
+
+// The cases by file.
+int work_calls(Worker& w);  // work_memory.cc
+int work_async(Worker& w);
+int work_denied(Worker& w);
+int work_member(Worker& w);
+int work_start(Worker& w);  // work_start.cc
+int work_gate(Worker& w);
+int work_fill(Worker& w);  // work_quota.cc
+int work_export(Worker& w);
+int work_race(Worker& w);  // work_crash.cc
+int work_hold(Worker& w);
+int work_take(Worker& w);
+int work_churn(Worker& w);
+int work_probe(Worker& w);
+
+// What the rest of `main` runs for --worker. Exit status: 0 measured, 1 failed (the block says how).
+int worker_main(int argc, char** argv);
+
+}  // namespace bulkhead::bench

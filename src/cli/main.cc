@@ -1,0 +1,141 @@
+// The command line: grammar only; each command is a file of its own. CLI11 is met here and nowhere
+// else.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cli/demo.h"
+#include "cli/doctor.h"
+#include "cli/probe.h"
+#include "cli/rm.h"
+#include "cli/run.h"
+#include "cli/say.h"
+#include "cli/sniff.h"
+#include "cli/status.h"
+
+namespace {
+
+using namespace bulkhead::cli;
+constexpr const char* kVersion = "bulkhead 0.1.0";
+
+// Everything after the first "--" is the command, whatever it looks like.
+struct Line {
+  std::vector<std::string> ours;  // reversed, as CLI11 wants them
+  std::vector<std::string> command;
+};
+Line split(int argc, char** argv) {
+  Line line;
+  std::vector<std::string> all(argv + 1, argv + argc);
+  const auto dashes = std::find(all.begin(), all.end(), "--");
+  line.ours.assign(std::make_reverse_iterator(dashes), all.rend());
+  if (dashes != all.end()) line.command.assign(dashes + 1, all.end());
+  return line;
+}
+
+// Without "--" the command begins at the first word that is no option.
+bool take_command(const CLI::App& app, std::vector<std::string>& command, std::string& problem) {
+  const std::vector<std::string> rest = app.remaining();
+  if (!rest.empty() && rest[0].size() > 1 && rest[0][0] == '-') {
+    problem = "no such option: " + rest[0];
+    return false;
+  }
+  command.insert(command.begin(), rest.begin(), rest.end());
+  if (command.empty())
+    problem = "a command is missing: bulkhead " + app.get_name() + " ... -- COMMAND";
+  return !command.empty();
+}
+
+struct Options {
+  RunOptions run;
+  StatusOptions status;
+  DoctorOptions doctor;
+  SniffOptions sniff;
+  DemoOptions demo;
+  RmOptions rm;
+};
+
+void add_run(CLI::App& app, RunOptions& o) {
+  app.add_option("--tenant", o.tenant,
+                 "Name of the tenant: made if there is none, joined if there is")
+      ->type_name("NAME");
+  app.add_option("--memory", o.memory,
+                 "Quota on each visible GPU: 10GiB, 512m, 50%; GPU=SIZE for one")
+      ->type_name("SPEC");
+  app.add_option("--on-fault", o.on_fault,
+                 "If the library cannot do its work: deny (default) or open")
+      ->check(CLI::IsMember({"deny", "open"}))
+      ->type_name("deny|open");
+  app.add_flag("--overcommit", o.overcommit, "Let the quotas of all tenants pass the GPU's memory");
+  app.add_flag("--no-daemon", o.no_daemon, "Do not look for a daemon");
+  app.add_flag("--sim{h200}", o.simulator, "Use the simulated driver: --sim=h200x2 for two GPUs");
+  app.add_flag("-q,--quiet", o.quiet, "Print nothing but errors");
+  app.prefix_command();
+}
+
+int usage(const std::string& text) { return fail(kExitUsage, text + "; see 'bulkhead --help'"); }
+
+int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) {
+  std::string problem;
+  const CLI::App& sub = *app.get_subcommands().front();
+  if (sub.get_name() == "run") {
+    o.run.command = std::move(command);
+    return take_command(sub, o.run.command, problem) ? run(o.run) : usage(problem);
+  }
+  if (sub.get_name() == "sniff") {
+    o.sniff.command = std::move(command);
+    return take_command(sub, o.sniff.command, problem) ? sniff(o.sniff) : usage(problem);
+  }
+  if (!command.empty()) return usage(sub.get_name() + " takes no command");
+  if (sub.get_name() == "status") return status(o.status);
+  if (sub.get_name() == "doctor") return doctor(o.doctor);
+  if (sub.get_name() == "demo") return demo(o.demo);
+  return rm(o.rm);
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App app{"Shares one GPU between programs, each under a memory quota that holds.",
+               "bulkhead"};
+  Options o;
+  app.require_subcommand(1);
+  app.set_version_flag("--version", kVersion);
+  add_run(*app.add_subcommand("run", "Run a command under a quota"), o.run);
+  CLI::App& status = *app.add_subcommand("status", "Show tenants, their quotas and what they use");
+  status.add_flag("--json", o.status.json, "For programs");
+  status.add_flag("--sim{h200}", o.status.simulator, "Of the simulated driver");
+  CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
+  doctor.add_flag("--json", o.doctor.json, "For programs");
+  doctor.add_flag("--sim{h200}", o.doctor.simulator, "Check with the simulated driver");
+  CLI::App& sniff = *app.add_subcommand("sniff", "List the driver functions a command asks for");
+  sniff.add_flag("--sim{h200}", o.sniff.simulator, "Use the simulated driver");
+  sniff.prefix_command();
+  CLI::App& demo = *app.add_subcommand("demo", "Show several processes sharing a GPU under quotas");
+  demo.add_flag("--sim{h200}", o.demo.simulator, "On the simulated driver even if there is a GPU");
+  CLI::App& rm = *app.add_subcommand("rm", "Remove a tenant without processes");
+  rm.add_option("NAME", o.rm.name, "The tenant")->required();
+  rm.add_flag("--force", o.rm.force, "Even if processes of it run: they will be refused");
+  Line line = split(argc, argv);
+  try {
+    app.parse(std::move(line.ours));
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForVersion& version) {
+    return app.exit(version);
+  } catch (const CLI::ParseError& error) {
+    return usage(error.what());
+  }
+  return dispatch(app, o, std::move(line.command));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Hidden: children of ours. They come before the grammar so that nobody's --help shows them.
+  if (argc == 3 && std::string{argv[1]} == "__probe") return probe_main(argv[2]);
+  if (argc >= 2 && std::string{argv[1]} == "__demo-worker") return demo_worker();
+  try {
+    return parse_and_run(argc, argv);
+  } catch (const std::exception& error) {  // a library's: out of memory, for the most part
+    return fail(kExitOurs, error.what());
+  }
+}

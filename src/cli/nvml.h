@@ -1,0 +1,55 @@
+// NVML as far as the command line needs it, loaded at run time: which GPUs there are, and how much
+// of each a process holds. One object, used by one thread at a time.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "abi/nvml_types.h"
+#include "cli/say.h"
+
+namespace bulkhead::cli {
+
+using Uuid = std::array<std::uint8_t, 16>;
+// From "GPU-..." or "MIG-..." with 32 hex digits.
+[[nodiscard]] std::optional<Uuid> parse_uuid(const std::string& text);
+[[nodiscard]] std::string uuid_digits(const std::uint8_t* uuid);  // 8-4-4-4-12, without a prefix
+
+struct NvmlGpu {
+  nvmlDevice_t handle = nullptr;
+  unsigned index = 0;  // NVML's: the order of PCI addresses
+  std::string uuid;    // "GPU-..."
+  std::string name;
+  std::uint64_t total_bytes = 0;
+  std::uint64_t used_bytes = 0;  // at the time of the listing
+  bool mig = false;              // split into MIG instances
+};
+
+struct NvmlProcess {
+  unsigned pid;  // in the host's namespace or ours: NVML translates where it can
+  std::uint64_t bytes;
+};
+
+class Nvml {
+ public:
+  // `directory` empty: as the dynamic linker finds it. The library stays loaded.
+  static Outcome<Nvml> open(const std::string& directory);
+
+  [[nodiscard]] const std::string& driver_version() const { return driver_; }
+  [[nodiscard]] bool simulated() const { return simulated_; }
+  [[nodiscard]] std::vector<NvmlGpu> gpus() const;
+  // MIG instances too. null: there is none with this UUID.
+  [[nodiscard]] nvmlDevice_t by_uuid(const std::uint8_t* uuid) const;
+  // nullopt: NVML refused. Processes whose memory it does not know are left out.
+  [[nodiscard]] std::optional<std::vector<NvmlProcess>> processes(nvmlDevice_t gpu) const;
+
+ private:
+  struct Functions;
+  const Functions* next_ = nullptr;
+  std::string driver_;
+  bool simulated_ = false;
+};
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,283 @@
+#include "cli/run.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "cli/devices.h"
+#include "cli/install.h"
+#include "cli/launch.h"
+#include "cli/machine.h"
+#include "cli/sampler.h"
+#include "policy/limit.h"
+#include "shm/quota.h"
+#include "shm/tenant.h"
+
+namespace bulkhead::cli {
+namespace {
+
+using Problem = std::string;  // empty: none
+
+// One `run`: what was asked, what it works on, and the tenant once there is one.
+struct Run {
+  const RunOptions& options;
+  const Request& request;
+  Machine& machine;
+  shm::Tenant tenant{};
+  bool ephemeral = false;
+};
+
+Problem limit_for(const Request& request, unsigned index, const std::string& uuid,
+                  std::uint64_t total_bytes, std::uint64_t& out) {
+  out = 0;
+  const policy::Size* size = policy::size_for(request.memory, index, uuid.c_str());
+  if (size == nullptr) return {};                               // no grant on this GPU
+  const bool no_limit = !size->is_percent && size->bytes == 0;  // HAMi's zero
+  out = no_limit ? total_bytes : policy::limit_of(*size, total_bytes);
+  if (out >= policy::kLeastLimit) return {};
+  return fmt::format(
+      "{} gives GPU {} {}, less than the 2 MiB a driver hands out: write a unit, like {}GiB",
+      request.memory_from, index, size_text(out), out == 0 ? 1 : out);
+}
+
+Problem entry_without_gpu(const Request& request, const std::vector<Calibration>& gpus) {
+  for (unsigned e = 0; e < request.memory.count; ++e) {
+    const char* name = request.memory.entries[e].gpu;
+    bool found = false;
+    for (unsigned i = 0; i < gpus.size(); ++i) {
+      found |= policy::gpu_matches(name, i, gpus[i].uuid.c_str());
+    }
+    if (!found) {
+      return fmt::format("{} names GPU {}, and {} visible: see 'bulkhead status'",
+                         request.memory_from, name,
+                         gpus.size() == 1 ? std::string{"only GPU 0 is"}
+                                          : fmt::format("{} GPUs are", gpus.size()));
+    }
+  }
+  return {};
+}
+
+Problem driver_problem(const std::string& problem) {
+  const bool missing = problem.find("cannot open shared object") != std::string::npos;
+  return missing ? problem + "; install the NVIDIA driver, or use --sim for the simulated one"
+                 : problem;
+}
+
+// A visible GPU the tenant is granted: its index as the command sees it, and what is known of it.
+struct Granted {
+  unsigned index;
+  const Calibration* gpu;
+};
+
+Problem refused(const shm::Arithmetic& sums, const Status& status,
+                const std::vector<Granted>& granted, const std::string& name) {
+  if (status.code() != Errc::kTooLarge) {
+    return fmt::format("cannot make tenant {}: {}", name, describe(status));
+  }
+  const std::uint64_t left =
+      sums.total_bytes > sums.committed_bytes ? sums.total_bytes - sums.committed_bytes : 0;
+  return fmt::format(
+      "{} asked on GPU {} ({}) + {} promised to other tenants > {} on it; ask for at most {}, "
+      "remove a tenant ('bulkhead rm'), or use --overcommit",
+      size_text(sums.asked_bytes), granted[sums.device].index, granted[sums.device].gpu->uuid,
+      size_text(sums.committed_bytes), size_text(sums.total_bytes), exact_text(left));
+}
+
+// Makes the tenant. `exists` is set if another `run` was faster.
+Problem create(Run& run, std::string& name, bool& exists) {
+  const Request& request = run.request;
+  Machine& machine = run.machine;
+  std::string note;
+  const DeviceChoice choice{machine.nvml ? &*machine.nvml : nullptr, machine.simulator,
+                            machine.state};
+  auto gpus = visible_devices(choice, note);
+  if (!gpus.ok()) return driver_problem(gpus.problem);
+  if (!note.empty() && !run.options.quiet) warn("what was measured is not kept: " + note);
+  if (gpus->size() > shm::kMaxDevices) gpus->resize(shm::kMaxDevices);
+  if (Problem p = entry_without_gpu(request, *gpus); !p.empty()) return p;
+  shm::TenantSpec spec;
+  std::vector<Granted> granted;
+  for (unsigned i = 0; i < gpus->size(); ++i) {
+    const Calibration& gpu = (*gpus)[i];
+    shm::DeviceSpec device;
+    if (Problem p = limit_for(request, i, gpu.uuid, gpu.total_bytes, device.limit_bytes);
+        !p.empty())
+      return p;
+    const auto uuid = parse_uuid(gpu.uuid);
+    if (device.limit_bytes == 0 || !uuid) continue;
+    std::memcpy(device.uuid, uuid->data(), uuid->size());
+    device.total_bytes = gpu.total_bytes;
+    spec.devices[spec.device_count++] = device;
+    granted.push_back({i, &gpu});
+  }
+  if (spec.device_count == 0) return request.memory_from + " grants no visible GPU";
+  spec.name = name.empty() ? nullptr : name.c_str();
+  spec.ephemeral = name.empty();
+  spec.owner_uid = ::geteuid();
+  spec.overcommit = run.options.overcommit;
+  spec.on_fault = request.open_on_fault ? shm::kOnFaultOpen : shm::kOnFaultDeny;
+  shm::Arithmetic sums;
+  char made[shm::kNameBytes] = {};
+  const Status status = shm::create_tenant(machine.dir, spec, sums, &made);
+  exists = status.code() == Errc::kExists;
+  if (!status.ok()) {
+    return refused(sums, status, granted, name.empty() ? "for this run" : name);
+  }
+  if (sums.unreadable != 0 && !run.options.quiet) {
+    warn(
+        fmt::format("{} region(s) in {} cannot be read and were not counted: see 'bulkhead status'",
+                    sums.unreadable, machine.dir.path));
+  }
+  name = made;
+  auto tenant = shm::attach_tenant(machine.dir, made);
+  if (!tenant.ok()) return fmt::format("tenant {}: {}", made, describe(tenant.status()));
+  for (unsigned d = 0; d < granted.size(); ++d) {
+    shm::publish_facts(tenant->region(), d, granted[d].gpu->facts);
+  }
+  run.tenant = std::move(*tenant);
+  return {};
+}
+
+// A tenant that exists keeps its limits: other ones asked for are refused, not dropped.
+Problem check_same(const Run& run) {
+  const shm::Region& region = run.tenant.region();
+  for (unsigned d = 0; run.request.has_memory && d < run.tenant.device_count(); ++d) {
+    const shm::DeviceEntry& device = region.devices[d];
+    const std::string uuid = "GPU-" + uuid_digits(device.uuid);
+    std::uint64_t asked = 0;
+    if (Problem p = limit_for(run.request, d, uuid, device.total_bytes, asked); !p.empty())
+      return p;
+    const std::uint64_t has = shm::limit_bytes(region, d);
+    const std::uint64_t unit = 1ull << (device.unit_shift & 31);
+    if (asked / unit * unit == has) continue;
+    return fmt::format(
+        "tenant {} has {} on GPU {}, not the {} that {} asks for; leave that out to join it, or "
+        "'bulkhead "
+        "rm {}' first",
+        run.tenant.name(), size_text(has), d, asked == 0 ? "nothing" : size_text(asked),
+        run.request.memory_from, run.tenant.name());
+  }
+  return {};
+}
+
+Problem attach_or_create(Run& run) {
+  std::string name = run.request.tenant;
+  for (int tries = 0; tries < 3; ++tries) {
+    if (!name.empty()) {
+      auto tenant = shm::attach_tenant(run.machine.dir, name.c_str());
+      if (tenant.ok()) {
+        run.tenant = std::move(*tenant);
+        return check_same(run);
+      }
+      if (tenant.status().code() != Errc::kNotFound) {
+        return fmt::format("{}/tenants/{}/region: {}; 'bulkhead rm {}' removes it",
+                           run.machine.dir.path, name, describe(tenant.status()), name);
+      }
+      if (!run.request.has_memory) {
+        return fmt::format("there is no tenant {}: give --memory SIZE to make it", name);
+      }
+    }
+    bool exists = false;
+    Problem p = create(run, name, exists);
+    if (!exists) {
+      run.ephemeral = run.request.tenant.empty();
+      return p;
+    }
+  }
+  return fmt::format("tenant {} comes and goes: try again", name);
+}
+
+Problem check_daemon(const Run& run) {
+  const bool root_directory = std::strcmp(run.machine.dir.path, "/run/bulkhead") == 0;
+  switch (run.options.no_daemon ? Daemon::kNone : ask_daemon(run.machine.dir)) {
+    case Daemon::kAnswers:
+      return fmt::format(
+          "a daemon answers at {}/control.sock, and this program cannot speak with it: use "
+          "--no-daemon",
+          run.machine.dir.path);
+    case Daemon::kSilent:
+      if (root_directory) {
+        return "the daemon of /run/bulkhead does not answer: start it, or use --no-daemon";
+      }
+      break;
+    case Daemon::kNone:
+      break;
+  }
+  if (!run.options.quiet && !run.options.no_daemon) {
+    warn("no daemon: limits hold, dead processes are reclaimed by their peers");
+  }
+  return {};
+}
+
+Problem prepare_environment(const Run& run) {
+  const std::string library = find_library();
+  if (library.empty()) {
+    return "libbulkhead.so is not installed: expected ../lib beside this program or "
+           "/usr/lib/bulkhead";
+  }
+  if (library.find_first_of(" :") != std::string::npos) {
+    return library + ": a path with a space or colon cannot be preloaded: install it elsewhere";
+  }
+  const auto set = [](const char* name, const std::string& value) {
+    ::setenv(name, value.c_str(), 1);
+  };
+  set("LD_PRELOAD", with_entry(std::getenv("LD_PRELOAD"), library, ": "));
+  if (!run.machine.simulator.empty()) {
+    set("LD_LIBRARY_PATH", with_entry(std::getenv("LD_LIBRARY_PATH"), run.machine.simulator, ":;"));
+  }
+  set("BULKHEAD_DIR", run.machine.dir.path);
+  set("BULKHEAD_TENANT", run.tenant.name());
+  set("BULKHEAD_ON_FAULT", run.request.open_on_fault ? "open" : "deny");
+  return {};
+}
+
+int supervise(Run& run) {
+  const Child child = start(run.options.command);
+  if (child.exec_errno != 0) {
+    if (run.ephemeral) (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
+    return say_not_started(run.options.command[0], child.exec_errno);
+  }
+  if (run.machine.nvml) {
+    const std::string path =
+        fmt::format("{}/tenants/{}/region", run.machine.dir.path, run.tenant.name());
+    std::thread([&run, path] {
+      sample_forever(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path);
+    }).detach();
+  }
+  const int code = wait_for(child);
+  if (run.machine.nvml) stop_sampling(run.tenant.region());
+  // Refused while processes of it run on: then it vanishes with the last of them.
+  if (run.ephemeral) (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
+  std::fflush(nullptr);
+  ::_exit(code);  // the sampler's thread may be inside NVML: no destructors under its feet
+}
+
+}  // namespace
+
+int run(const RunOptions& options) {
+  block_signals();
+  int exit_code = kExitOurs;
+  const auto request = read_request(options, &exit_code);
+  if (!request.ok()) return fail(exit_code, request.problem);
+  if (!request.value->has_memory && request.value->tenant.empty()) {
+    return fail(
+        kExitUsage,
+        "run needs a quota: --memory SIZE (10GiB, 50%), or --tenant NAME of one that exists");
+  }
+  disarm_environment();
+  auto machine = open_machine(request.value->simulator, Directory::kCreate);
+  if (!machine.ok()) return fail(kExitOurs, machine.problem);
+  Run state{options, *request.value, **machine};
+  if (Problem p = check_daemon(state); !p.empty()) return fail(kExitOurs, p);
+  if (Problem p = attach_or_create(state); !p.empty()) return fail(kExitOurs, p);
+  if (Problem p = prepare_environment(state); !p.empty()) {
+    if (state.ephemeral) (void)shm::remove_tenant(state.machine.dir, state.tenant.name());
+    return fail(kExitOurs, p);
+  }
+  return supervise(state);
+}
+
+}  // namespace bulkhead::cli

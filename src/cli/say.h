@@ -1,0 +1,51 @@
+// What the command prints besides its result: one clear line on stderr for each failure, naming
+// what, where and the fix; and the exit codes of timeout(1) and env(1).
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/status.h"
+
+namespace bulkhead::cli {
+
+enum ExitCode : int {
+  kExitOk = 0,
+  kExitProblem = 1,  // doctor, demo, status: something is not as it should be
+  kExitUsage = 2,    // the command line is wrong
+  kExitOurs = 125,   // run itself failed; the command was not started
+  kExitNotExecutable = 126,
+  kExitNotFound = 127,
+};
+
+// Prints "bulkhead: TEXT" and returns `code`.
+[[gnu::cold]] int fail(int code, const std::string& text);
+// The same line for something that does not stop the command.
+[[gnu::cold]] void warn(const std::string& text);
+
+// "text: strerror" as far as the status has them.
+[[nodiscard]] std::string describe(const Status& status);
+// "10 GiB", and with the exact number where it is not a round one: "9.31 GiB (10000000000 B)".
+[[nodiscard]] std::string size_text(std::uint64_t bytes);
+[[nodiscard]] std::string exact_text(std::uint64_t bytes);
+
+// A value, or one line that says why there is none.
+template <class T>
+struct Outcome {
+  std::optional<T> value;
+  std::string problem;
+
+  Outcome(T v) : value(std::move(v)) {}  // NOLINT: implicit by design
+  static Outcome because(std::string text) { return Outcome{Why{std::move(text)}}; }
+  [[nodiscard]] bool ok() const { return value.has_value(); }
+  T& operator*() { return *value; }
+  T* operator->() { return &*value; }
+
+ private:
+  struct Why {
+    std::string text;
+  };
+  explicit Outcome(Why why) : problem(std::move(why.text)) {}
+};
+
+}  // namespace bulkhead::cli

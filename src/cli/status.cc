@@ -1,0 +1,240 @@
+#include "cli/status.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "cli/books.h"
+#include "cli/install.h"
+#include "cli/machine.h"
+#include "cli/request.h"
+#include "policy/size.h"
+
+namespace bulkhead::cli {
+namespace {
+
+using nlohmann::json;
+
+struct Picture {
+  const Machine& machine;
+  std::vector<NvmlGpu> gpus;
+  std::vector<TenantBooks> tenants;
+};
+
+std::string short_size(std::uint64_t bytes) {
+  char text[policy::kSizeText];
+  return policy::format_size(bytes, text);
+}
+
+// "0" as NVML counts, else the UUID's first digits.
+std::string gpu_label(const Picture& p, const Uuid& uuid) {
+  for (const NvmlGpu& g : p.gpus) {
+    if (parse_uuid(g.uuid) == uuid) return std::to_string(g.index);
+  }
+  return uuid_digits(uuid.data()).substr(0, 3);
+}
+
+struct Promise {
+  std::uint64_t bytes = 0;
+  std::uint64_t of_bytes = 0;  // what the driver says can be had; 0: no tenant on it
+};
+Promise promised(const Picture& p, const std::string& uuid) {
+  Promise out;
+  const auto wanted = parse_uuid(uuid);
+  for (const TenantBooks& t : p.tenants) {
+    for (const DeviceBooks& d : t.devices) {
+      if (wanted != d.uuid) continue;
+      out.bytes += d.limit_bytes;
+      out.of_bytes = d.total_bytes;
+    }
+  }
+  return out;
+}
+
+std::string command_of(const ProcessBooks& process) {
+  std::string name;
+  if (process.our_namespace) {
+    std::ifstream comm{fmt::format("/proc/{}/comm", process.pid)};
+    std::getline(comm, name);
+  }
+  for (char& c : name) {
+    if (c < ' ' || c > '~') c = '?';  // a process names itself; it does not drive our terminal
+  }
+  return name;
+}
+
+std::string cut(const std::string& text, std::size_t width) {
+  return text.size() <= width ? text : text.substr(0, width - 2) + "..";
+}
+
+// ---- for people: 80 columns ---------------------------------------------------------------------
+void print_gpus(const Picture& p) {
+  for (const NvmlGpu& g : p.gpus) {
+    const Promise promise = promised(p, g.uuid);
+    std::string share;
+    if (promise.of_bytes != 0) {
+      share = fmt::format(" ({:.0f} %)", 100.0 * static_cast<double>(promise.bytes) /
+                                             static_cast<double>(promise.of_bytes));
+    }
+    fmt::print("GPU {:<3} {:<24} {:>11}   in use {:>11}\n        {}   promised {}{}\n", g.index,
+               cut(g.name, 24), short_size(g.total_bytes), short_size(g.used_bytes), g.uuid,
+               short_size(promise.bytes), share);
+  }
+  if (!p.gpus.empty()) fmt::print("\n");
+}
+
+void print_process(const ProcessBooks& process, const TenantBooks& tenant) {
+  for (std::size_t d = 0; d < tenant.devices.size(); ++d) {
+    if (process.held_bytes[d] == 0 && d != 0) continue;
+    const std::string who = fmt::format(
+        "  {}{} {}", process.pid, process.our_namespace ? "" : " (elsewhere)", command_of(process));
+    fmt::print("{:<33}{:>11}{:>22}{}\n", cut(who, 32), short_size(process.held_bytes[d]),
+               short_size(process.other_bytes[d]), process.dead ? "  dead" : "");
+  }
+}
+
+void print_tenant(const Picture& p, const TenantBooks& t) {
+  if (!t.problem.empty()) return;
+  std::size_t live = 0;
+  for (const ProcessBooks& process : t.processes) live += process.dead ? 0 : 1;
+  for (std::size_t d = 0; d < t.devices.size(); ++d) {
+    const DeviceBooks& device = t.devices[d];
+    fmt::print("{:<18}{:>4}{:>11}{:>11}{:>11}{:>11}{:>6}{:>8}\n",
+               d == 0 ? cut(t.name, 18) : std::string{}, gpu_label(p, device.uuid),
+               short_size(device.limit_bytes), short_size(device.used_bytes),
+               short_size(device.free_bytes()), short_size(device.other_bytes),
+               d == 0 ? std::to_string(live) : "", d == 0 ? std::to_string(t.refused) : "");
+  }
+  for (const ProcessBooks& process : t.processes) print_process(process, t);
+}
+
+void print_people(const Picture& p) {
+  if (p.machine.simulated) fmt::print("simulated driver\n");
+  print_gpus(p);
+  if (p.tenants.empty()) {
+    fmt::print("No tenants in {}. Start one: bulkhead run --memory 10GiB -- COMMAND\n",
+               p.machine.directory);
+  } else {
+    fmt::print("{:<18}{:>4}{:>11}{:>11}{:>11}{:>11}{:>6}{:>8}\n", "TENANT", "GPU", "LIMIT", "USED",
+               "FREE", "OTHER", "PROCS", "REFUSED");
+    for (const TenantBooks& t : p.tenants) print_tenant(p, t);
+  }
+  if (!p.machine.nvml) {
+    fmt::print("\nNo NVML: GPUs are not listed and memory beyond the books is not sampled.\n");
+  }
+}
+
+// ---- for programs -------------------------------------------------------------------------------
+json gpus_json(const Picture& p) {
+  json out = json::array();
+  for (const NvmlGpu& g : p.gpus) {
+    out.push_back({{"index", g.index},
+                   {"uuid", g.uuid},
+                   {"name", g.name},
+                   {"mig", g.mig},
+                   {"total_bytes", g.total_bytes},
+                   {"used_bytes", g.used_bytes},
+                   {"promised_bytes", promised(p, g.uuid).bytes}});
+  }
+  return out;
+}
+
+json tenant_json(const TenantBooks& t) {
+  json devices = json::array();
+  json processes = json::array();
+  for (const DeviceBooks& d : t.devices) {
+    devices.push_back({{"uuid", uuid_digits(d.uuid.data())},
+                       {"total_bytes", d.total_bytes},
+                       {"limit_bytes", d.limit_bytes},
+                       {"used_bytes", d.used_bytes},
+                       {"free_bytes", d.free_bytes()},
+                       {"other_bytes", d.other_bytes},
+                       {"dead_bytes", d.dead_bytes},
+                       {"context_bytes", d.context_bytes}});
+  }
+  for (const ProcessBooks& p : t.processes) {
+    processes.push_back({{"pid", p.pid},
+                         {"our_namespace", p.our_namespace},
+                         {"dead", p.dead},
+                         {"command", command_of(p)},
+                         {"heartbeat_s", p.heartbeat_s},
+                         {"refused", p.refused},
+                         {"used_bytes", p.held_bytes},
+                         {"other_bytes", p.other_bytes}});
+  }
+  return {{"name", t.name},
+          {"ephemeral", t.ephemeral},
+          {"overcommitted", t.overcommitted},
+          {"on_fault", t.open_on_fault ? "open" : "deny"},
+          {"sampler_beat_s", t.sampler_beat_s},
+          {"allocs", t.allocs},
+          {"frees", t.frees},
+          {"refused", t.refused},
+          {"faults", t.faults},
+          {"uncovered", t.uncovered},
+          {"devices", devices},
+          {"processes", processes}};
+}
+
+const char* daemon_text(const Machine& machine) {
+  if (!machine.dir.fd.ok()) return "none";
+  switch (ask_daemon(machine.dir)) {
+    case Daemon::kAnswers:
+      return "answers";
+    case Daemon::kSilent:
+      return "silent";
+    default:
+      return "none";
+  }
+}
+
+void print_json(const Picture& p) {
+  json tenants = json::array();
+  json problems = json::array();
+  for (const TenantBooks& t : p.tenants) {
+    if (t.problem.empty()) {
+      tenants.push_back(tenant_json(t));
+    } else {
+      problems.push_back({{"tenant", t.name}, {"problem", t.problem}});
+    }
+  }
+  const json out = {{"schema", 1},
+                    {"directory", p.machine.directory},
+                    {"simulated", p.machine.simulated},
+                    {"daemon", daemon_text(p.machine)},
+                    {"nvml", p.machine.nvml.has_value()},
+                    {"driver", p.machine.nvml ? p.machine.nvml->driver_version() : ""},
+                    {"boottime_s", boottime_ns() / 1'000'000'000},
+                    {"gpus", gpus_json(p)},
+                    {"tenants", tenants},
+                    {"problems", problems}};
+  fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
+}
+
+}  // namespace
+
+int status(const StatusOptions& options) {
+  disarm_environment();
+  auto machine =
+      open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
+                   Directory::kMayBeMissing);
+  if (!machine.ok()) return fail(kExitProblem, machine.problem);
+  Picture picture{**machine, {}, {}};
+  if (picture.machine.nvml) picture.gpus = picture.machine.nvml->gpus();
+  if (picture.machine.dir.fd.ok()) picture.tenants = read_tenants(picture.machine.dir);
+  options.json ? print_json(picture) : print_people(picture);
+  std::fflush(stdout);
+  int code = kExitOk;
+  for (const TenantBooks& t : picture.tenants) {
+    if (t.problem.empty()) continue;
+    code = fail(kExitProblem, fmt::format("{}/tenants/{}/region: {}; 'bulkhead rm {}' removes it",
+                                          picture.machine.directory, t.name, t.problem, t.name));
+  }
+  return code;
+}
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,156 @@
+// Admission: hook.h's charge(), give_back(), charge_other() and view() over the region's quota.
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "hook/process.h"
+#include "shm/quota.h"
+
+namespace bulkhead::hook {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::uint64_t kNearBytes = 64u << 20;  // or a fiftieth of the limit, if that is more
+constexpr std::uint64_t kSampler_s = 2;          // a supervisor silent for longer is gone
+constexpr std::uint64_t kFresh_ns = 10'000'000;  // a figure this young is not asked for again
+constexpr long kWait_ns = 5'000'000;
+constinit std::atomic<std::uint64_t> asked_ns{0};  // relaxed: only spares questions
+
+bool supervised(const shm::Region& r) noexcept {
+  const std::uint64_t beat = r.header.sampler_beat_s.load(kRelaxed);  // a clock's reading
+  return beat != 0 && boottime_ns() / 1'000'000'000u <= beat + kSampler_s;
+}
+
+bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcept {
+  const shm::QuotaView v = shm::view(r, dev);
+  const std::uint64_t margin = std::max(kNearBytes, v.limit_bytes / 50);
+  return bytes <= v.limit_bytes && bytes + margin > v.free_bytes;
+}
+
+// The slow side of charge(): growth, the supervisor's figure, the dead, trimming.
+[[gnu::cold, gnu::noinline]] bool charge_cold(Device& d, std::uint64_t bytes) noexcept {
+  const Undisturbed keep;
+  Process& p = process;
+  if (d.index < 0) {
+    count(Count::kRefused);
+    return false;
+  }
+  const auto dev = static_cast<unsigned>(d.index);
+  if (!shm::still_mine(*p.region, seat_now()) && !take_new_seat()) return mode() == Mode::kOff;
+  if (supervised(*p.region) && near_limit(*p.region, dev, bytes)) ask_supervisor();
+  if (shm::charge_or_reap(p.member, dev, bytes)) return true;
+  if (memory_trim(d) && shm::charge_or_reap(p.member, dev, bytes)) return true;
+  count(Count::kRefused);
+  return false;
+}
+
+}  // namespace
+
+bool charge(Device& d, std::uint64_t bytes) noexcept {
+  Process& p = process;
+  const shm::Seat seat = seat_now();
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) [[unlikely]]
+    return charge_cold(d, bytes);
+  const auto dev = static_cast<unsigned>(d.index);
+  const std::uint64_t units = shm::units_up(bytes, p.region->devices[dev].unit_shift);
+  // within our own slack: one compare-exchange on our own line (relaxed: charge() validates it)
+  const std::uint64_t w = p.region->cells[dev][seat.slot].w.load(kRelaxed);
+  if (shm::slack_of(w) >= units && shm::charge(*p.region, seat.slot, dev, bytes)) [[likely]] {
+    return true;
+  }
+  return charge_cold(d, bytes);
+}
+
+void give_back(Device& d, std::uint64_t bytes) noexcept {
+  Process& p = process;
+  const shm::Seat seat = seat_now();
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) [[unlikely]]
+    return;
+  shm::give_back(*p.region, seat.slot, static_cast<unsigned>(d.index), bytes);
+}
+
+void charge_other(Device& d, std::int64_t delta) noexcept {
+  book_other(d, delta);
+  if (delta > 0) process.other_epoch.fetch_add(1, kRelaxed);  // advice to the thread
+}
+
+void book_other(Device& d, std::int64_t delta) noexcept {
+  const Undisturbed keep;
+  Process& p = process;
+  if (d.index < 0 || delta == 0) return;
+  if (!shm::still_mine(*p.region, seat_now()) && !take_new_seat()) return;
+  const shm::Seat seat = seat_now();
+  const auto dev = static_cast<unsigned>(d.index);
+  const std::uint64_t unit = 1ull << (p.region->devices[dev].unit_shift & 31);
+  shm::AtomicU64& other = p.region->cells[dev][seat.slot].other_bytes;
+  if (delta > 0) {
+    const std::uint64_t bytes = (static_cast<std::uint64_t>(delta) + unit - 1) & ~(unit - 1);
+    shm::charge_forced(*p.region, seat.slot, dev, bytes);
+    other.fetch_add(bytes, kRelaxed);  // a statistic of our own
+    return;
+  }
+  // never more than is booked as `other`: the rest belongs to allocations
+  std::uint64_t have = other.load(kRelaxed);  // the CAS validates it
+  std::uint64_t bytes = 0;
+  do {
+    bytes = std::min((static_cast<std::uint64_t>(-delta)) & ~(unit - 1), have);
+  } while (!other.compare_exchange_weak(have, have - bytes, kRelaxed, kRelaxed));
+  if (bytes > 0) shm::give_back(*p.region, seat.slot, dev, bytes);
+}
+
+void leading_begin() noexcept { process.leading.fetch_add(1, kRelaxed); }  // advice, as below
+void leading_end() noexcept {
+  process.other_epoch.fetch_add(1, kRelaxed);  // a figure taken before this moment may be too low
+  process.leading.fetch_sub(1, kRelaxed);
+}
+
+void note_unseen(Device& d, std::int64_t delta) noexcept {
+  const shm::Seat seat = seat_now();
+  if (d.index < 0 || !shm::still_mine(*process.region, seat)) return;
+  shm::AtomicU64& word =
+      process.region->cells[static_cast<unsigned>(d.index)][seat.slot].unseen_bytes;
+  std::uint64_t have = word.load(kRelaxed);  // the CAS validates it; nothing is ordered by it
+  std::uint64_t next = 0;
+  do {
+    const std::uint64_t less = delta < 0 ? static_cast<std::uint64_t>(-delta) : 0;
+    next = delta < 0 ? have - std::min(have, less) : have + static_cast<std::uint64_t>(delta);
+  } while (!word.compare_exchange_weak(have, next, kRelaxed, kRelaxed));
+}
+
+View view(const Device& d) noexcept {
+  if (d.index < 0) return {};
+  const shm::QuotaView v = shm::view(*process.region, static_cast<unsigned>(d.index));
+  const std::uint64_t used = std::min(v.held_bytes, v.limit_bytes);
+  return {v.limit_bytes, used, v.limit_bytes - used};
+}
+
+std::uint64_t context_bytes(const Device& d, bool first) noexcept {
+  if (d.index < 0) return 0;
+  const shm::DeviceEntry& e = process.region->devices[d.index];
+  return (first ? e.context_bytes : e.extra_context_bytes).load(kRelaxed);  // a measured constant
+}
+
+void ask_supervisor() noexcept {
+  shm::Region& r = *process.region;
+  const std::uint64_t now = clock_ns(CLOCK_MONOTONIC_COARSE);
+  if (now - asked_ns.load(kRelaxed) < kFresh_ns) return;
+  const std::uint64_t until = monotonic_ns() + kWait_ns;
+  const std::uint32_t before = r.header.sampled.load(std::memory_order_acquire);
+  r.header.ask.fetch_add(1, std::memory_order_release);  // pairs with the supervisor's load
+  ::syscall(SYS_futex, &r.header.ask, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+  // acquire pairs with the supervisor's add: its `observed` words are there
+  while (r.header.sampled.load(std::memory_order_acquire) == before) {
+    const std::uint64_t t = monotonic_ns();
+    if (t >= until) break;
+    const timespec left{0, static_cast<long>(until - t)};
+    ::syscall(SYS_futex, &r.header.sampled, FUTEX_WAIT, before, &left, nullptr, 0);
+  }
+  asked_ns.store(clock_ns(CLOCK_MONOTONIC_COARSE), kRelaxed);
+  apply_observed(false);
+}
+
+}  // namespace bulkhead::hook

@@ -1,0 +1,104 @@
+// The golden file of region format 1.0: whoever moves a field must bump the version and keep the old
+// file.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "shm/region.h"
+
+namespace bulkhead::shm {
+namespace {
+
+std::string layout() {
+  std::ostringstream out;
+#define BH_SIZE(type) out << #type << " size " << sizeof(type) << " align " << alignof(type) << "\n"
+#define BH_AT(type, member)                                                                      \
+  out << #type << "." << #member << " " << offsetof(type, member) << " " << sizeof(type::member) \
+      << "\n"
+  out << "magic " << std::hex << kRegionMagic << std::dec << " major " << kRegionMajor << "\n";
+  BH_SIZE(RegionHeader);
+  BH_AT(RegionHeader, magic);
+  BH_AT(RegionHeader, major);
+  BH_AT(RegionHeader, minor);
+  BH_AT(RegionHeader, header_bytes);
+  BH_AT(RegionHeader, region_bytes);
+  BH_AT(RegionHeader, device_count);
+  BH_AT(RegionHeader, slot_count);
+  BH_AT(RegionHeader, owner_uid);
+  BH_AT(RegionHeader, flags);
+  BH_AT(RegionHeader, creator_pid);
+  BH_AT(RegionHeader, creator_start_ticks);
+  BH_AT(RegionHeader, creator_pid_namespace);
+  BH_AT(RegionHeader, name);
+  BH_AT(RegionHeader, on_fault);
+  BH_AT(RegionHeader, adopted);
+  BH_AT(RegionHeader, slots_high);
+  BH_AT(RegionHeader, ask);
+  BH_AT(RegionHeader, sampled);
+  BH_AT(RegionHeader, sampler_beat_s);
+  BH_SIZE(DeviceEntry);
+  BH_AT(DeviceEntry, uuid);
+  BH_AT(DeviceEntry, total_bytes);
+  BH_AT(DeviceEntry, unit_shift);
+  BH_AT(DeviceEntry, flags);
+  BH_AT(DeviceEntry, limit_bytes);
+  BH_AT(DeviceEntry, slack_cap);
+  BH_AT(DeviceEntry, turn);
+  BH_AT(DeviceEntry, context_bytes);
+  BH_AT(DeviceEntry, extra_context_bytes);
+  BH_AT(DeviceEntry, alloc_granularity);
+  BH_AT(DeviceEntry, small_slab_bytes);
+  BH_AT(DeviceEntry, array_granularity);
+  BH_AT(DeviceEntry, pool_granularity);
+  BH_SIZE(ProcSlot);
+  BH_AT(ProcSlot, state);
+  BH_AT(ProcSlot, pid);
+  BH_AT(ProcSlot, uid);
+  BH_AT(ProcSlot, start_ticks);
+  BH_AT(ProcSlot, pid_namespace);
+  BH_AT(ProcSlot, image);
+  BH_AT(ProcSlot, heartbeat_s);
+  BH_AT(ProcSlot, allocs);
+  BH_AT(ProcSlot, frees);
+  BH_AT(ProcSlot, refused);
+  BH_AT(ProcSlot, faults);
+  BH_AT(ProcSlot, uncovered);
+  BH_AT(ProcSlot, poke);
+  BH_SIZE(MemCell);
+  BH_AT(MemCell, w);
+  BH_AT(MemCell, p);
+  BH_AT(MemCell, n);
+  BH_AT(MemCell, other_bytes);
+  BH_AT(MemCell, unseen_bytes);
+  BH_SIZE(Region);
+  BH_AT(Region, header);
+  BH_AT(Region, devices);
+  BH_AT(Region, slots);
+  BH_AT(Region, cells);
+  BH_AT(Region, observed);
+#undef BH_AT
+#undef BH_SIZE
+  return out.str();
+}
+
+TEST(Layout, Region10IsWhatWasReleased) {
+  std::ifstream file{BH_GOLDEN_DIR "/region-1.0.txt"};
+  std::stringstream golden;
+  golden << file.rdbuf();
+  EXPECT_EQ(layout(), golden.str())
+      << "a changed layout needs a new version and its own golden file";
+}
+
+}  // namespace
+}  // namespace bulkhead::shm
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string{argv[1]} == "--print") {  // how a golden file is made
+    std::fputs(bulkhead::shm::layout().c_str(), stdout);
+    return 0;
+  }
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}

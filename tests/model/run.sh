@@ -1,0 +1,48 @@
+#!/bin/sh
+# Runs the models with Spin. `run.sh` = the quick set of CI (about a minute on one core); `run.sh full` adds the large
+# searches (minutes to an hour, up to 12 GB). Each line is a configuration; a `broken` line must be caught.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+mode=${1:-quick}
+failed=0
+command -v spin >/dev/null || { echo "spin is not installed (apt-get install spin)" >&2; exit 1; }
+
+# Which promise the trail breaks, from the text of the assertion.
+why() {
+  case $(grep -m1 '^pan:' pan.log) in
+    *'sat['*) echo 'a refusal that had no full moment' ;;
+    *FORCING*|*forcing*) echo 'a grant above the limit' ;;
+    *) sed -n 's/^pan:[0-9]*: //p' pan.log | head -1 ;;
+  esac
+}
+
+# check NAME expect(holds|broken|cycle-free) file flags...
+check() {
+  name=$1 expect=$2 file=$3; shift 3
+  start=$(date +%s)
+  cd "$work" || exit 1
+  opt=-O2
+  [ $expect = broken ] && opt=-O0  # found within seconds: the compiler is the longer part
+  cflags="$opt -w -DCOLLAPSE -DNOFAIR -DMEMLIM=${BH_MODEL_MB:-6000}"
+  run="-m2000000 -E"
+  if [ "$expect" = cycle-free ]; then cflags="$cflags -DNP"; run="$run -l"; else cflags="$cflags -DSAFETY"; fi
+  if ! spin -a "$@" "$here/$file" >spin.log 2>&1 || ! cc $cflags -o pan pan.c 2>cc.log; then
+    echo "FAIL $name: the model does not build"; cat spin.log cc.log; failed=1; return
+  fi
+  ./pan $run >pan.log 2>&1
+  errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' pan.log)
+  states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' pan.log)
+  complete=yes
+  grep -qE 'Search not completed|max search depth too small|out of memory' pan.log && complete=no
+  line="$states states, $(($(date +%s) - start)) s"
+  case $expect in
+    broken) if [ "${errors:-0}" -ge 1 ]; then echo "ok   $name: caught ($line): $(why)"
+            else echo "FAIL $name: a broken protocol passed ($line)"; failed=1; fi ;;
+    *) if [ "${errors:-1}" = 0 ] && [ $complete = yes ]; then echo "ok   $name: holds ($line)"
+       else echo "FAIL $name: errors=${errors:-none} complete=$complete ($line)"; head -5 pan.log; failed=1; fi ;;
+  esac
+}
+. "$here/runs.sh"
+exit $failed
