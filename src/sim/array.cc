@@ -41,7 +41,8 @@ std::size_t channel_bytes(CUarray_format f) noexcept {
 
 CUresult check(const CUDA_ARRAY3D_DESCRIPTOR& d) noexcept {
   const bool channels = d.NumChannels == 1 || d.NumChannels == 2 || d.NumChannels == 4;
-  const bool sized = d.Width != 0 && d.Width <= 1u << 17 && d.Height <= 1u << 17 && d.Depth <= 1u << 14;
+  const bool sized =
+      d.Width != 0 && d.Width <= 1u << 17 && d.Height <= 1u << 17 && d.Depth <= 1u << 14;
   if (!channels || !sized) return CUDA_ERROR_INVALID_VALUE;
   return channel_bytes(d.Format) != 0 ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
 }
@@ -113,14 +114,17 @@ To widen(const From& d) noexcept {
 }
 
 CUDA_ARRAY3D_DESCRIPTOR level_of(CUDA_ARRAY3D_DESCRIPTOR d, unsigned level) noexcept {
-  const auto half = [level](std::size_t n) { return n == 0 ? 0 : std::max<std::size_t>(n >> level, 1); };
+  const auto half = [level](std::size_t n) {
+    return n == 0 ? 0 : std::max<std::size_t>(n >> level, 1);
+  };
   d.Width = half(d.Width);
   d.Height = half(d.Height);
   if ((d.Flags & (kLayered | kCubemap)) == 0) d.Depth = half(d.Depth);
   return d;
 }
 
-CUresult requirements(CUDA_ARRAY_MEMORY_REQUIREMENTS* out, unsigned flags, std::size_t bytes) noexcept {
+CUresult requirements(CUDA_ARRAY_MEMORY_REQUIREMENTS* out, unsigned flags,
+                      std::size_t bytes) noexcept {
   if (out == nullptr || (flags & kDeferred) == 0) return CUDA_ERROR_INVALID_VALUE;
   *out = {};
   out->alignment = machine.profile.array_unit_bytes;
@@ -152,7 +156,9 @@ std::size_t layout_bytes(const CUDA_ARRAY3D_DESCRIPTOR& d, std::size_t element_b
   const std::size_t row = round_up(d.Width * element_bytes, 64);
   const bool layered = (d.Flags & (kLayered | kCubemap)) != 0;
   if (d.Height == 0) return row * (layered ? std::max<std::size_t>(d.Depth, 1) : 1);
-  const auto block = [](std::size_t n, std::size_t most) { return std::min(most, std::bit_ceil(n)); };
+  const auto block = [](std::size_t n, std::size_t most) {
+    return std::min(most, std::bit_ceil(n));
+  };
   if (d.Depth != 0 && !layered) {
     return row * round_up(d.Height, 8) * round_up(d.Depth, block(d.Depth, 16));
   }
@@ -179,10 +185,12 @@ CUresult api::cuArray3DCreate_v2(CUarray* pHandle, const CUDA_ARRAY3D_DESCRIPTOR
   return d == nullptr ? CUDA_ERROR_INVALID_VALUE : create(pHandle, *d);
 }
 CUresult api::cuArrayCreate_v2(CUarray* pHandle, const CUDA_ARRAY_DESCRIPTOR* d) noexcept {
-  return d == nullptr ? CUDA_ERROR_INVALID_VALUE : create(pHandle, widen<CUDA_ARRAY3D_DESCRIPTOR>(*d));
+  return d == nullptr ? CUDA_ERROR_INVALID_VALUE
+                      : create(pHandle, widen<CUDA_ARRAY3D_DESCRIPTOR>(*d));
 }
 CUresult api::cuArrayCreate(CUarray* pHandle, const CUDA_ARRAY_DESCRIPTOR_v1* d) noexcept {
-  return d == nullptr ? CUDA_ERROR_INVALID_VALUE : create(pHandle, widen<CUDA_ARRAY3D_DESCRIPTOR>(*d));
+  return d == nullptr ? CUDA_ERROR_INVALID_VALUE
+                      : create(pHandle, widen<CUDA_ARRAY3D_DESCRIPTOR>(*d));
 }
 CUresult api::cuArray3DCreate(CUarray* pHandle, const CUDA_ARRAY3D_DESCRIPTOR_v1* d) noexcept {
   if (d == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -230,7 +238,8 @@ CUresult api::cuArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS* out, 
   return requirements(out, a->desc.Flags, layout_bytes(a->desc, a->element_bytes));
 }
 
-CUresult api::cuArrayGetSparseProperties(CUDA_ARRAY_SPARSE_PROPERTIES* out, CUarray array) noexcept {
+CUresult api::cuArrayGetSparseProperties(CUDA_ARRAY_SPARSE_PROPERTIES* out,
+                                         CUarray array) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   const Array* a = to_array(array);
@@ -244,7 +253,8 @@ CUresult api::cuMipmappedArrayCreate(CUmipmappedArray* pHandle, const CUDA_ARRAY
   if (pHandle == nullptr || d == nullptr || numMipmapLevels == 0) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult r = check(*d); r != CUDA_SUCCESS) return r;
   const std::size_t longest = std::max({d->Width, d->Height, d->Depth});
-  const unsigned levels = std::min<unsigned>(numMipmapLevels, static_cast<unsigned>(std::bit_width(longest)));
+  const unsigned levels =
+      std::min<unsigned>(numMipmapLevels, static_cast<unsigned>(std::bit_width(longest)));
   auto* m = new (std::nothrow) Mipmap;
   if (m == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   m->desc = *d;
@@ -261,8 +271,9 @@ CUresult api::cuMipmappedArrayCreate(CUmipmappedArray* pHandle, const CUDA_ARRAY
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
   for (unsigned i = 0; i < levels; ++i) {
-    auto* level = new (std::nothrow) Array{level_of(*d, i), m->element_bytes, call.context,
-                                           m->at != 0 ? m->at + offsets[i] : 0, nullptr, m};
+    auto* level = new (std::nothrow) Array{level_of(*d, i), m->element_bytes,
+                                           call.context,    m->at != 0 ? m->at + offsets[i] : 0,
+                                           nullptr,         m};
     arrays().insert(level);
     m->levels.push_back(level);
   }
@@ -281,7 +292,8 @@ CUresult api::cuMipmappedArrayDestroy(CUmipmappedArray h) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult api::cuMipmappedArrayGetLevel(CUarray* out, CUmipmappedArray h, unsigned int level) noexcept {
+CUresult api::cuMipmappedArrayGetLevel(CUarray* out, CUmipmappedArray h,
+                                       unsigned int level) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   auto* m = reinterpret_cast<Mipmap*>(h);

@@ -27,8 +27,8 @@ struct Mipmap {
 };
 
 Array* to_array(CUarray h) noexcept;
-std::size_t row_bytes(const Array& a) noexcept;   // of its linear backing
-std::size_t rows_of(const Array& a) noexcept;     // a slice's
+std::size_t row_bytes(const Array& a) noexcept;  // of its linear backing
+std::size_t rows_of(const Array& a) noexcept;    // a slice's
 std::size_t slices_of(const Array& a) noexcept;
 // What the driver takes for one level, before rounding to its granules. Fits the shapes measured on an
 // H200 (tests/sim/array_test.cc lists them): rows are multiples of 64 bytes; 2D levels of up to 128

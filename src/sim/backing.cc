@@ -38,8 +38,9 @@ bool copy_touched(const Segment& s, int fd) noexcept {
   for (std::size_t done = 0; done < s.bytes; done += kPage * kBatch) {
     const std::size_t pages = (s.bytes - done) / kPage < kBatch ? (s.bytes - done) / kPage : kBatch;
     const auto offset = static_cast<off_t>((s.base + done) / kPage * sizeof words[0]);
-    const bool known = pagemap.ok() && ::pread(pagemap.get(), words, pages * sizeof words[0], offset) ==
-                                           static_cast<ssize_t>(pages * sizeof words[0]);
+    const bool known =
+        pagemap.ok() && ::pread(pagemap.get(), words, pages * sizeof words[0], offset) ==
+                            static_cast<ssize_t>(pages * sizeof words[0]);
     for (std::size_t i = 0; i < pages; ++i) {
       if (known && (words[i] >> 62) == 0) continue;
       const std::size_t where = done + i * kPage;

@@ -23,8 +23,8 @@ class BlockSpace {
 
   // 0: the device is full, or more than `max_bytes` would be reserved (0: no bound).
   CUdeviceptr allocate(std::size_t bytes, std::size_t max_bytes) noexcept;
-  void free(CUdeviceptr at) noexcept;             // an address that allocate() gave
-  void trim(std::size_t keep_bytes) noexcept;     // gives unused blocks back, down to keep_bytes
+  void free(CUdeviceptr at) noexcept;          // an address that allocate() gave
+  void trim(std::size_t keep_bytes) noexcept;  // gives unused blocks back, down to keep_bytes
   void clear() noexcept;
 
   [[nodiscard]] std::size_t span_bytes() const noexcept;

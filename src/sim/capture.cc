@@ -78,13 +78,15 @@ CUresult info(CUstream hStream, CUstreamCaptureStatus* status, cuuint64_t* id, C
   return CUDA_SUCCESS;
 }
 
-CUresult set_tail(CUstream hStream, const CUgraphNode* deps, std::size_t n, unsigned flags) noexcept {
+CUresult set_tail(CUstream hStream, const CUgraphNode* deps, std::size_t n,
+                  unsigned flags) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   Stream* s = to_stream(hStream, call.context);
   if (s == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (s->capture.status != kActive) return CUDA_ERROR_ILLEGAL_STATE;
-  if ((n != 0 && deps == nullptr) || flags > CU_STREAM_SET_CAPTURE_DEPENDENCIES) return CUDA_ERROR_INVALID_VALUE;
+  if ((n != 0 && deps == nullptr) || flags > CU_STREAM_SET_CAPTURE_DEPENDENCIES)
+    return CUDA_ERROR_INVALID_VALUE;
   if (flags == CU_STREAM_SET_CAPTURE_DEPENDENCIES) s->capture.tail.clear();
   s->capture.tail.insert(s->capture.tail.end(), deps, deps + n);
   return CUDA_SUCCESS;
@@ -93,7 +95,8 @@ CUresult set_tail(CUstream hStream, const CUgraphNode* deps, std::size_t n, unsi
 }  // namespace
 
 CUresult refused_by_capture() noexcept {
-  if (driver().global_captures == 0 || thread_state().capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED) {
+  if (driver().global_captures == 0 ||
+      thread_state().capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED) {
     return CUDA_SUCCESS;
   }
   for_streams([](Stream& s) {
@@ -166,7 +169,8 @@ CUresult cuStreamBeginCapture(CUstream hStream) noexcept {
   return begin(hStream, CU_STREAM_CAPTURE_MODE_GLOBAL, nullptr, nullptr, 0);
 }
 CUresult cuStreamBeginCaptureToGraph(CUstream hStream, CUgraph hGraph, const CUgraphNode* deps,
-                                     const CUgraphEdgeData*, size_t n, CUstreamCaptureMode mode) noexcept {
+                                     const CUgraphEdgeData*, size_t n,
+                                     CUstreamCaptureMode mode) noexcept {
   Graph* g = nullptr;
   {
     const Call call{Need::kInit};
@@ -191,10 +195,11 @@ CUresult cuStreamEndCapture(CUstream hStream, CUgraph* phGraph) noexcept {
   for_streams([&](const Stream& other) {
     if (&other == s || other.capture.id != c.id || r != CUDA_SUCCESS) return;
     for (const CUgraphNode n : other.capture.tail) {
-      const bool joined = std::count(c.tail.begin(), c.tail.end(), n) != 0 ||
-                          std::any_of(c.graph->nodes.begin(), c.graph->nodes.end(), [&](const Node* later) {
-                            return std::count(later->after.begin(), later->after.end(), to_node(n)) != 0;
-                          });
+      const bool joined =
+          std::count(c.tail.begin(), c.tail.end(), n) != 0 ||
+          std::any_of(c.graph->nodes.begin(), c.graph->nodes.end(), [&](const Node* later) {
+            return std::count(later->after.begin(), later->after.end(), to_node(n)) != 0;
+          });
       if (!joined) r = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
     }
   });
@@ -212,23 +217,26 @@ CUresult cuStreamEndCapture(CUstream hStream, CUgraph* phGraph) noexcept {
 CUresult cuStreamIsCapturing(CUstream hStream, CUstreamCaptureStatus* captureStatus) noexcept {
   return info(hStream, captureStatus, nullptr, nullptr, nullptr, nullptr);
 }
-CUresult cuStreamGetCaptureInfo(CUstream s, CUstreamCaptureStatus* status, cuuint64_t* id) noexcept {
+CUresult cuStreamGetCaptureInfo(CUstream s, CUstreamCaptureStatus* status,
+                                cuuint64_t* id) noexcept {
   return info(s, status, id, nullptr, nullptr, nullptr);
 }
-CUresult cuStreamGetCaptureInfo_v2(CUstream s, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
-                                   const CUgraphNode** deps, size_t* n) noexcept {
+CUresult cuStreamGetCaptureInfo_v2(CUstream s, CUstreamCaptureStatus* status, cuuint64_t* id,
+                                   CUgraph* graph, const CUgraphNode** deps, size_t* n) noexcept {
   return info(s, status, id, graph, deps, n);
 }
-CUresult cuStreamGetCaptureInfo_v3(CUstream s, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
-                                   const CUgraphNode** deps, const CUgraphEdgeData** edges, size_t* n) noexcept {
+CUresult cuStreamGetCaptureInfo_v3(CUstream s, CUstreamCaptureStatus* status, cuuint64_t* id,
+                                   CUgraph* graph, const CUgraphNode** deps,
+                                   const CUgraphEdgeData** edges, size_t* n) noexcept {
   if (edges != nullptr) *edges = nullptr;
   return info(s, status, id, graph, deps, n);
 }
-CUresult cuStreamUpdateCaptureDependencies(CUstream s, CUgraphNode* deps, size_t n, unsigned int flags) noexcept {
+CUresult cuStreamUpdateCaptureDependencies(CUstream s, CUgraphNode* deps, size_t n,
+                                           unsigned int flags) noexcept {
   return set_tail(s, deps, n, flags);
 }
-CUresult cuStreamUpdateCaptureDependencies_v2(CUstream s, CUgraphNode* deps, const CUgraphEdgeData*, size_t n,
-                                              unsigned int flags) noexcept {
+CUresult cuStreamUpdateCaptureDependencies_v2(CUstream s, CUgraphNode* deps, const CUgraphEdgeData*,
+                                              size_t n, unsigned int flags) noexcept {
   return set_tail(s, deps, n, flags);
 }
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) noexcept {

@@ -16,8 +16,8 @@ struct Side {
   bool device = false;
 };
 
-CUresult resolve(CUmemorytype type, CUdeviceptr device, const void* host, CUarray array, std::size_t x,
-                 std::size_t y, std::size_t z, std::size_t pitch, std::size_t height,
+CUresult resolve(CUmemorytype type, CUdeviceptr device, const void* host, CUarray array,
+                 std::size_t x, std::size_t y, std::size_t z, std::size_t pitch, std::size_t height,
                  const CUDA_MEMCPY3D& c, Side& out) noexcept {
   if (type == CU_MEMORYTYPE_ARRAY) {
     const Array* a = to_array(array);
@@ -34,10 +34,10 @@ CUresult resolve(CUmemorytype type, CUdeviceptr device, const void* host, CUarra
   out.pitch = pitch != 0 ? pitch : c.WidthInBytes;
   out.slice = out.pitch * (height != 0 ? height : c.Height);
   if (out.pitch < c.WidthInBytes) return CUDA_ERROR_INVALID_VALUE;
-  const CUdeviceptr base = type == CU_MEMORYTYPE_HOST ? reinterpret_cast<CUdeviceptr>(host) : device;
+  const CUdeviceptr base =
+      type == CU_MEMORYTYPE_HOST ? reinterpret_cast<CUdeviceptr>(host) : device;
   const CUdeviceptr first = base + z * out.slice + y * out.pitch + x;
-  const std::size_t bytes =
-      (c.Depth - 1) * out.slice + (c.Height - 1) * out.pitch + c.WidthInBytes;
+  const std::size_t bytes = (c.Depth - 1) * out.slice + (c.Height - 1) * out.pitch + c.WidthInBytes;
   if (base == 0) return CUDA_ERROR_INVALID_VALUE;
   const bool known = find_range(first) != nullptr;
   if ((type == CU_MEMORYTYPE_DEVICE || (type == CU_MEMORYTYPE_UNIFIED && known)) &&

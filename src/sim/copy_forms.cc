@@ -20,8 +20,9 @@ CUresult linear(CUmemorytype to, CUdeviceptr dst, CUmemorytype from, CUdeviceptr
 }
 
 // Between linear memory and a one-dimensional array at a byte offset.
-CUresult with_array(CUarray to, std::size_t to_at, CUarray from, std::size_t from_at, CUmemorytype type,
-                    CUdeviceptr linear_at, std::size_t n, CUstream s, bool sync) noexcept {
+CUresult with_array(CUarray to, std::size_t to_at, CUarray from, std::size_t from_at,
+                    CUmemorytype type, CUdeviceptr linear_at, std::size_t n, CUstream s,
+                    bool sync) noexcept {
   CUDA_MEMCPY3D c = linear_copy(type, linear_at, type, linear_at, n);
   if (to != nullptr) {
     c.dstMemoryType = CU_MEMORYTYPE_ARRAY;
@@ -59,7 +60,8 @@ CUDA_MEMCPY3D widen(const CUDA_MEMCPY2D& f) noexcept {
 }
 
 CUDA_MEMCPY3D widen(const CUDA_MEMCPY3D_PEER& f) noexcept {
-  static_assert(sizeof(CUDA_MEMCPY3D_PEER) == sizeof(CUDA_MEMCPY3D));  // contexts in the reserved places
+  static_assert(sizeof(CUDA_MEMCPY3D_PEER) ==
+                sizeof(CUDA_MEMCPY3D));  // contexts in the reserved places
   CUDA_MEMCPY3D c;
   std::memcpy(&c, &f, sizeof c);
   return c;
@@ -72,7 +74,8 @@ CUresult shaped(const T* f, CUstream s, bool sync) noexcept {
 
 CUresult batch(CUdeviceptr* dsts, CUdeviceptr* srcs, std::size_t* sizes, std::size_t count,
                std::size_t* failed, CUstream s) noexcept {
-  if (dsts == nullptr || srcs == nullptr || sizes == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (dsts == nullptr || srcs == nullptr || sizes == nullptr || count == 0)
+    return CUDA_ERROR_INVALID_VALUE;
   for (std::size_t i = 0; i < count; ++i) {
     const CUresult r = linear(kUnified, dsts[i], kUnified, srcs[i], sizes[i], s, false);
     if (r == CUDA_SUCCESS) continue;
@@ -107,12 +110,14 @@ void side(const CUmemcpy3DOperand& o, bool to, std::size_t element, CUDA_MEMCPY3
   }
 }
 
-CUresult batch_3d(const CUDA_MEMCPY3D_BATCH_OP* ops, std::size_t n, std::size_t* failed, CUstream s) noexcept {
+CUresult batch_3d(const CUDA_MEMCPY3D_BATCH_OP* ops, std::size_t n, std::size_t* failed,
+                  CUstream s) noexcept {
   if (ops == nullptr || n == 0) return CUDA_ERROR_INVALID_VALUE;
   for (std::size_t i = 0; i < n; ++i) {
     std::size_t element = 1;  // extents count elements of the array, bytes without one
     for (const CUmemcpy3DOperand* o : {&ops[i].src, &ops[i].dst}) {
-      const Array* a = o->type == CU_MEMCPY_OPERAND_TYPE_ARRAY ? to_array(o->op.array.array) : nullptr;
+      const Array* a =
+          o->type == CU_MEMCPY_OPERAND_TYPE_ARRAY ? to_array(o->op.array.array) : nullptr;
       if (a != nullptr) element = a->element_bytes;
     }
     CUDA_MEMCPY3D c{};
@@ -165,7 +170,8 @@ CUresult cuMemcpyPeerAsync(CUdeviceptr dst, CUcontext, CUdeviceptr src, CUcontex
   return linear(kDevice, dst, kDevice, src, n, s, false);
 }
 
-CUresult cuMemcpyAtoA_v2(CUarray to, size_t to_at, CUarray from, size_t from_at, size_t n) noexcept {
+CUresult cuMemcpyAtoA_v2(CUarray to, size_t to_at, CUarray from, size_t from_at,
+                         size_t n) noexcept {
   if (to == nullptr || from == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   return with_array(to, to_at, from, from_at, kDevice, 0, n, nullptr, true);
 }
@@ -189,14 +195,19 @@ CUresult cuMemcpyHtoA_v2(CUarray to, size_t at, const void* src, size_t n) noexc
   if (to == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   return with_array(to, at, nullptr, 0, kHost, number(src), n, nullptr, true);
 }
-CUresult cuMemcpyHtoAAsync_v2(CUarray to, size_t at, const void* src, size_t n, CUstream s) noexcept {
+CUresult cuMemcpyHtoAAsync_v2(CUarray to, size_t at, const void* src, size_t n,
+                              CUstream s) noexcept {
   if (to == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   return with_array(to, at, nullptr, 0, kHost, number(src), n, s, false);
 }
 
 CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* c) noexcept { return shaped(c, nullptr, true); }
-CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* c) noexcept { return shaped(c, nullptr, true); }
-CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* c, CUstream s) noexcept { return shaped(c, s, false); }
+CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* c) noexcept {
+  return shaped(c, nullptr, true);
+}
+CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* c, CUstream s) noexcept {
+  return shaped(c, s, false);
+}
 CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D* c) noexcept {
   return c == nullptr ? CUDA_ERROR_INVALID_VALUE : submit_copy(*c, nullptr, true);
 }
@@ -209,7 +220,8 @@ CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER* c, CUstream s) noexcept {
 }
 
 CUresult cuMemcpyBatchAsync(CUdeviceptr* dsts, CUdeviceptr* srcs, size_t* sizes, size_t count,
-                            CUmemcpyAttributes*, size_t*, size_t, size_t* failIdx, CUstream s) noexcept {
+                            CUmemcpyAttributes*, size_t*, size_t, size_t* failIdx,
+                            CUstream s) noexcept {
   return batch(dsts, srcs, sizes, count, failIdx, s);
 }
 CUresult cuMemcpyBatchAsync_v2(CUdeviceptr* dsts, CUdeviceptr* srcs, size_t* sizes, size_t count,
@@ -225,19 +237,20 @@ CUresult cuMemcpy3DBatchAsync_v2(size_t n, CUDA_MEMCPY3D_BATCH_OP* ops, unsigned
   return batch_3d(ops, n, nullptr, s);
 }
 
-#define BH_MEMSET(bits, type)                                                                        \
-  CUresult cuMemsetD##bits##_v2(CUdeviceptr d, type v, size_t n) noexcept {                          \
-    return submit_memset({d, 0, v, bits / 8, n, 1, nullptr}, nullptr, true);                         \
-  }                                                                                                  \
-  CUresult cuMemsetD##bits##Async(CUdeviceptr d, type v, size_t n, CUstream s) noexcept {            \
-    return submit_memset({d, 0, v, bits / 8, n, 1, nullptr}, s, false);                              \
-  }                                                                                                  \
-  CUresult cuMemsetD2D##bits##_v2(CUdeviceptr d, size_t pitch, type v, size_t w, size_t h) noexcept { \
-    return submit_memset({d, pitch, v, bits / 8, w, h, nullptr}, nullptr, true);                     \
-  }                                                                                                  \
-  CUresult cuMemsetD2D##bits##Async(CUdeviceptr d, size_t pitch, type v, size_t w, size_t h,         \
-                                    CUstream s) noexcept {                                           \
-    return submit_memset({d, pitch, v, bits / 8, w, h, nullptr}, s, false);                          \
+#define BH_MEMSET(bits, type)                                                                \
+  CUresult cuMemsetD##bits##_v2(CUdeviceptr d, type v, size_t n) noexcept {                  \
+    return submit_memset({d, 0, v, bits / 8, n, 1, nullptr}, nullptr, true);                 \
+  }                                                                                          \
+  CUresult cuMemsetD##bits##Async(CUdeviceptr d, type v, size_t n, CUstream s) noexcept {    \
+    return submit_memset({d, 0, v, bits / 8, n, 1, nullptr}, s, false);                      \
+  }                                                                                          \
+  CUresult cuMemsetD2D##bits##_v2(CUdeviceptr d, size_t pitch, type v, size_t w,             \
+                                  size_t h) noexcept {                                       \
+    return submit_memset({d, pitch, v, bits / 8, w, h, nullptr}, nullptr, true);             \
+  }                                                                                          \
+  CUresult cuMemsetD2D##bits##Async(CUdeviceptr d, size_t pitch, type v, size_t w, size_t h, \
+                                    CUstream s) noexcept {                                   \
+    return submit_memset({d, pitch, v, bits / 8, w, h, nullptr}, s, false);                  \
   }
 BH_MEMSET(8, unsigned char)
 BH_MEMSET(16, unsigned short)

@@ -13,7 +13,8 @@ struct Error {
   const char* text;
 };
 
-#define BH_ERROR(code, text) {code, #code, text}
+#define BH_ERROR(code, text) \
+  { code, #code, text }
 constexpr Error kErrors[] = {
     BH_ERROR(CUDA_SUCCESS, "no error"),
     BH_ERROR(CUDA_ERROR_INVALID_VALUE, "invalid argument"),

@@ -74,7 +74,8 @@ CUresult api::cuEventDestroy(CUevent hEvent) noexcept { return cuEventDestroy_v2
 CUresult api::cuEventRecord(CUevent hEvent, CUstream hStream) noexcept {
   return record(hEvent, hStream);
 }
-CUresult api::cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags) noexcept {
+CUresult api::cuEventRecordWithFlags(CUevent hEvent, CUstream hStream,
+                                     unsigned int flags) noexcept {
   return flags > CU_EVENT_RECORD_EXTERNAL ? CUDA_ERROR_INVALID_VALUE : record(hEvent, hStream);
 }
 
@@ -102,7 +103,8 @@ CUresult api::cuEventElapsedTime_v2(float* pMilliseconds, CUevent hStart, CUeven
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   const Event *a = to_event(hStart), *b = to_event(hEnd);
-  if (a == nullptr || b == nullptr || !a->recorded || !b->recorded) return CUDA_ERROR_INVALID_HANDLE;
+  if (a == nullptr || b == nullptr || !a->recorded || !b->recorded)
+    return CUDA_ERROR_INVALID_HANDLE;
   if (pMilliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (((a->flags | b->flags) & CU_EVENT_DISABLE_TIMING) != 0) return CUDA_ERROR_INVALID_HANDLE;
   if (!finished(*a) || !finished(*b)) return CUDA_ERROR_NOT_READY;

@@ -25,12 +25,13 @@ constinit Gate gates[kFunctions] = {
 }  // namespace
 }  // namespace bulkhead::sim
 
-#define BH_HOOK(name, since, family, ...)                                                      \
-  extern "C" [[gnu::visibility("default")]] CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept {   \
-    std::uint32_t bh_code = 0;                                                                   \
-    if (bulkhead::sim::stopped(bulkhead::sim::gates[bulkhead::sim::id_##name], bh_code)) [[unlikely]] \
-      return static_cast<CUresult>(bh_code);                                                      \
-    return bulkhead::sim::api::name(BH_ARGS(__VA_ARGS__));                                     \
+#define BH_HOOK(name, since, family, ...)                                                    \
+  extern "C" [[gnu::visibility("default")]] CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept { \
+    std::uint32_t bh_code = 0;                                                               \
+    if (bulkhead::sim::stopped(bulkhead::sim::gates[bulkhead::sim::id_##name], bh_code))     \
+        [[unlikely]]                                                                         \
+      return static_cast<CUresult>(bh_code);                                                 \
+    return bulkhead::sim::api::name(BH_ARGS(__VA_ARGS__));                                   \
   }
 #define BH_PASS BH_HOOK
 #include "abi/cuda.def"

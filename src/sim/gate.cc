@@ -74,7 +74,8 @@ void apply(Gate& g, const Rule& r) noexcept {
   g.count = r.count;
   g.every = r.every;
   g.delay_ns = r.delay_us * 1000;
-  g.armed.store(true, std::memory_order_relaxed);  // relaxed: before any call, by the loader's thread
+  g.armed.store(true,
+                std::memory_order_relaxed);  // relaxed: before any call, by the loader's thread
 }
 
 }  // namespace

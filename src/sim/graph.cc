@@ -36,7 +36,8 @@ CUresult change_edges(CUgraph hGraph, const CUgraphNode* from, const CUgraphNode
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   const Graph* g = to_graph(hGraph);
-  if (g == nullptr || (n != 0 && (from == nullptr || to == nullptr))) return CUDA_ERROR_INVALID_VALUE;
+  if (g == nullptr || (n != 0 && (from == nullptr || to == nullptr)))
+    return CUDA_ERROR_INVALID_VALUE;
   for (std::size_t i = 0; i < n; ++i) {
     Node *a = to_node(from[i]), *b = to_node(to[i]);
     if (a == nullptr || b == nullptr || a->graph != g || b->graph != g || a == b) {
@@ -74,7 +75,8 @@ CUresult edges(CUgraph hGraph, CUgraphNode* from, CUgraphNode* to, std::size_t* 
   return list(b, to, count);
 }
 
-CUresult dependencies(CUgraphNode hNode, CUgraphNode* out, std::size_t* count, bool dependents) noexcept {
+CUresult dependencies(CUgraphNode hNode, CUgraphNode* out, std::size_t* count,
+                      bool dependents) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   Node* n = to_node(hNode);
@@ -157,7 +159,8 @@ bool order_of(const Graph& g, std::vector<Node*>& order) noexcept {
   return true;
 }
 
-CUresult add_node(Graph& g, const CUgraphNode* deps, std::size_t n, Work& w, CUgraphNode* out) noexcept {
+CUresult add_node(Graph& g, const CUgraphNode* deps, std::size_t n, Work& w,
+                  CUgraphNode* out) noexcept {
   if (out == nullptr || (n != 0 && deps == nullptr)) return CUDA_ERROR_INVALID_VALUE;
   std::vector<Node*> after;
   for (std::size_t i = 0; i < n; ++i) {
@@ -204,7 +207,8 @@ CUresult cuGraphClone(CUgraph* phGraphClone, CUgraph originalGraph) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult cuGraphNodeFindInClone(CUgraphNode* phNode, CUgraphNode hOriginalNode, CUgraph hClonedGraph) noexcept {
+CUresult cuGraphNodeFindInClone(CUgraphNode* phNode, CUgraphNode hOriginalNode,
+                                CUgraph hClonedGraph) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   const Graph* g = to_graph(hClonedGraph);
@@ -234,14 +238,16 @@ CUresult cuGraphDestroyNode(CUgraphNode hNode) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult cuGraphAddDependencies(CUgraph g, const CUgraphNode* from, const CUgraphNode* to, size_t n) noexcept {
+CUresult cuGraphAddDependencies(CUgraph g, const CUgraphNode* from, const CUgraphNode* to,
+                                size_t n) noexcept {
   return change_edges(g, from, to, n, true);
 }
 CUresult cuGraphAddDependencies_v2(CUgraph g, const CUgraphNode* from, const CUgraphNode* to,
                                    const CUgraphEdgeData*, size_t n) noexcept {
   return change_edges(g, from, to, n, true);
 }
-CUresult cuGraphRemoveDependencies(CUgraph g, const CUgraphNode* from, const CUgraphNode* to, size_t n) noexcept {
+CUresult cuGraphRemoveDependencies(CUgraph g, const CUgraphNode* from, const CUgraphNode* to,
+                                   size_t n) noexcept {
   return change_edges(g, from, to, n, false);
 }
 CUresult cuGraphRemoveDependencies_v2(CUgraph g, const CUgraphNode* from, const CUgraphNode* to,
@@ -256,7 +262,8 @@ CUresult cuGraphGetNodes(CUgraph hGraph, CUgraphNode* out, size_t* numNodes) noe
   return g == nullptr ? CUDA_ERROR_INVALID_VALUE : list(g->nodes, out, numNodes);
 }
 
-CUresult cuGraphGetRootNodes(CUgraph hGraph, CUgraphNode* rootNodes, size_t* numRootNodes) noexcept {
+CUresult cuGraphGetRootNodes(CUgraph hGraph, CUgraphNode* rootNodes,
+                             size_t* numRootNodes) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   const Graph* g = to_graph(hGraph);
@@ -273,7 +280,8 @@ CUresult cuGraphGetEdges(CUgraph g, CUgraphNode* from, CUgraphNode* to, size_t* 
 CUresult cuGraphGetEdges_v2(CUgraph g, CUgraphNode* from, CUgraphNode* to, CUgraphEdgeData* data,
                             size_t* n) noexcept {
   const CUresult r = edges(g, from, to, n);
-  if (r == CUDA_SUCCESS && data != nullptr && from != nullptr) std::fill_n(data, *n, CUgraphEdgeData{});
+  if (r == CUDA_SUCCESS && data != nullptr && from != nullptr)
+    std::fill_n(data, *n, CUgraphEdgeData{});
   return r;
 }
 
@@ -283,7 +291,8 @@ CUresult cuGraphNodeGetDependencies(CUgraphNode n, CUgraphNode* out, size_t* cou
 CUresult cuGraphNodeGetDependencies_v2(CUgraphNode n, CUgraphNode* out, CUgraphEdgeData* data,
                                        size_t* count) noexcept {
   const CUresult r = dependencies(n, out, count, false);
-  if (r == CUDA_SUCCESS && data != nullptr && out != nullptr) std::fill_n(data, *count, CUgraphEdgeData{});
+  if (r == CUDA_SUCCESS && data != nullptr && out != nullptr)
+    std::fill_n(data, *count, CUgraphEdgeData{});
   return r;
 }
 CUresult cuGraphNodeGetDependentNodes(CUgraphNode n, CUgraphNode* out, size_t* count) noexcept {
@@ -292,7 +301,8 @@ CUresult cuGraphNodeGetDependentNodes(CUgraphNode n, CUgraphNode* out, size_t* c
 CUresult cuGraphNodeGetDependentNodes_v2(CUgraphNode n, CUgraphNode* out, CUgraphEdgeData* data,
                                          size_t* count) noexcept {
   const CUresult r = dependencies(n, out, count, true);
-  if (r == CUDA_SUCCESS && data != nullptr && out != nullptr) std::fill_n(data, *count, CUgraphEdgeData{});
+  if (r == CUDA_SUCCESS && data != nullptr && out != nullptr)
+    std::fill_n(data, *count, CUgraphEdgeData{});
   return r;
 }
 

@@ -41,7 +41,8 @@ Node* twin_of(const GraphExec& e, CUgraphNode h) noexcept {
 }
 
 template <class Use>
-CUresult change(CUgraphExec hExec, CUgraphNode hNode, CUgraphNodeType type, const void* p, Use use) noexcept {
+CUresult change(CUgraphExec hExec, CUgraphNode hNode, CUgraphNodeType type, const void* p,
+                Use use) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   const GraphExec* e = to_exec(hExec);
@@ -55,8 +56,8 @@ template <class K>
 CUresult change_kernel(CUgraphExec e, CUgraphNode n, const K* k, CUfunction f) noexcept {
   return change(e, n, CU_GRAPH_NODE_TYPE_KERNEL, k, [&](Work& w) {
     return make_launch(w, f, {k->gridDimX, k->gridDimY, k->gridDimZ},
-                       {k->blockDimX, k->blockDimY, k->blockDimZ}, k->sharedMemBytes, k->kernelParams,
-                       k->extra);
+                       {k->blockDimX, k->blockDimY, k->blockDimZ}, k->sharedMemBytes,
+                       k->kernelParams, k->extra);
   });
 }
 
@@ -115,7 +116,8 @@ CUresult perform_graph(Stream& s, const Graph& g) noexcept {
 
 namespace api {
 
-CUresult cuGraphInstantiate(CUgraphExec* out, CUgraph g, CUgraphNode* errorNode, char* log, size_t n) noexcept {
+CUresult cuGraphInstantiate(CUgraphExec* out, CUgraph g, CUgraphNode* errorNode, char* log,
+                            size_t n) noexcept {
   if (errorNode != nullptr) *errorNode = nullptr;
   if (log != nullptr && n != 0) *log = 0;
   return instantiate(out, g, 0);
@@ -124,10 +126,12 @@ CUresult cuGraphInstantiate_v2(CUgraphExec* out, CUgraph g, CUgraphNode* errorNo
                                size_t n) noexcept {
   return cuGraphInstantiate(out, g, errorNode, log, n);
 }
-CUresult cuGraphInstantiateWithFlags(CUgraphExec* out, CUgraph g, unsigned long long flags) noexcept {
+CUresult cuGraphInstantiateWithFlags(CUgraphExec* out, CUgraph g,
+                                     unsigned long long flags) noexcept {
   return instantiate(out, g, flags);
 }
-CUresult cuGraphInstantiateWithParams(CUgraphExec* out, CUgraph g, CUDA_GRAPH_INSTANTIATE_PARAMS* p) noexcept {
+CUresult cuGraphInstantiateWithParams(CUgraphExec* out, CUgraph g,
+                                      CUDA_GRAPH_INSTANTIATE_PARAMS* p) noexcept {
   if (p == nullptr) return CUDA_ERROR_INVALID_VALUE;
   CUresult r = instantiate(out, g, p->flags);
   p->hErrNode_out = nullptr;
@@ -194,7 +198,8 @@ CUresult cuGraphLaunch(CUgraphExec hGraph, CUstream hStream) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphExecUpdateResultInfo* info) noexcept {
+CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph,
+                              CUgraphExecUpdateResultInfo* info) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   GraphExec* e = to_exec(hGraphExec);
@@ -204,9 +209,11 @@ CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphExe
   info->result = update(*e, *g, at);
   info->errorNode = reinterpret_cast<CUgraphNode>(at);
   info->errorFromNode = nullptr;
-  return info->result == CU_GRAPH_EXEC_UPDATE_SUCCESS ? CUDA_SUCCESS : CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
+  return info->result == CU_GRAPH_EXEC_UPDATE_SUCCESS ? CUDA_SUCCESS
+                                                      : CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
 }
-CUresult cuGraphExecUpdate(CUgraphExec e, CUgraph g, CUgraphNode* errorNode, CUgraphExecUpdateResult* result) noexcept {
+CUresult cuGraphExecUpdate(CUgraphExec e, CUgraph g, CUgraphNode* errorNode,
+                           CUgraphExecUpdateResult* result) noexcept {
   CUgraphExecUpdateResultInfo info{};
   const CUresult r = cuGraphExecUpdate_v2(e, g, &info);
   if (errorNode != nullptr) *errorNode = info.errorNode;
@@ -214,28 +221,32 @@ CUresult cuGraphExecUpdate(CUgraphExec e, CUgraph g, CUgraphNode* errorNode, CUg
   return r;
 }
 
-CUresult cuGraphExecKernelNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS_v1* p) noexcept {
+CUresult cuGraphExecKernelNodeSetParams(CUgraphExec e, CUgraphNode n,
+                                        const CUDA_KERNEL_NODE_PARAMS_v1* p) noexcept {
   return change_kernel(e, n, p, p != nullptr ? p->func : nullptr);
 }
 CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec e, CUgraphNode n,
                                            const CUDA_KERNEL_NODE_PARAMS* p) noexcept {
   if (p == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  return change_kernel(e, n, p, p->func != nullptr ? p->func : reinterpret_cast<CUfunction>(p->kern));
+  return change_kernel(e, n, p,
+                       p->func != nullptr ? p->func : reinterpret_cast<CUfunction>(p->kern));
 }
-CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_MEMCPY3D* p, CUcontext) noexcept {
+CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_MEMCPY3D* p,
+                                        CUcontext) noexcept {
   return change(e, n, CU_GRAPH_NODE_TYPE_MEMCPY, p, [&](Work& w) {
     w.copy = *p;
     return CUDA_SUCCESS;
   });
 }
-CUresult cuGraphExecMemsetNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_MEMSET_NODE_PARAMS* p,
-                                        CUcontext) noexcept {
+CUresult cuGraphExecMemsetNodeSetParams(CUgraphExec e, CUgraphNode n,
+                                        const CUDA_MEMSET_NODE_PARAMS* p, CUcontext) noexcept {
   return change(e, n, CU_GRAPH_NODE_TYPE_MEMSET, p, [&](Work& w) {
     w.set = {p->dst, p->pitch, p->value, p->elementSize, p->width, p->height, nullptr};
     return CUDA_SUCCESS;
   });
 }
-CUresult cuGraphExecHostNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_HOST_NODE_PARAMS* p) noexcept {
+CUresult cuGraphExecHostNodeSetParams(CUgraphExec e, CUgraphNode n,
+                                      const CUDA_HOST_NODE_PARAMS* p) noexcept {
   return change(e, n, CU_GRAPH_NODE_TYPE_HOST, p, [&](Work& w) {
     w.fn = p->fn;
     w.data = p->userData;
@@ -255,7 +266,8 @@ CUresult cuGraphExecGetFlags(CUgraphExec hGraphExec, cuuint64_t* flags) noexcept
   *flags = e->flags;
   return CUDA_SUCCESS;
 }
-CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int isEnabled) noexcept {
+CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode,
+                               unsigned int isEnabled) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   const GraphExec* e = to_exec(hGraphExec);
@@ -264,7 +276,8 @@ CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsign
   n->enabled = isEnabled != 0;
   return CUDA_SUCCESS;
 }
-CUresult cuGraphNodeGetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode, unsigned int* isEnabled) noexcept {
+CUresult cuGraphNodeGetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode,
+                               unsigned int* isEnabled) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   const GraphExec* e = to_exec(hGraphExec);

@@ -103,18 +103,22 @@ CUresult api::cuDeviceGraphMemTrim(CUdevice dev) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult api::cuDeviceGetGraphMemAttribute(CUdevice dev, CUgraphMem_attribute attr, void* value) noexcept {
+CUresult api::cuDeviceGetGraphMemAttribute(CUdevice dev, CUgraphMem_attribute attr,
+                                           void* value) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   if (!valid_device(dev)) return CUDA_ERROR_INVALID_DEVICE;
-  if (value == nullptr || attr > CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH) return CUDA_ERROR_INVALID_VALUE;
+  if (value == nullptr || attr > CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH)
+    return CUDA_ERROR_INVALID_VALUE;
   const Device& d = device(dev);
-  const std::uint64_t answers[] = {d.graph_used, d.graph_used_high, d.graph_reserved, d.graph_reserved_high};
+  const std::uint64_t answers[] = {d.graph_used, d.graph_used_high, d.graph_reserved,
+                                   d.graph_reserved_high};
   *static_cast<cuuint64_t*>(value) = answers[attr];
   return CUDA_SUCCESS;
 }
 
-CUresult api::cuDeviceSetGraphMemAttribute(CUdevice dev, CUgraphMem_attribute attr, void* value) noexcept {
+CUresult api::cuDeviceSetGraphMemAttribute(CUdevice dev, CUgraphMem_attribute attr,
+                                           void* value) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   if (!valid_device(dev)) return CUDA_ERROR_INVALID_DEVICE;

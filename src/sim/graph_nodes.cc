@@ -9,8 +9,9 @@ namespace {
 
 template <class K>
 CUresult kernel_work(const K& k, CUfunction f, Work& w) noexcept {
-  return make_launch(w, f, {k.gridDimX, k.gridDimY, k.gridDimZ}, {k.blockDimX, k.blockDimY, k.blockDimZ},
-                     k.sharedMemBytes, k.kernelParams, k.extra);
+  return make_launch(w, f, {k.gridDimX, k.gridDimY, k.gridDimZ},
+                     {k.blockDimX, k.blockDimY, k.blockDimZ}, k.sharedMemBytes, k.kernelParams,
+                     k.extra);
 }
 // A kernel handle and a function handle are the same object here.
 CUfunction function_of(const CUDA_KERNEL_NODE_PARAMS_v3& k) noexcept {
@@ -40,7 +41,8 @@ CUresult allocation_work(CUDA_MEM_ALLOC_NODE_PARAMS_v2 a, Work& w) noexcept {
 
 // `fill` makes the Work; then the node is added.
 template <class Fill>
-CUresult add(CUgraphNode* out, CUgraph hGraph, const CUgraphNode* deps, std::size_t n, Fill fill) noexcept {
+CUresult add(CUgraphNode* out, CUgraph hGraph, const CUgraphNode* deps, std::size_t n,
+             Fill fill) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   Graph* g = to_graph(hGraph);
@@ -124,8 +126,8 @@ CUresult cuGraphAddNode(CUgraphNode* out, CUgraph g, const CUgraphNode* deps, si
                         CUgraphNodeParams* p) noexcept {
   return add_any(out, g, deps, n, p);
 }
-CUresult cuGraphAddNode_v2(CUgraphNode* out, CUgraph g, const CUgraphNode* deps, const CUgraphEdgeData*,
-                           size_t n, CUgraphNodeParams* p) noexcept {
+CUresult cuGraphAddNode_v2(CUgraphNode* out, CUgraph g, const CUgraphNode* deps,
+                           const CUgraphEdgeData*, size_t n, CUgraphNodeParams* p) noexcept {
   return add_any(out, g, deps, n, p);
 }
 CUresult cuGraphAddKernelNode(CUgraphNode* out, CUgraph g, const CUgraphNode* deps, size_t n,
@@ -176,16 +178,19 @@ CUresult cuGraphAddChildGraphNode(CUgraphNode* out, CUgraph g, const CUgraphNode
     return work_from(p, w);
   });
 }
-CUresult cuGraphAddEmptyNode(CUgraphNode* out, CUgraph g, const CUgraphNode* deps, size_t n) noexcept {
+CUresult cuGraphAddEmptyNode(CUgraphNode* out, CUgraph g, const CUgraphNode* deps,
+                             size_t n) noexcept {
   return add(out, g, deps, n, [](Work&) { return CUDA_SUCCESS; });
 }
 CUresult cuGraphAddEventRecordNode(CUgraphNode* out, CUgraph g, const CUgraphNode* deps, size_t n,
                                    CUevent e) noexcept {
-  return add(out, g, deps, n, [&](Work& w) { return event_work(e, CU_GRAPH_NODE_TYPE_EVENT_RECORD, w); });
+  return add(out, g, deps, n,
+             [&](Work& w) { return event_work(e, CU_GRAPH_NODE_TYPE_EVENT_RECORD, w); });
 }
 CUresult cuGraphAddEventWaitNode(CUgraphNode* out, CUgraph g, const CUgraphNode* deps, size_t n,
                                  CUevent e) noexcept {
-  return add(out, g, deps, n, [&](Work& w) { return event_work(e, CU_GRAPH_NODE_TYPE_WAIT_EVENT, w); });
+  return add(out, g, deps, n,
+             [&](Work& w) { return event_work(e, CU_GRAPH_NODE_TYPE_WAIT_EVENT, w); });
 }
 CUresult cuGraphAddBatchMemOpNode(CUgraphNode* out, CUgraph g, const CUgraphNode* deps, size_t n,
                                   const CUDA_BATCH_MEM_OP_NODE_PARAMS* b) noexcept {
@@ -201,8 +206,8 @@ CUresult cuGraphAddMemAllocNode(CUgraphNode* out, CUgraph g, const CUgraphNode* 
                                 CUDA_MEM_ALLOC_NODE_PARAMS* p) noexcept {
   if (p == nullptr) return CUDA_ERROR_INVALID_VALUE;
   return add(out, g, deps, n, [&](Work& w) {
-    const CUresult r = allocation_work(
-        {p->poolProps, p->accessDescs, p->accessDescCount, p->bytesize, 0}, w);
+    const CUresult r =
+        allocation_work({p->poolProps, p->accessDescs, p->accessDescCount, p->bytesize, 0}, w);
     if (r == CUDA_SUCCESS) p->dptr = w.alloc.dptr;
     return r;
   });
@@ -218,7 +223,8 @@ CUresult cuGraphAddMemFreeNode(CUgraphNode* out, CUgraph g, const CUgraphNode* d
 }
 
 CUresult cuGraphKernelNodeSetParams(CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS_v1* p) noexcept {
-  return with(n, CU_GRAPH_NODE_TYPE_KERNEL, p, [&](Work& w) { return kernel_work(*p, p->func, w); });
+  return with(n, CU_GRAPH_NODE_TYPE_KERNEL, p,
+              [&](Work& w) { return kernel_work(*p, p->func, w); });
 }
 CUresult cuGraphKernelNodeSetParams_v2(CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS* p) noexcept {
   return with(n, CU_GRAPH_NODE_TYPE_KERNEL, p, [&](Work& w) {

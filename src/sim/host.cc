@@ -10,7 +10,8 @@ namespace {
 CUresult allocate(void** pp, std::size_t bytes, unsigned flags) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
-  if (pp == nullptr || bytes == 0 || flags > 7 || bytes > (1ull << 46)) return CUDA_ERROR_INVALID_VALUE;
+  if (pp == nullptr || bytes == 0 || flags > 7 || bytes > (1ull << 46))
+    return CUDA_ERROR_INVALID_VALUE;
   Range r;
   r.kind = Kind::kHost;
   r.base = map_pages(round_up(bytes, 4096), -1);
@@ -61,7 +62,8 @@ CUresult api::cuMemHostRegister_v2(void* p, size_t bytesize, unsigned int Flags)
   if (p == nullptr || bytesize == 0 || Flags > 15) return CUDA_ERROR_INVALID_VALUE;
   const auto at = reinterpret_cast<CUdeviceptr>(p);
   const auto after = driver().ranges.lower_bound(at);
-  if (find_range(at) != nullptr || (after != driver().ranges.end() && after->first < at + bytesize)) {
+  if (find_range(at) != nullptr ||
+      (after != driver().ranges.end() && after->first < at + bytesize)) {
     return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
   }
   Range r;
@@ -81,7 +83,8 @@ CUresult api::cuMemHostUnregister(void* p) noexcept {
   return forget(p, Kind::kRegistered, CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
 }
 
-CUresult api::cuMemHostGetDevicePointer_v2(CUdeviceptr* pdptr, void* p, unsigned int Flags) noexcept {
+CUresult api::cuMemHostGetDevicePointer_v2(CUdeviceptr* pdptr, void* p,
+                                           unsigned int Flags) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   if (pdptr == nullptr || Flags != 0 || host_range(p) == nullptr) return CUDA_ERROR_INVALID_VALUE;

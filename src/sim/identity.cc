@@ -42,8 +42,10 @@ int unit_of(std::string_view entry) noexcept {
       uuid_text(uuid, entry[0] == 'M', text);
       if (!std::string_view{text}.starts_with(entry)) continue;
       if (found >= 0 && entry[0] == 'M') return -1;  // ambiguous
-      if (found < 0) found = static_cast<int>(u);    // a GPU with MIG on: its first instance
-      else if (found / static_cast<int>(per_gpu) != static_cast<int>(u / per_gpu)) return -1;
+      if (found < 0)
+        found = static_cast<int>(u);  // a GPU with MIG on: its first instance
+      else if (found / static_cast<int>(per_gpu) != static_cast<int>(u / per_gpu))
+        return -1;
     }
     return found;
   }

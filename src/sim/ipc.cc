@@ -34,8 +34,9 @@ CUresult api::cuIpcGetMemHandle(CUipcMemHandle* pHandle, CUdeviceptr dptr) noexc
   Segment* s = r != nullptr ? segment_of(*r) : nullptr;
   if (pHandle == nullptr || s == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (!share_segment(*s)) return CUDA_ERROR_OUT_OF_MEMORY;
-  const Token t{kToken, s->object, r->base - s->base, r->bytes, s->bytes,
-                static_cast<std::uint32_t>(::getpid()), s->unit};
+  const Token t{kToken,   s->object, r->base - s->base,
+                r->bytes, s->bytes,  static_cast<std::uint32_t>(::getpid()),
+                s->unit};
   std::memset(pHandle, 0, sizeof *pHandle);
   std::memcpy(pHandle, &t, sizeof t);
   return CUDA_SUCCESS;
@@ -59,7 +60,8 @@ CUresult api::cuIpcOpenMemHandle_v2(CUdeviceptr* pdptr, CUipcMemHandle handle,
   }
   SharedObject object;
   if (!find_object(t.object, object) || object.bytes != t.segment_bytes ||
-      t.offset > t.segment_bytes || t.bytes > t.segment_bytes - t.offset || !hold_object(t.object)) {
+      t.offset > t.segment_bytes || t.bytes > t.segment_bytes - t.offset ||
+      !hold_object(t.object)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   char path[320];

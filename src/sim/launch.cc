@@ -10,7 +10,8 @@ namespace {
 constexpr std::uint64_t kUnknownKernelNs = 5000;
 
 // Copies the parameters in the order and sizes the kernel's table gives; `extra` is already packed so.
-CUresult pack(const kernels::Kernel& k, void** params, void** extra, std::vector<unsigned char>& out) noexcept {
+CUresult pack(const kernels::Kernel& k, void** params, void** extra,
+              std::vector<unsigned char>& out) noexcept {
   std::size_t bytes = 0;
   for (unsigned i = 0; i < k.args; ++i) bytes = round_up(bytes, k.arg_bytes[i]) + k.arg_bytes[i];
   out.assign(bytes, 0);
@@ -102,8 +103,8 @@ bool set_stack_limit(Context& c, std::uint64_t bytes) noexcept { return ensure_l
 
 namespace {
 
-CUresult launch(CUfunction f, const unsigned (&grid)[3], const unsigned (&block)[3], unsigned shared,
-                CUstream stream, void** params, void** extra) noexcept {
+CUresult launch(CUfunction f, const unsigned (&grid)[3], const unsigned (&block)[3],
+                unsigned shared, CUstream stream, void** params, void** extra) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   Stream* s = to_stream(stream, call.context);
@@ -119,15 +120,16 @@ CUresult api::cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int g
                              unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
                              unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
                              void** kernelParams, void** extra) noexcept {
-  return launch(f, {gridDimX, gridDimY, gridDimZ}, {blockDimX, blockDimY, blockDimZ}, sharedMemBytes,
-                hStream, kernelParams, extra);
+  return launch(f, {gridDimX, gridDimY, gridDimZ}, {blockDimX, blockDimY, blockDimZ},
+                sharedMemBytes, hStream, kernelParams, extra);
 }
 
 CUresult api::cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction f, void** kernelParams,
                                void** extra) noexcept {
   if (c == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  return launch(f, {c->gridDimX, c->gridDimY, c->gridDimZ}, {c->blockDimX, c->blockDimY, c->blockDimZ},
-                c->sharedMemBytes, c->hStream, kernelParams, extra);
+  return launch(f, {c->gridDimX, c->gridDimY, c->gridDimZ},
+                {c->blockDimX, c->blockDimY, c->blockDimZ}, c->sharedMemBytes, c->hStream,
+                kernelParams, extra);
 }
 
 CUresult api::cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
@@ -139,11 +141,12 @@ CUresult api::cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, uns
   const std::uint64_t threads = std::uint64_t{blockDimX} * blockDimY * blockDimZ;
   const std::uint64_t room = machine.profile.unit_sms() * machine.profile.threads_per_sm;
   if (threads != 0 && blocks * threads > room) return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
-  return launch(f, {gridDimX, gridDimY, gridDimZ}, {blockDimX, blockDimY, blockDimZ}, sharedMemBytes,
-                hStream, kernelParams, nullptr);
+  return launch(f, {gridDimX, gridDimY, gridDimZ}, {blockDimX, blockDimY, blockDimZ},
+                sharedMemBytes, hStream, kernelParams, nullptr);
 }
 
-CUresult api::cuOccupancyMaxActiveBlocksPerMultiprocessor(int* numBlocks, CUfunction func, int blockSize,
+CUresult api::cuOccupancyMaxActiveBlocksPerMultiprocessor(int* numBlocks, CUfunction func,
+                                                          int blockSize,
                                                           size_t /*dynamicSMemSize*/) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
@@ -153,9 +156,9 @@ CUresult api::cuOccupancyMaxActiveBlocksPerMultiprocessor(int* numBlocks, CUfunc
   *numBlocks = fit > 32 ? 32 : fit;
   return CUDA_SUCCESS;
 }
-CUresult api::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* numBlocks, CUfunction func,
-                                                                   int blockSize, size_t shared,
-                                                                   unsigned int /*flags*/) noexcept {
+CUresult api::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    int* numBlocks, CUfunction func, int blockSize, size_t shared,
+    unsigned int /*flags*/) noexcept {
   return cuOccupancyMaxActiveBlocksPerMultiprocessor(numBlocks, func, blockSize, shared);
 }
 

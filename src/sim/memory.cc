@@ -107,7 +107,8 @@ CUresult api::cuMemGetInfo_v2(size_t* free, size_t* total) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult api::cuMemGetAddressRange_v2(CUdeviceptr* pbase, size_t* psize, CUdeviceptr dptr) noexcept {
+CUresult api::cuMemGetAddressRange_v2(CUdeviceptr* pbase, size_t* psize,
+                                      CUdeviceptr dptr) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   const Range* r = find_range(dptr);

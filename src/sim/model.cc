@@ -115,9 +115,7 @@ bool device_span(CUdeviceptr at, std::size_t bytes) noexcept {
   }
 }
 
-std::uint64_t now_ns() noexcept {
-  return driver().timed ? monotonic_ns() : driver().virtual_ns;
-}
+std::uint64_t now_ns() noexcept { return driver().timed ? monotonic_ns() : driver().virtual_ns; }
 
 void submit(Stream& s, std::uint64_t cost_ns) noexcept {
   s.ready_ns = std::max(s.ready_ns, now_ns()) + cost_ns;

@@ -44,13 +44,13 @@ struct Event {
   unsigned flags = 0;
   bool recorded = false;
   std::uint64_t at_ns = 0;
-  std::uint64_t capture_id = 0;          // recorded inside this capture, else 0
+  std::uint64_t capture_id = 0;           // recorded inside this capture, else 0
   std::vector<CUgraphNode> capture_tail;  // what the recording stream had done by then
 };
 
 enum class Kind : std::uint8_t {
-  kPlain,       // its own segment
-  kSlab,        // in the context's slabs
+  kPlain,  // its own segment
+  kSlab,   // in the context's slabs
   kManaged,
   kPool,        // stream-ordered
   kGraph,       // by a graph's allocation node
@@ -73,11 +73,11 @@ struct Range {
   std::uint64_t object = 0;  // kIpc, kExternal: the shared object held
   std::uint64_t id = 0;
   unsigned flags = 0;
-  std::uint64_t vmm = 0;       // kMapped: the allocation's handle
-  std::size_t map_bytes = 0;   // kIpc, kExternal: what to unmap, from map_base
+  std::uint64_t vmm = 0;      // kMapped: the allocation's handle
+  std::size_t map_bytes = 0;  // kIpc, kExternal: what to unmap, from map_base
   CUdeviceptr map_base = 0;
-  unsigned opened = 0;         // kIpc: times opened
-  unsigned char access = 3;    // kMapped: 0 none, 1 read, 3 read and write
+  unsigned opened = 0;       // kIpc: times opened
+  unsigned char access = 3;  // kMapped: 0 none, 1 read, 3 read and write
 };
 
 struct Context {
@@ -98,11 +98,11 @@ struct Context {
   Arena* array_slabs = nullptr;  // made by the first small array
   Stream legacy;
   std::unordered_map<std::uint64_t, Stream*> per_thread;
-  unsigned peers = 0;  // bit per ordinal
-  unsigned streams = 0;             // made with cuStreamCreate
-  std::uint64_t stream_bytes = 0;   // charged for them
-  std::uint64_t stack_bytes = 0;    // a thread's local memory that is charged for, beyond the default
-  std::uint64_t local_bytes = 0;    // charged for it
+  unsigned peers = 0;              // bit per ordinal
+  unsigned streams = 0;            // made with cuStreamCreate
+  std::uint64_t stream_bytes = 0;  // charged for them
+  std::uint64_t stack_bytes = 0;  // a thread's local memory that is charged for, beyond the default
+  std::uint64_t local_bytes = 0;  // charged for it
   int cache_config = 0, shared_config = 0;
 };
 
@@ -123,7 +123,8 @@ struct Driver {
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   Phase phase = Phase::kBefore;
   bool timed = false;
-  bool moves_bytes = true;  // BULKHEAD_SIM_BYTES=off: copies, memsets and kernels leave memory alone
+  bool moves_bytes =
+      true;  // BULKHEAD_SIM_BYTES=off: copies, memsets and kernels leave memory alone
   std::uint64_t virtual_ns = 1;
   std::uint64_t next_id = 1;
   unsigned global_captures = 0;  // running, in global mode
@@ -163,15 +164,16 @@ Context* current_context() noexcept;  // nullptr: none
 // CUcontext <-> Context. A green context's handle is its own; `live` answers what is wrong with it.
 Context* to_context(CUcontext h) noexcept;
 inline CUcontext handle_of(Context* c) noexcept { return reinterpret_cast<CUcontext>(c); }
-CUresult make_context(int ordinal, unsigned flags, bool primary, unsigned api, Context*& out) noexcept;
+CUresult make_context(int ordinal, unsigned flags, bool primary, unsigned api,
+                      Context*& out) noexcept;
 void destroy_context(Context& c) noexcept;  // gives everything of it back
 inline bool valid_device(CUdevice d) noexcept {
   return d >= 0 && static_cast<std::size_t>(d) < driver().devices.size();
 }
 
 // Pointers.
-Range* find_range(CUdeviceptr at) noexcept;  // the range that contains it, or nullptr
-Range& add_range(Range r) noexcept;          // gives it an id
+Range* find_range(CUdeviceptr at) noexcept;     // the range that contains it, or nullptr
+Range& add_range(Range r) noexcept;             // gives it an id
 void release_range(CUdeviceptr base) noexcept;  // forgets it and gives its memory back
 // True if [at, at + bytes) is known device-side memory that may be read or written.
 bool device_span(CUdeviceptr at, std::size_t bytes) noexcept;
@@ -179,9 +181,9 @@ bool device_span(CUdeviceptr at, std::size_t bytes) noexcept;
 // Streams and time.
 Stream* to_stream(CUstream h, Context* current) noexcept;  // nullptr: not a stream
 std::uint64_t now_ns() noexcept;
-void submit(Stream& s, std::uint64_t cost_ns) noexcept;   // one more piece of work
+void submit(Stream& s, std::uint64_t cost_ns) noexcept;  // one more piece of work
 bool done(const Stream& s) noexcept;
-void wait_until(std::uint64_t ready_ns) noexcept;         // sleeps in timed mode; moves the clock else
+void wait_until(std::uint64_t ready_ns) noexcept;  // sleeps in timed mode; moves the clock else
 void wait_for_all(Context* c) noexcept;
 void at_synchronisation() noexcept;  // pools give back what is over their thresholds
 void trim_pools(unsigned unit) noexcept;

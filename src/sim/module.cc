@@ -1,8 +1,9 @@
 // cuModule*, cuLibrary*, cuKernel* and cuFunc*.
+#include "sim/module.h"
+
 #include <cstring>
 
 #include "sim/api.h"
-#include "sim/module.h"
 
 namespace bulkhead::sim {
 namespace {
@@ -43,7 +44,8 @@ CUresult function_of(H* out, const void* module, const char* name) noexcept {
   return r;
 }
 
-CUresult global_of(CUdeviceptr* dptr, size_t* bytes, const void* module, const char* name) noexcept {
+CUresult global_of(CUdeviceptr* dptr, size_t* bytes, const void* module,
+                   const char* name) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   Module* m = to_module(module);
@@ -113,7 +115,8 @@ CUresult parameter(const void* h, size_t index, size_t* offset, size_t* size) no
   if (call.result != CUDA_SUCCESS) return call.result;
   const Function* f = to_function(h);
   if (f == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (f->kernel == nullptr || offset == nullptr || index >= f->kernel->args) return CUDA_ERROR_INVALID_VALUE;
+  if (f->kernel == nullptr || offset == nullptr || index >= f->kernel->args)
+    return CUDA_ERROR_INVALID_VALUE;
   std::size_t at = 0;
   for (std::size_t i = 0;; ++i) {
     at = round_up(at, f->kernel->arg_bytes[i]);
@@ -140,8 +143,11 @@ CUresult convert(H* out, K from) noexcept {
 
 namespace api {
 
-CUresult cuModuleLoadData(CUmodule* module, const void* image) noexcept { return load(module, image); }
-CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned int, CUjit_option*, void**) noexcept {
+CUresult cuModuleLoadData(CUmodule* module, const void* image) noexcept {
+  return load(module, image);
+}
+CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned int, CUjit_option*,
+                            void**) noexcept {
   return load(module, image);
 }
 CUresult cuModuleLoadFatBinary(CUmodule* module, const void* fatCubin) noexcept {
@@ -160,7 +166,8 @@ CUresult cuModuleUnload(CUmodule hmod) noexcept { return drop(hmod); }
 CUresult cuModuleGetFunction(CUfunction* hfunc, CUmodule hmod, const char* name) noexcept {
   return function_of(hfunc, hmod, name);
 }
-CUresult cuModuleGetGlobal_v2(CUdeviceptr* dptr, size_t* bytes, CUmodule hmod, const char* name) noexcept {
+CUresult cuModuleGetGlobal_v2(CUdeviceptr* dptr, size_t* bytes, CUmodule hmod,
+                              const char* name) noexcept {
   return global_of(dptr, bytes, hmod, name);
 }
 CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode* mode) noexcept {
@@ -169,19 +176,22 @@ CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode* mode) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, void**, unsigned int,
-                           CUlibraryOption*, void**, unsigned int) noexcept {
-  return load_library(library, [&](Context* c, Module*& m) { return load_image(code, c, true, m); });
+CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, void**,
+                           unsigned int, CUlibraryOption*, void**, unsigned int) noexcept {
+  return load_library(library,
+                      [&](Context* c, Module*& m) { return load_image(code, c, true, m); });
 }
 CUresult cuLibraryLoadFromFile(CUlibrary* library, const char* fileName, CUjit_option*, void**,
                                unsigned int, CUlibraryOption*, void**, unsigned int) noexcept {
-  return load_library(library, [&](Context* c, Module*& m) { return load_path(fileName, c, true, m); });
+  return load_library(library,
+                      [&](Context* c, Module*& m) { return load_path(fileName, c, true, m); });
 }
 CUresult cuLibraryUnload(CUlibrary library) noexcept { return drop(library); }
 CUresult cuLibraryGetKernel(CUkernel* pKernel, CUlibrary library, const char* name) noexcept {
   return function_of(pKernel, library, name);
 }
-CUresult cuLibraryGetGlobal(CUdeviceptr* dptr, size_t* bytes, CUlibrary library, const char* name) noexcept {
+CUresult cuLibraryGetGlobal(CUdeviceptr* dptr, size_t* bytes, CUlibrary library,
+                            const char* name) noexcept {
   return global_of(dptr, bytes, library, name);
 }
 CUresult cuLibraryGetModule(CUmodule* pMod, CUlibrary library) noexcept {
@@ -194,9 +204,15 @@ CUresult cuLibraryGetModule(CUmodule* pMod, CUlibrary library) noexcept {
   return CUDA_SUCCESS;
 }
 
-CUresult cuKernelGetFunction(CUfunction* pFunc, CUkernel kernel) noexcept { return convert(pFunc, kernel); }
-CUresult cuKernelGetName(const char** name, CUkernel hfunc) noexcept { return name_of(name, hfunc); }
-CUresult cuFuncGetName(const char** name, CUfunction hfunc) noexcept { return name_of(name, hfunc); }
+CUresult cuKernelGetFunction(CUfunction* pFunc, CUkernel kernel) noexcept {
+  return convert(pFunc, kernel);
+}
+CUresult cuKernelGetName(const char** name, CUkernel hfunc) noexcept {
+  return name_of(name, hfunc);
+}
+CUresult cuFuncGetName(const char** name, CUfunction hfunc) noexcept {
+  return name_of(name, hfunc);
+}
 CUresult cuKernelGetLibrary(CUlibrary* pLib, CUkernel kernel) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
@@ -211,13 +227,15 @@ CUresult cuFuncGetModule(CUmodule* hmod, CUfunction hfunc) noexcept {
 CUresult cuFuncGetAttribute(int* pi, CUfunction_attribute attrib, CUfunction hfunc) noexcept {
   return read(pi, attrib, hfunc);
 }
-CUresult cuKernelGetAttribute(int* pi, CUfunction_attribute attrib, CUkernel kernel, CUdevice) noexcept {
+CUresult cuKernelGetAttribute(int* pi, CUfunction_attribute attrib, CUkernel kernel,
+                              CUdevice) noexcept {
   return read(pi, attrib, kernel);
 }
 CUresult cuFuncSetAttribute(CUfunction hfunc, CUfunction_attribute attrib, int value) noexcept {
   return write(hfunc, attrib, value);
 }
-CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel kernel, CUdevice) noexcept {
+CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel kernel,
+                              CUdevice) noexcept {
   return write(kernel, attrib, val);
 }
 CUresult cuFuncSetCacheConfig(CUfunction hfunc, CUfunc_cache) noexcept {

@@ -33,7 +33,8 @@ ImageKind kind_of(const void* image) noexcept {
   const auto* c = static_cast<const char*>(image);
   if (std::memcmp(c, "\177ELF", 4) == 0) return ImageKind::kBinary;
   if (std::memcmp(c, "\x50\xed\x55\xba", 4) == 0) return ImageKind::kBinary;  // fatbin, 0xba55ed50
-  if (std::memcmp(c, "\xb1\x43\x62\x46", 4) == 0) return ImageKind::kBinary;  // its wrapper, 0x466243b1
+  if (std::memcmp(c, "\xb1\x43\x62\x46", 4) == 0)
+    return ImageKind::kBinary;  // its wrapper, 0x466243b1
   // PTX is text: blanks and comments, then a directive.
   const std::size_t n = strnlen(c, 1 << 20);
   const std::string_view text{c, n};
@@ -42,11 +43,14 @@ ImageKind kind_of(const void* image) noexcept {
 
 std::uint64_t marked(const std::string& text, const char* mark) noexcept {
   const std::size_t at = text.find(mark);
-  return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at + std::strlen(mark), nullptr, 10);
+  return at == std::string::npos
+             ? 0
+             : std::strtoull(text.c_str() + at + std::strlen(mark), nullptr, 10);
 }
 
 bool is_word(char c) noexcept {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '$';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '$';
 }
 
 // The position after "<directive> NAME", NAME a whole word; npos: not declared.
@@ -114,7 +118,8 @@ CUresult load_path(const char* path, Context* c, bool library, Module*& out) noe
   std::string image(static_cast<std::size_t>(st.st_size) + 8, '\0');
   std::size_t have = 0;
   while (have < static_cast<std::size_t>(st.st_size)) {
-    const ssize_t n = ::read(fd.get(), image.data() + have, static_cast<std::size_t>(st.st_size) - have);
+    const ssize_t n =
+        ::read(fd.get(), image.data() + have, static_cast<std::size_t>(st.st_size) - have);
     if (n <= 0) return CUDA_ERROR_OPERATING_SYSTEM;
     have += static_cast<std::size_t>(n);
   }

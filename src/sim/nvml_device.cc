@@ -1,12 +1,11 @@
 // NVML: start and end, the system's versions, and the devices' identities.
+#include <fcntl.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "sim/identity.h"

@@ -3,9 +3,9 @@
 
 namespace bulkhead::sim::nvml {
 
-#define BH_HOOK(name, since, family, ...)                          \
+#define BH_HOOK(name, since, family, ...)                            \
   [[gnu::weak]] nvmlReturn_t name(BH_PARAMS(__VA_ARGS__)) noexcept { \
-    return NVML_ERROR_NOT_SUPPORTED;                               \
+    return NVML_ERROR_NOT_SUPPORTED;                                 \
   }
 #define BH_PASS BH_HOOK
 #define BH_PASS_TEXT(name, since, reason, ...)

@@ -164,7 +164,8 @@ nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device,
 
 nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(nvmlDevice_t device,
                                                    nvmlProcessDetailList_t* plist) noexcept {
-  if (plist == nullptr) return initialised() ? NVML_ERROR_INVALID_ARGUMENT : NVML_ERROR_UNINITIALIZED;
+  if (plist == nullptr)
+    return initialised() ? NVML_ERROR_INVALID_ARGUMENT : NVML_ERROR_UNINITIALIZED;
   if (plist->version != nvmlProcessDetailList_v1) return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
   if (plist->mode != 0) return none(device, &plist->numProcArrayEntries);  // 0: compute
   return processes(device, &plist->numProcArrayEntries, plist->procArray,
@@ -216,11 +217,11 @@ nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(
   Target t;
   if (const nvmlReturn_t r = ask(device, procesesUtilInfo, t); r != NVML_SUCCESS) return r;
   pthread_mutex_lock(&sample_mutex);
-  const nvmlReturn_t r = processes(
-      device, &procesesUtilInfo->processSamplesCount, procesesUtilInfo->procUtilArray,
-      [&](nvmlProcessUtilizationInfo_v1_t& to, const ProcessUse& use, unsigned) {
-        to = {now, use.pid, percent_of(use, units_of(t).first), 0, 0, 0, 0, 0};
-      });
+  const nvmlReturn_t r =
+      processes(device, &procesesUtilInfo->processSamplesCount, procesesUtilInfo->procUtilArray,
+                [&](nvmlProcessUtilizationInfo_v1_t& to, const ProcessUse& use, unsigned) {
+                  to = {now, use.pid, percent_of(use, units_of(t).first), 0, 0, 0, 0, 0};
+                });
   pthread_mutex_unlock(&sample_mutex);
   return r;
 }

@@ -64,7 +64,8 @@ CUresult api::cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attr,
     return CUDA_SUCCESS;
   }
   const cuuint64_t n = *static_cast<cuuint64_t*>(value);
-  const bool high = attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH || attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+  const bool high =
+      attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH || attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH;
   if (attr == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) {
     p->threshold = n;
   } else if (high && n == 0) {  // a high mark can be reset only
@@ -79,7 +80,8 @@ CUresult api::cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attr,
   return CUDA_SUCCESS;
 }
 
-CUresult api::cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc* map, size_t count) noexcept {
+CUresult api::cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc* map,
+                                 size_t count) noexcept {
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   Pool* p = to_pool(pool);

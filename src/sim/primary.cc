@@ -80,7 +80,8 @@ CUresult api::cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags) noexc
   return cuDevicePrimaryCtxSetFlags_v2(dev, flags);
 }
 
-CUresult api::cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int* flags, int* is_active) noexcept {
+CUresult api::cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int* flags,
+                                         int* is_active) noexcept {
   const Call call{Need::kInit};
   if (const CUresult r = begin(call, dev); r != CUDA_SUCCESS) return r;
   if (flags == nullptr || is_active == nullptr) return CUDA_ERROR_INVALID_VALUE;

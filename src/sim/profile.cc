@@ -88,7 +88,7 @@ bool to_number(std::string_view s, std::uint64_t& out) noexcept {
   for (const char c : s) {
     if (c == '_') continue;
     const char low = static_cast<char>(c | 0x20);
-    const unsigned digit = c >= '0' && c <= '9'        ? static_cast<unsigned>(c - '0')
+    const unsigned digit = c >= '0' && c <= '9'       ? static_cast<unsigned>(c - '0')
                            : low >= 'a' && low <= 'f' ? static_cast<unsigned>(low - 'a') + 10
                                                       : 99;
     if (digit >= base || out > (UINT64_MAX - digit) / base) return false;
@@ -108,10 +108,11 @@ const char* set(Profile& p, std::string_view section, std::string_view key,
                 std::string_view value) noexcept {
   char full[128];
   if (section.size() + key.size() + 2 > sizeof full) return "name too long";
-  const int n = section.empty()
-                    ? std::snprintf(full, sizeof full, "%.*s", static_cast<int>(key.size()), key.data())
-                    : std::snprintf(full, sizeof full, "%.*s.%.*s", static_cast<int>(section.size()),
-                                    section.data(), static_cast<int>(key.size()), key.data());
+  const int n =
+      section.empty()
+          ? std::snprintf(full, sizeof full, "%.*s", static_cast<int>(key.size()), key.data())
+          : std::snprintf(full, sizeof full, "%.*s.%.*s", static_cast<int>(section.size()),
+                          section.data(), static_cast<int>(key.size()), key.data());
   const std::string_view name{full, static_cast<std::size_t>(n)};
   if (section == "latency_ns") {
     if (p.latencies == kMaxLatencies || key.size() >= sizeof Latency{}.name) return "too many";

@@ -57,7 +57,8 @@ CUdriverProcAddressQueryResult resolve(const char* symbol, int version, cuuint64
   const Export* plain = newest(symbol, "", version, known);
   if (found == nullptr) found = plain;
   if (found == nullptr) {
-    return known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    return known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT
+                 : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
   }
   *pfn = reinterpret_cast<void*>(found->at);
   return CU_GET_PROC_ADDRESS_SUCCESS;
@@ -88,7 +89,8 @@ CUresult api::cuGetProcAddress(const char* symbol, void** pfn, int cudaVersion,
 }
 
 // The private tables are not simulated: the real runtime library refuses to start without them.
-CUresult api::cuGetExportTable(const void** ppExportTable, const CUuuid* /*pExportTableId*/) noexcept {
+CUresult api::cuGetExportTable(const void** ppExportTable,
+                               const CUuuid* /*pExportTableId*/) noexcept {
   if (ppExportTable == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *ppExportTable = nullptr;
   return CUDA_ERROR_NOT_FOUND;

@@ -25,7 +25,8 @@ pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
 bool make_directory(char (&out)[256]) noexcept {
   char base[200];
   if (const char* named = std::getenv("BULKHEAD_DIR"); named != nullptr && *named != 0) {
-    if (std::snprintf(base, sizeof base, "%s", named) >= static_cast<int>(sizeof base)) return false;
+    if (std::snprintf(base, sizeof base, "%s", named) >= static_cast<int>(sizeof base))
+      return false;
   } else if (::geteuid() == 0) {
     std::snprintf(base, sizeof base, "/run/bulkhead");
   } else {
@@ -62,12 +63,14 @@ const char* map_state(Machine& m) noexcept {
   ::fstat(fd.get(), &st);
   const bool sized = st.st_size == static_cast<off_t>(sizeof(SharedState));
   if (!sized && st.st_size != 0) return "state file of another version: remove it";
-  if (!sized && ::ftruncate(fd.get(), sizeof(SharedState)) != 0) return "state file cannot be sized";
+  if (!sized && ::ftruncate(fd.get(), sizeof(SharedState)) != 0)
+    return "state file cannot be sized";
   void* at = ::mmap(nullptr, sizeof(SharedState), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (at == MAP_FAILED) return "state file cannot be mapped";
   auto* state = static_cast<SharedState*>(at);
   if (state->magic != kStateMagic) format(*state);
-  ::flock(fd.get(), LOCK_UN);  // closing does not: the mapping keeps the open file, and its lock, alive
+  ::flock(fd.get(),
+          LOCK_UN);  // closing does not: the mapping keeps the open file, and its lock, alive
   m.shared = state;
   return nullptr;
 }
@@ -176,7 +179,8 @@ const char* open_machine() noexcept {
   if (machine.shared == nullptr) {
     machine.profile = Profile{};
     wrong = load_profile(std::getenv("BULKHEAD_SIM"), machine.profile);
-    if (wrong == nullptr && !make_directory(machine.directory)) wrong = "no directory for the state";
+    if (wrong == nullptr && !make_directory(machine.directory))
+      wrong = "no directory for the state";
     if (wrong == nullptr) wrong = map_state(machine);
   }
   pthread_mutex_unlock(&open_mutex);
@@ -357,7 +361,8 @@ unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept {
       for (const Holder& h : o.holders) {
         if (first == nullptr && h.count != 0) first = &h;
       }
-      if (first != nullptr && first->slot == i && first->generation == p.generation) bytes += o.bytes;
+      if (first != nullptr && first->slot == i && first->generation == p.generation)
+        bytes += o.bytes;
     }
     if (bytes == 0 && p.contexts[unit] == 0) continue;
     if (n < room) out[n] = {p.pid, bytes, p.busy_ns[unit]};

@@ -24,7 +24,7 @@ struct ProcessLedger {
   std::uint64_t start_ticks;  // field 22 of /proc/PID/stat: tells a reused pid
   std::uint64_t used_bytes[kMaxUnits];
   std::uint64_t hidden_bytes[kMaxUnits];  // taken too, but not in NVML's figure for the process
-  std::uint64_t busy_ns[kMaxUnits];  // modelled time of its kernels and copies
+  std::uint64_t busy_ns[kMaxUnits];       // modelled time of its kernels and copies
   std::uint32_t contexts[kMaxUnits];
   char name[16];
 };
@@ -38,8 +38,9 @@ struct Holder {
 // Memory in a file or memfd. id 0: free; stored last. Charged to the device once while anyone holds it.
 struct SharedObject {
   std::uint64_t id;
-  std::uint64_t bytes;   // charged
-  std::uint64_t inode;   // of its backing, with `device_number`: finds the object behind a descriptor
+  std::uint64_t bytes;  // charged
+  std::uint64_t
+      inode;  // of its backing, with `device_number`: finds the object behind a descriptor
   std::uint64_t device_number;
   std::uint32_t unit;
   std::uint32_t named;  // 1: the backing is the file sim/obj-<id>; 0: a memfd
@@ -95,10 +96,10 @@ void count_context(unsigned unit, int delta) noexcept;
 // `from_ledger` the bytes move from this process's ledger instead: no refusal for want of room.
 std::uint64_t create_object(unsigned unit, std::uint64_t bytes, bool named, bool from_ledger,
                             std::uint64_t token) noexcept;
-void bind_object(std::uint64_t id, int fd) noexcept;             // remembers the backing's inode
+void bind_object(std::uint64_t id, int fd) noexcept;  // remembers the backing's inode
 // Grows or shrinks an object that this process holds; false: the device has not that much left.
 bool resize_object(std::uint64_t id, std::uint64_t bytes) noexcept;
-bool find_object(int fd, SharedObject& copy) noexcept;           // by inode
+bool find_object(int fd, SharedObject& copy) noexcept;  // by inode
 bool find_object(std::uint64_t id, SharedObject& copy) noexcept;
 bool hold_object(std::uint64_t id) noexcept;  // one more hold by this process; false: gone
 void drop_object(std::uint64_t id) noexcept;  // one less; the last of all frees it

@@ -40,7 +40,8 @@ CUresult tell(CUstream h, T* out, F f) noexcept {
 
 }  // namespace
 
-CUresult api::cuStreamCreateWithPriority(CUstream* phStream, unsigned int flags, int priority) noexcept {
+CUresult api::cuStreamCreateWithPriority(CUstream* phStream, unsigned int flags,
+                                         int priority) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   if (phStream == nullptr || flags > CU_STREAM_NON_BLOCKING) return CUDA_ERROR_INVALID_VALUE;
@@ -64,7 +65,8 @@ CUresult api::cuStreamDestroy_v2(CUstream hStream) noexcept {
   if (call.result != CUDA_SUCCESS) return call.result;
   auto* s = reinterpret_cast<Stream*>(hStream);
   if (!driver().streams.contains(s)) return CUDA_ERROR_INVALID_HANDLE;
-  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE)
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   driver().streams.erase(s);
   static_cast<void>(charge_streams(*s->context, s->context->streams - 1));
   delete s;
@@ -77,7 +79,8 @@ CUresult api::cuStreamSynchronize(CUstream hStream) noexcept {
   CUresult r{};
   const Stream* s = stream_of(call, hStream, r);
   if (s == nullptr) return r;
-  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE)
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   // The legacy stream waits for every blocking stream of its context.
   if (s == &s->context->legacy) {
     wait_for_all(s->context);
@@ -93,7 +96,8 @@ CUresult api::cuStreamQuery(CUstream hStream) noexcept {
   CUresult r{};
   const Stream* s = stream_of(call, hStream, r);
   if (s == nullptr) return r;
-  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE)
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   return done(*s) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -162,7 +166,8 @@ CUresult api::cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, v
   Stream* s = stream_of(call, hStream, r);
   if (s == nullptr) return r;
   if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
-  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE)
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   Work w;
   w.type = CU_GRAPH_NODE_TYPE_HOST;
   w.callback = callback;
@@ -177,7 +182,8 @@ CUresult api::cuStreamAttachMemAsync(CUstream hStream, CUdeviceptr dptr, size_t 
   CUresult r{};
   if (stream_of(call, hStream, r) == nullptr) return r;
   const Range* range = find_range(dptr);
-  return range != nullptr && range->kind == Kind::kManaged ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  return range != nullptr && range->kind == Kind::kManaged ? CUDA_SUCCESS
+                                                           : CUDA_ERROR_INVALID_VALUE;
 }
 
 }  // namespace bulkhead::sim

@@ -64,7 +64,8 @@ CUresult batch(CUstream stream, const CUstreamBatchMemOpParams* ops, unsigned co
   return enqueue(*s, w);
 }
 
-CUresult write_one(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned flags, bool wide) noexcept {
+CUresult write_one(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned flags,
+                   bool wide) noexcept {
   CUstreamBatchMemOpParams p{};
   p.operation = wide ? CU_STREAM_MEM_OP_WRITE_VALUE_64 : CU_STREAM_MEM_OP_WRITE_VALUE_32;
   p.writeValue.address = addr;
@@ -73,7 +74,8 @@ CUresult write_one(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned
   return batch(stream, &p, 1);
 }
 
-CUresult wait_one(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned flags, bool wide) noexcept {
+CUresult wait_one(CUstream stream, CUdeviceptr addr, cuuint64_t value, unsigned flags,
+                  bool wide) noexcept {
   CUstreamBatchMemOpParams p{};
   p.operation = wide ? CU_STREAM_MEM_OP_WAIT_VALUE_64 : CU_STREAM_MEM_OP_WAIT_VALUE_32;
   p.waitValue.address = addr;
@@ -92,26 +94,26 @@ CUresult perform_ops(const std::vector<CUstreamBatchMemOpParams>& ops) noexcept 
 }
 
 // The first and second versions differ in what they need of the device, not in what they do.
-#define BH_VALUE_OPS(version)                                                                      \
-  CUresult api::cuStreamWriteValue32##version(CUstream s, CUdeviceptr a, cuuint32_t v,             \
-                                              unsigned int f) noexcept {                           \
-    return write_one(s, a, v, f, false);                                                           \
-  }                                                                                                \
-  CUresult api::cuStreamWriteValue64##version(CUstream s, CUdeviceptr a, cuuint64_t v,             \
-                                              unsigned int f) noexcept {                           \
-    return write_one(s, a, v, f, true);                                                            \
-  }                                                                                                \
-  CUresult api::cuStreamWaitValue32##version(CUstream s, CUdeviceptr a, cuuint32_t v,              \
-                                             unsigned int f) noexcept {                            \
-    return wait_one(s, a, v, f, false);                                                            \
-  }                                                                                                \
-  CUresult api::cuStreamWaitValue64##version(CUstream s, CUdeviceptr a, cuuint64_t v,              \
-                                             unsigned int f) noexcept {                            \
-    return wait_one(s, a, v, f, true);                                                             \
-  }                                                                                                \
-  CUresult api::cuStreamBatchMemOp##version(CUstream s, unsigned int n,                            \
-                                            CUstreamBatchMemOpParams* p, unsigned int f) noexcept { \
-    return f != 0 ? CUDA_ERROR_INVALID_VALUE : batch(s, p, n);                                     \
+#define BH_VALUE_OPS(version)                                                             \
+  CUresult api::cuStreamWriteValue32##version(CUstream s, CUdeviceptr a, cuuint32_t v,    \
+                                              unsigned int f) noexcept {                  \
+    return write_one(s, a, v, f, false);                                                  \
+  }                                                                                       \
+  CUresult api::cuStreamWriteValue64##version(CUstream s, CUdeviceptr a, cuuint64_t v,    \
+                                              unsigned int f) noexcept {                  \
+    return write_one(s, a, v, f, true);                                                   \
+  }                                                                                       \
+  CUresult api::cuStreamWaitValue32##version(CUstream s, CUdeviceptr a, cuuint32_t v,     \
+                                             unsigned int f) noexcept {                   \
+    return wait_one(s, a, v, f, false);                                                   \
+  }                                                                                       \
+  CUresult api::cuStreamWaitValue64##version(CUstream s, CUdeviceptr a, cuuint64_t v,     \
+                                             unsigned int f) noexcept {                   \
+    return wait_one(s, a, v, f, true);                                                    \
+  }                                                                                       \
+  CUresult api::cuStreamBatchMemOp##version(                                              \
+      CUstream s, unsigned int n, CUstreamBatchMemOpParams* p, unsigned int f) noexcept { \
+    return f != 0 ? CUDA_ERROR_INVALID_VALUE : batch(s, p, n);                            \
   }
 BH_VALUE_OPS()
 BH_VALUE_OPS(_v2)

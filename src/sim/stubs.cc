@@ -47,15 +47,15 @@ CUresult run(Any at, A... args) noexcept {
 
 namespace api {
 #pragma GCC diagnostic ignored "-Wunused-parameter"
-#define BH_HOOK(name, since, family, ...)                                              \
-  [[gnu::weak]] CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept {                       \
-    constexpr std::string_view base = base_name(#name);                                \
-    if constexpr (base.empty()) {                                                      \
-      return CUDA_ERROR_NOT_SUPPORTED;                                                 \
-    } else {                                                                           \
-      static const Any at = find(base);                                                \
-      return run<BH_TYPES(__VA_ARGS__)>(at __VA_OPT__(, ) BH_ARGS(__VA_ARGS__));        \
-    }                                                                                  \
+#define BH_HOOK(name, since, family, ...)                                        \
+  [[gnu::weak]] CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept {                 \
+    constexpr std::string_view base = base_name(#name);                          \
+    if constexpr (base.empty()) {                                                \
+      return CUDA_ERROR_NOT_SUPPORTED;                                           \
+    } else {                                                                     \
+      static const Any at = find(base);                                          \
+      return run<BH_TYPES(__VA_ARGS__)>(at __VA_OPT__(, ) BH_ARGS(__VA_ARGS__)); \
+    }                                                                            \
   }
 #define BH_PASS BH_HOOK
 #include "abi/cuda.def"

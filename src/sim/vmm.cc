@@ -22,9 +22,12 @@ Vmm& vmm() noexcept {
   return *v;
 }
 
-constexpr std::uint64_t kHeapBytes = 1ull << 46;  // sparse: only offsets are used up, never given again
+constexpr std::uint64_t kHeapBytes = 1ull
+                                     << 46;  // sparse: only offsets are used up, never given again
 
-bool good_size(std::size_t n) noexcept { return n != 0 && n % machine.profile.granularity_bytes == 0; }
+bool good_size(std::size_t n) noexcept {
+  return n != 0 && n % machine.profile.granularity_bytes == 0;
+}
 
 bool on_host(const CUmemLocation& l) noexcept {
   return l.type == CU_MEM_LOCATION_TYPE_HOST || l.type == CU_MEM_LOCATION_TYPE_HOST_NUMA ||
@@ -32,7 +35,8 @@ bool on_host(const CUmemLocation& l) noexcept {
 }
 
 CUresult check(const CUmemAllocationProp* prop) noexcept {
-  if (prop == nullptr || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_INVALID_VALUE;
+  if (prop == nullptr || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED)
+    return CUDA_ERROR_INVALID_VALUE;
   if (on_host(prop->location)) return CUDA_SUCCESS;
   if (prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_INVALID_VALUE;
   return valid_device(prop->location.id) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;

@@ -18,9 +18,9 @@ struct Allocation {
 };
 
 Allocation* to_allocation(CUmemGenericAllocationHandle h) noexcept;
-void adopt(Allocation* a) noexcept;               // gives it a handle
+void adopt(Allocation* a) noexcept;  // gives it a handle
 void drop_if_unused(Allocation* a) noexcept;
-int make_memfd(std::size_t bytes) noexcept;       // -1: none to be had
-bool fabricate(Allocation& a) noexcept;           // charges and backs; false: the device is full
+int make_memfd(std::size_t bytes) noexcept;  // -1: none to be had
+bool fabricate(Allocation& a) noexcept;      // charges and backs; false: the device is full
 
 }  // namespace bulkhead::sim

@@ -64,7 +64,8 @@ CUresult api::cuMemAddressFree(CUdeviceptr ptr, size_t size) noexcept {
   const auto it = reservations().find(ptr);
   if (it == reservations().end() || it->second != size) return CUDA_ERROR_INVALID_VALUE;
   const auto inside = driver().ranges.lower_bound(ptr);
-  if (inside != driver().ranges.end() && inside->first < ptr + size) return CUDA_ERROR_INVALID_VALUE;
+  if (inside != driver().ranges.end() && inside->first < ptr + size)
+    return CUDA_ERROR_INVALID_VALUE;
   reservations().erase(it);
   unmap_pages(ptr, size);
   return CUDA_SUCCESS;
@@ -121,11 +122,14 @@ CUresult api::cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc
   unsigned char access = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const CUmemLocation& l = desc[i].location;
-    if (l.type == CU_MEM_LOCATION_TYPE_DEVICE && !valid_device(l.id)) return CUDA_ERROR_INVALID_DEVICE;
+    if (l.type == CU_MEM_LOCATION_TYPE_DEVICE && !valid_device(l.id))
+      return CUDA_ERROR_INVALID_DEVICE;
     access = static_cast<unsigned char>(access | (desc[i].flags & 3u));
   }
   const bool done = for_mappings(ptr, size, [access](Range& r) {
-    const int protection = access == 0 ? PROT_NONE : access == 1 ? PROT_READ : PROT_READ | PROT_WRITE;
+    const int protection = access == 0   ? PROT_NONE
+                           : access == 1 ? PROT_READ
+                                         : PROT_READ | PROT_WRITE;
     ::mprotect(reinterpret_cast<void*>(r.base), r.bytes, protection);
     r.access = access;
   });

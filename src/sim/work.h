@@ -34,15 +34,15 @@ CUresult perform(Stream& s, const Work& w) noexcept;
 
 // Checks a launch and copies its parameters; Work is then good for as long as the module is.
 CUresult make_launch(Work& w, CUfunction f, const unsigned (&grid)[3], const unsigned (&block)[3],
-                     unsigned shared_bytes, void** params, void** extra) noexcept;        // launch.cc
-bool set_stack_limit(Context& c, std::uint64_t bytes) noexcept;                          // launch.cc
+                     unsigned shared_bytes, void** params, void** extra) noexcept;  // launch.cc
+bool set_stack_limit(Context& c, std::uint64_t bytes) noexcept;                     // launch.cc
 CUresult perform_kernel(Stream& s, const Work& w) noexcept;                         // launch.cc
 CUresult perform_copy(const CUDA_MEMCPY3D& c, std::uint64_t& cost_ns) noexcept;     // copy.cc
 CUresult perform_memset(const CUDA_MEMSET_NODE_PARAMS_v2& m, std::uint64_t& cost_ns) noexcept;
-CUresult perform_ops(const std::vector<CUstreamBatchMemOpParams>& ops) noexcept;    // stream_ops.cc
-CUresult perform_graph(Stream& s, const Graph& g) noexcept;                         // graph_exec.cc
-CUresult capture(Stream& s, Work& w) noexcept;                                      // capture.cc
-void record_event(Event& e, const Stream& s) noexcept;                              // event.cc
+CUresult perform_ops(const std::vector<CUstreamBatchMemOpParams>& ops) noexcept;  // stream_ops.cc
+CUresult perform_graph(Stream& s, const Graph& g) noexcept;                       // graph_exec.cc
+CUresult capture(Stream& s, Work& w) noexcept;                                    // capture.cc
+void record_event(Event& e, const Stream& s) noexcept;                            // event.cc
 
 // While a capture in global mode runs, calls that a graph cannot hold end it and are refused.
 CUresult refused_by_capture() noexcept;  // CUDA_SUCCESS: go on
