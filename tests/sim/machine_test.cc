@@ -32,6 +32,26 @@ TEST_F(SimMachine, AProfileMayHaveSeveralDevices) {
   });
 }
 
+TEST_F(SimMachine, ADeviceHasTheProfilesAttributes) {
+  run([] {
+    EXPECT_EQ(devices(), 1);
+    const auto attribute = [](CUdevice_attribute a) {
+      int value = -1;
+      EXPECT_EQ(CU(cuDeviceGetAttribute)(&value, a, 0), CUDA_SUCCESS);
+      return value;
+    };
+    EXPECT_EQ(attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT), 132);
+    EXPECT_EQ(attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR), 9);
+    EXPECT_EQ(attribute(CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED), 1);
+    EXPECT_EQ(attribute(CU_DEVICE_ATTRIBUTE_INTEGRATED), 0);
+    int value = 0;
+    EXPECT_EQ(CU(cuDeviceGetAttribute)(&value, CU_DEVICE_ATTRIBUTE_MAX, 0),
+              CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(CU(cuDeviceGetAttribute)(&value, CU_DEVICE_ATTRIBUTE_WARP_SIZE, 7),
+              CUDA_ERROR_INVALID_DEVICE);
+  });
+}
+
 TEST_F(SimMachine, VisibleDevicesAreChosenByIndexAndUuid) {
   setenv("BULKHEAD_SIM", "h200x4", 1);
   char uuid[96] = "";

@@ -258,6 +258,50 @@ TEST_F(SimMemory, GraphMemoryComesAtTheLaunchAndStaysUntilTrimmed) {
   });
 }
 
+TEST_F(SimMemory, AStackLimitTakesMemoryForEveryThreadTheDeviceHolds) {
+  run([] {
+    start();
+    std::size_t bytes = 0;
+    EXPECT_EQ(CU(cuCtxGetLimit)(&bytes, CU_LIMIT_STACK_SIZE), CUDA_SUCCESS);
+    EXPECT_EQ(bytes, 1024u);
+    EXPECT_EQ(CU(cuCtxSetLimit)(CU_LIMIT_MALLOC_HEAP_SIZE, 64 * kMiB), CUDA_SUCCESS);
+    EXPECT_EQ(taken(), 0u) << "nothing at once, as measured";
+    EXPECT_EQ(CU(cuCtxSetLimit)(CU_LIMIT_STACK_SIZE, 16384), CUDA_SUCCESS);
+    EXPECT_EQ(taken(), 15360u * 2048 * 132) << "4.15 GB";
+    EXPECT_EQ(CU(cuCtxGetLimit)(&bytes, CU_LIMIT_STACK_SIZE), CUDA_SUCCESS);
+    EXPECT_EQ(bytes, 16384u);
+    EXPECT_EQ(CU(cuCtxSetLimit)(CU_LIMIT_STACK_SIZE, kMiB), CUDA_ERROR_OUT_OF_MEMORY);
+    EXPECT_EQ(CU(cuDevicePrimaryCtxReset_v2)(0), CUDA_SUCCESS);
+    EXPECT_EQ(shown(), 0u);
+  });
+}
+
+TEST_F(SimMemory, APointerTellsWhatItIs) {
+  with_context([] {
+    CUdeviceptr p = 0, base = 0;
+    bool managed = true;
+    unsigned type = 0;
+    int ordinal = -1;
+    ASSERT_EQ(CU(cuMemAlloc_v2)(&p, 1000), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuPointerGetAttribute)(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, p + 10),
+              CUDA_SUCCESS);
+    EXPECT_EQ(type, static_cast<unsigned>(CU_MEMORYTYPE_DEVICE));
+    CUpointer_attribute asked[] = {CU_POINTER_ATTRIBUTE_IS_MANAGED,
+                                   CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+                                   CU_POINTER_ATTRIBUTE_RANGE_START_ADDR};
+    void* answers[] = {&managed, &ordinal, &base};
+    EXPECT_EQ(CU(cuPointerGetAttributes)(3, asked, answers, p + 999), CUDA_SUCCESS);
+    EXPECT_FALSE(managed);
+    EXPECT_EQ(ordinal, 0);
+    EXPECT_EQ(base, p);
+    EXPECT_EQ(CU(cuMemFree_v2)(p), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuPointerGetAttribute)(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, p),
+              CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(CU(cuPointerGetAttributes)(3, asked, answers, p), CUDA_SUCCESS);
+    EXPECT_EQ(base, 0u) << "unknown: zeros";
+  });
+}
+
 TEST_F(SimMemory, AResetGivesEverythingBack) {
   run([] {
     start();
