@@ -97,6 +97,7 @@ void release_array(const Value& v) noexcept;
 // context.cc: what a context held and took is given back; the records of primary contexts are forgotten.
 void context_tag_gone(std::uint8_t tag) noexcept;
 void forget_primaries() noexcept;
+void forget_unified() noexcept;
 // vmm.cc: a shareable handle was imported; an object that is not an allocation was released.
 void vmm_imported(CUmemGenericAllocationHandle h) noexcept;
 void multicast_gone(CUmemGenericAllocationHandle mc) noexcept;
