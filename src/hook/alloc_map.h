@@ -197,6 +197,8 @@ inline bool BasicAllocMap<kTagged>::take(std::uint64_t key, const Cursor& c) noe
                                              std::memory_order_relaxed)) {
     return false;
   }
+  if (c.level == 0) [[likely]]
+    return true;
   const std::uint64_t h = hash(key);
   for (int l = 0; l < c.level; ++l) {
     displaced_[l][home(l, h)].fetch_sub(1, std::memory_order_relaxed);  // the key is gone already

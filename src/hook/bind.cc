@@ -22,7 +22,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 void set_seat(shm::Seat seat) noexcept {
   process.member.seat = seat;
   // relaxed: still_mine() judges it
-  process.seat.store(seat.slot | static_cast<std::uint64_t>(seat.gen) << 32, kRelaxed);
+  process.seat.store(seat_word(seat), kRelaxed);
 }
 
 // The visible devices as the driver numbers them now. False: the driver is not initialised.

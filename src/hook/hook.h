@@ -81,6 +81,7 @@ void memory_forked_child() noexcept;  // in the child of a fork: forget everythi
 void memory_bound() noexcept;         // after the process was bound to a slot
 bool memory_trim(
     Device& device) noexcept;  // before a refusal: give unused pool memory back; true if some came
+bool memory_may_trim() noexcept;  // whether that can bring anything; no call into the driver
 void memory_context_gone(
     CUcontext ctx) noexcept;  // a context was destroyed or reset: its allocations are gone
 

@@ -44,8 +44,9 @@ struct Process {
   int device_count = 0;
   Device devices[kMaxDevices]{};
   std::uint64_t total_bytes[kMaxDevices]{};  // the real cuDeviceTotalMem
-  // The seat as one word, slot | gen << 32: it may be replaced while threads charge.
-  std::atomic<std::uint64_t> seat{~0ull};
+  // The seat as one word, slot << 32 | what the slot's state is while it is ours (slots.h, S): it may be
+  // replaced while threads charge.
+  std::atomic<std::uint64_t> seat{0xffff'ffff};  // kNoSeat
   shm::Member member{};  // charge_or_reap()'s; its seat is written together with the word above
   TenantPlace tenant{};
   PrivateLock binding{};
@@ -58,15 +59,32 @@ struct Process {
   bool fork_handler = false;  // under `binding`
   bool thread_runs = false;   // under `binding`
 };
-extern constinit Process process;
+[[gnu::visibility("hidden")]] extern constinit Process process;
 
 // Whether anything is asked of this process at all. Cheap after the first call.
 [[nodiscard]] inline bool wanted() noexcept { return settings().wanted; }
 
+// No slot: names slot 0 and a state that no slot ever has.
+inline constexpr std::uint64_t kNoSeat = 0xffff'ffff;
+static_assert(shm::make_s(shm::kLive, shm::kGenMask) < kNoSeat);  // 28 bits
+[[nodiscard]] constexpr std::uint64_t seat_word(shm::Seat seat) noexcept {
+  if (seat.slot >= shm::kMaxSlots) return kNoSeat;
+  return std::uint64_t{seat.slot} << 32 | shm::make_s(shm::kLive, seat.gen);
+}
+[[nodiscard]] constexpr unsigned seat_slot(std::uint64_t word) noexcept {
+  return static_cast<unsigned>(word >> 32);
+}
+// As shm::still_mine(), of a seat word.
+[[nodiscard]] inline bool seat_holds(const shm::Region& r, std::uint64_t word) noexcept {
+  // acquire pairs with the CAS of a reaper: who sees the slot lost sees why
+  return r.slots[seat_slot(word)].state.load(std::memory_order_acquire) ==
+         static_cast<std::uint32_t>(word);
+}
 [[nodiscard]] inline shm::Seat seat_now() noexcept {
   // relaxed: what the seat leads to is checked by still_mine()
   const std::uint64_t word = process.seat.load(std::memory_order_relaxed);
-  return {static_cast<unsigned>(word & 0xffff'ffff), static_cast<std::uint32_t>(word >> 32)};
+  if (word == kNoSeat) return {};
+  return {seat_slot(word), static_cast<std::uint32_t>(shm::gen_of(word & 0xffff'ffff))};
 }
 
 // Attaches to the tenant's region without a slot: for cuInit's early refusal, and for a process

@@ -66,11 +66,8 @@ inline constexpr int kGentleRounds =
 [[gnu::cold, gnu::noinline]] void give_back_slow(Region& r, unsigned slot, unsigned dev,
                                                  std::uint64_t units) noexcept;
 
-// Charges `bytes` to the slot. False = refused: they do not fit (exactly, see Claim).
-[[nodiscard]] inline bool charge(Region& r, unsigned slot, unsigned dev,
-                                 std::uint64_t bytes) noexcept {
-  const std::uint64_t n = units_up(bytes, r.devices[dev].unit_shift);
-  AtomicU64& word = r.cells[dev][slot].w;
+// Charges `n` units to W from its own slack. False: not enough of it, nothing is changed.
+[[nodiscard]] inline bool charge_slack(AtomicU64& word, std::uint64_t n) noexcept {
   std::uint64_t w = word.load(std::memory_order_relaxed);  // own slot; the CAS validates it
   for (int i = 0; i < kFastTries && slack_of(w) >= n; ++i) {
     // pairs with collect() in quota.cc: the version tells of a rise between its two reads
@@ -80,7 +77,13 @@ inline constexpr int kGentleRounds =
       return true;
     }
   }
-  return grow(r, slot, dev, n);
+  return false;
+}
+// Charges `bytes` to the slot. False = refused: they do not fit (exactly, see Claim).
+[[nodiscard]] inline bool charge(Region& r, unsigned slot, unsigned dev,
+                                 std::uint64_t bytes) noexcept {
+  const std::uint64_t n = units_up(bytes, r.devices[dev].unit_shift);
+  return charge_slack(r.cells[dev][slot].w, n) || grow(r, slot, dev, n);
 }
 
 // Gives `bytes` back; a part may stay with the slot as slack. Never fails.

@@ -195,8 +195,7 @@ unsigned count_live(const Region& r, const World& world) noexcept {
   return live;
 }
 
-bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept {
-  if (charge(*m.region, m.seat.slot, dev, bytes)) return true;
+bool worth_reaping(Member& m, unsigned dev) noexcept {
   Member::Asked& asked = m.asked[dev];
   const std::uint64_t tick = clock_ns(CLOCK_MONOTONIC_COARSE);
   const std::uint64_t word = m.region->cells[dev][m.seat.slot].w.load(kRelaxed);  // own slot
@@ -204,8 +203,17 @@ bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept {
   if (asked.tick.load(kRelaxed) == tick && asked.word.load(kRelaxed) == word) return false;
   asked.tick.store(tick, kRelaxed);
   asked.word.store(word, kRelaxed);
+  return true;
+}
+
+bool reap_and_charge(Member& m, unsigned dev, std::uint64_t bytes) noexcept {
   if (reap_dead(*m.region, m.world, m.seat, Scope::kHoldingOnly, dev) == 0) return false;
   return charge(*m.region, m.seat.slot, dev, bytes);
+}
+
+bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept {
+  if (charge(*m.region, m.seat.slot, dev, bytes)) return true;
+  return worth_reaping(m, dev) && reap_and_charge(m, dev, bytes);
 }
 
 }  // namespace bulkhead::shm

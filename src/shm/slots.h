@@ -93,5 +93,9 @@ struct Member {
 // per tick of the coarse clock (1-10 ms), so that a refused loop does not pay system calls each
 // time.
 [[nodiscard]] bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
+// Its two halves after a refusal, for a caller that must prepare for system calls: whether liveness has to be asked
+// (no system call), and the asking, with the second charge.
+[[nodiscard]] bool worth_reaping(Member& m, unsigned dev) noexcept;
+[[nodiscard]] bool reap_and_charge(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 
 }  // namespace bulkhead::shm
