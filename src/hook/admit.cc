@@ -65,21 +65,27 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
 }  // namespace
 
 bool charge_slow(Device& d, std::uint64_t bytes) noexcept {
-  const std::uint64_t seat = process.seat.load(kRelaxed);  // judged by seat_holds()
-  shm::Region& r = *process.region;
-  if (d.index < 0 || !seat_holds(r, seat)) return charge_cold(d, bytes);
+  Process& p = process;
+  const shm::Seat seat = seat_now();
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) return charge_cold(d, bytes);
   const auto dev = static_cast<unsigned>(d.index);
   // a supervisor's figure may be wanted (relaxed: whether there is one at all)
-  if (r.header.sampler_beat_s.load(kRelaxed) != 0 && near_limit(r, dev, bytes)) {
+  if (p.region->header.sampler_beat_s.load(kRelaxed) != 0 && near_limit(*p.region, dev, bytes)) {
     return charge_cold(d, bytes);
   }
-  if (shm::charge(r, seat_slot(seat), dev, bytes)) [[likely]]
+  if (shm::charge(*p.region, seat.slot, dev, bytes)) [[likely]]
     return true;
   return charge_refused(d, dev, bytes);
 }
 
-bool charge(Device& d, std::uint64_t bytes) noexcept { return hot_charge(d, bytes); }
-void give_back(Device& d, std::uint64_t bytes) noexcept { hot_give_back(d, bytes); }
+bool charge(Device& d, std::uint64_t bytes) noexcept { return charge_slow(d, bytes); }
+
+void give_back(Device& d, std::uint64_t bytes) noexcept {
+  Process& p = process;
+  const shm::Seat seat = seat_now();
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) return;
+  shm::give_back(*p.region, seat.slot, static_cast<unsigned>(d.index), bytes);
+}
 
 void charge_other(Device& d, std::int64_t delta) noexcept {
   book_other(d, delta);

@@ -73,10 +73,10 @@ class BasicAllocMap {
   void init(void* zeroed, const Shifts& s) noexcept;
 
   // False: no room (the caller refuses). The key must not be in the map; key 0 is not one.
-  [[nodiscard]] bool insert(std::uint64_t key, const Value& value) noexcept;
+  [[nodiscard]] bool insert(std::uint64_t key, Value value) noexcept;
   [[nodiscard]] Cursor find(std::uint64_t key) const noexcept;
   bool take(std::uint64_t key, const Cursor& c) noexcept;
-  bool update(const Cursor& c, const Value& value) noexcept;
+  bool update(const Cursor& c, Value value) noexcept;
   // find and take until one of both says no.
   bool remove(std::uint64_t key, Value& out) noexcept;
 
@@ -104,7 +104,7 @@ class BasicAllocMap {
   static constexpr std::uint64_t kTagMask = 0x3FFFull << kTagShift;
   static constexpr std::size_t kProbes = 64;  // buckets looked at in the last table
 
-  static constexpr std::uint64_t pack(const Value& v, std::uint64_t tag_bits) noexcept {
+  static constexpr std::uint64_t pack(Value v, std::uint64_t tag_bits) noexcept {
     return kLive | static_cast<std::uint64_t>(v.kind) << 2 |
            static_cast<std::uint64_t>(v.device) << 6 | static_cast<std::uint64_t>(v.context) << 10 |
            tag_bits | static_cast<std::uint64_t>(v.units) << 32;
@@ -125,9 +125,9 @@ class BasicAllocMap {
   std::size_t home(int level, std::uint64_t h) const noexcept {
     return (h >> (10 * level)) & mask_[level];
   }
-  bool put(MapBucket& bucket, std::uint64_t key, const Value& value) noexcept;
+  bool put(MapBucket& bucket, std::uint64_t key, Value value) noexcept;
   static bool match(MapBucket& bucket, std::uint64_t key, int level, Cursor& out) noexcept;
-  [[gnu::cold, gnu::noinline]] bool insert_deeper(std::uint64_t key, const Value& value) noexcept;
+  [[gnu::cold, gnu::noinline]] bool insert_deeper(std::uint64_t key, Value value) noexcept;
   [[gnu::cold, gnu::noinline]] Cursor find_deeper(std::uint64_t key) const noexcept;
 
   MapBucket* buckets_[kLevels] = {};
@@ -138,7 +138,7 @@ class BasicAllocMap {
 
 template <bool kTagged>
 inline bool BasicAllocMap<kTagged>::put(MapBucket& bucket, std::uint64_t key,
-                                        const Value& value) noexcept {
+                                        Value value) noexcept {
   for (MapEntry& e : bucket.entries) {
     std::uint64_t w = e.word.load(std::memory_order_relaxed);  // the CAS validates it
     if ((w & kStateMask) != kFree) continue;
@@ -171,7 +171,7 @@ inline bool BasicAllocMap<kTagged>::match(MapBucket& bucket, std::uint64_t key, 
 }
 
 template <bool kTagged>
-inline bool BasicAllocMap<kTagged>::insert(std::uint64_t key, const Value& value) noexcept {
+inline bool BasicAllocMap<kTagged>::insert(std::uint64_t key, Value value) noexcept {
   if (put(buckets_[0][home(0, hash(key))], key, value)) [[likely]]
     return true;
   return insert_deeper(key, value);
@@ -207,7 +207,7 @@ inline bool BasicAllocMap<kTagged>::take(std::uint64_t key, const Cursor& c) noe
 }
 
 template <bool kTagged>
-inline bool BasicAllocMap<kTagged>::update(const Cursor& c, const Value& value) noexcept {
+inline bool BasicAllocMap<kTagged>::update(const Cursor& c, Value value) noexcept {
   std::uint64_t w = c.word;
   // release pairs with match(): the new value is read with its word
   return c.entry->word.compare_exchange_strong(

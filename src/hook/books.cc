@@ -119,9 +119,9 @@ bool not_kept() noexcept {
   return false;
 }
 
-void restore(std::uint64_t key, const Value& v) noexcept { static_cast<void>(keep(key, v)); }
+void restore(std::uint64_t key, Value v) noexcept { static_cast<void>(keep(key, v)); }
 
-void release_small(std::uint64_t key, const Value& v) noexcept {
+void release_small(std::uint64_t key, Value v) noexcept {
   const std::uint64_t at = key & ((std::uint64_t{1} << 61) - 1);
   // relaxed: a number that only has to differ after a free
   books.contexts.record(v.context).epoch.fetch_add(1, std::memory_order_relaxed);

@@ -51,6 +51,10 @@ void set_grain(std::uint32_t device_number, const Grain& grain) noexcept;
   const std::uint64_t mask = grain - 1;
   return n > ~mask ? ~mask : (n + mask) & ~mask;
 }
+[[nodiscard]] constexpr std::uint64_t round_down(std::uint64_t n, std::uint64_t grain) noexcept {
+  return n & -grain;
+}
+inline constexpr std::uint64_t kSmallUnit = std::uint64_t{1} << kUnitShift;
 [[nodiscard]] constexpr std::uint32_t units_of(std::uint64_t bytes) noexcept {
   return static_cast<std::uint32_t>(bytes >> kUnitShift);
 }
@@ -87,8 +91,8 @@ inline CUresult unplaced(Call call) noexcept {
 }
 
 // The charge of a live pointer is given back: called after the driver freed it.
-[[gnu::noinline]] void release_small(std::uint64_t key, const Value& v) noexcept;
-inline void release_pointer(std::uint64_t key, const Value& v) noexcept {
+[[gnu::noinline]] void release_small(std::uint64_t key, Value v) noexcept;
+inline void release_pointer(std::uint64_t key, Value v) noexcept {
   if (v.kind == Kind::kSmall) {
     release_small(key, v);
   } else {
@@ -98,11 +102,11 @@ inline void release_pointer(std::uint64_t key, const Value& v) noexcept {
 }
 // Books a pointer. False: no room in the map; counted.
 [[gnu::cold, gnu::noinline]] bool not_kept() noexcept;
-inline bool keep(std::uint64_t key, const Value& v) noexcept {
+inline bool keep(std::uint64_t key, Value v) noexcept {
   return books.map.insert(key, v) || not_kept();
 }
 // Puts an entry back whose free the driver refused.
-void restore(std::uint64_t key, const Value& v) noexcept;
+void restore(std::uint64_t key, Value v) noexcept;
 
 // array.cc: an array's charge is given back.
 void release_array(const Value& v) noexcept;

@@ -42,35 +42,37 @@ Device* device_of(CUcontext context) noexcept;
   return {device_of(context), context};
 }
 
+// Whether the slot is still ours, as shm::still_mine().
+[[gnu::always_inline]] inline bool holds(const Place& at) noexcept {
+  // acquire pairs with the CAS of a reaper: who sees the slot lost sees why
+  return at.slot->state.load(std::memory_order_acquire) == at.state;
+}
+[[gnu::always_inline]] inline std::uint64_t units_in(const Device& d,
+                                                     std::uint64_t bytes) noexcept {
+  return (bytes + (std::uint64_t{1} << d.unit_shift) - 1) >> d.unit_shift;
+}
+
+// 0 < bytes < 2^63.
 [[gnu::always_inline]] inline bool hot_charge(Device& d, std::uint64_t bytes) noexcept {
-  const std::uint64_t seat =
-      process.seat.load(std::memory_order_relaxed);  // judged by seat_holds()
-  shm::Region& r = *process.region;
-  if (d.index < 0 || !seat_holds(r, seat)) [[unlikely]]
-    return charge_slow(d, bytes);
-  const auto dev = static_cast<unsigned>(d.index);
-  const std::uint64_t units = shm::units_up(bytes, r.devices[dev].unit_shift);
-  if (shm::charge_slack(r.cells[dev][seat_slot(seat)].w, units)) [[likely]]
+  const Place& at = place_now();
+  if (holds(at) && shm::charge_slack(at.cells[d.number]->w, units_in(d, bytes))) [[likely]]
     return true;
   return charge_slow(d, bytes);
 }
 
+// What hot_charge() or charge() took.
 [[gnu::always_inline]] inline void hot_give_back(Device& d, std::uint64_t bytes) noexcept {
-  const std::uint64_t seat =
-      process.seat.load(std::memory_order_relaxed);  // judged by seat_holds()
-  shm::Region& r = *process.region;
-  if (d.index < 0 || !seat_holds(r, seat)) [[unlikely]]
-    return;
-  shm::give_back(r, seat_slot(seat), static_cast<unsigned>(d.index), bytes);
+  const Place& at = place_now();
+  if (!holds(at) || d.entry == nullptr ||
+      !shm::give_back_slack(at.cells[d.number]->w, d.entry->slack_cap, units_in(d, bytes)))
+      [[unlikely]] {
+    give_back(d, bytes);
+  }
 }
 
-// With a constant: one addition to the slot's statistic.
+// With a constant: one addition to the slot's statistic. Of a slot lost meanwhile it goes to the next owner.
 [[gnu::always_inline]] inline void hot_count(Count what) noexcept {
-  // relaxed: a statistic; of a slot lost meanwhile it is counted to its next owner
-  const std::uint64_t seat = process.seat.load(std::memory_order_relaxed);
-  if (seat == kNoSeat) [[unlikely]]
-    return count(what);
-  shm::ProcSlot& slot = process.region->slots[seat_slot(seat)];
+  shm::ProcSlot& slot = *place_now().slot;
   switch (what) {
     case Count::kAlloc:
       return shm::count(slot.allocs);

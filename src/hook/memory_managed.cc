@@ -9,6 +9,7 @@ CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flag
   if (at.device == nullptr || !usable() || dptr == nullptr || bytesize == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
+  if (bytesize > kMostBytes) return CUDA_ERROR_OUT_OF_MEMORY;
   return whole_alloc(at, dptr, round_up(bytesize, books.grain[at.device->number].alloc), call);
 }
 

@@ -31,12 +31,12 @@ inline void slab_back(Device& d, std::uint8_t tag) noexcept {
   hot_give_back(d, kSlabBytes);
 }
 
-// At least an allocation unit: paid exactly and alone. `bytes` is already rounded.
+// At least an allocation unit: paid exactly and alone. `bytes` is already rounded, and few more than kMostBytes.
 template <class Pointer, class Call>
 inline CUresult whole_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
                             Call call) noexcept {
   Device& d = *at.device;
-  if (bytes > kMostBytes || !hot_charge(d, bytes)) [[unlikely]]
+  if (!hot_charge(d, bytes)) [[unlikely]]
     return CUDA_ERROR_OUT_OF_MEMORY;
   Pointer p{};
   const CUresult r = call(&p);
@@ -113,12 +113,13 @@ inline CUresult plain_alloc(Pointer* dptr, std::uint64_t bytes, Call call) noexc
   if (at.device == nullptr || !usable() || dptr == nullptr || bytes == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
+  if (bytes > kMostBytes) [[unlikely]]
+    return CUDA_ERROR_OUT_OF_MEMORY;
   const Grain& g = books.grain[at.device->number];
-  const std::uint64_t small = round_up(bytes, std::uint64_t{1} << kUnitShift);
-  if (small < g.alloc && g.alloc == kSlabBytes && g.slab == kSlabBytes) {
-    return small_alloc(at, dptr, small, call);
+  if (bytes <= g.alloc - kSmallUnit && g.alloc == kSlabBytes && g.slab == kSlabBytes) {
+    return small_alloc(at, dptr, round_down(bytes + kSmallUnit - 1, kSmallUnit), call);
   }
-  return whole_alloc(at, dptr, round_up(small, g.alloc), call);
+  return whole_alloc(at, dptr, round_down(bytes + g.alloc - 1, g.alloc), call);
 }
 
 }  // namespace bulkhead::hook

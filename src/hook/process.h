@@ -37,6 +37,19 @@ class TenantPlace {
   bool made_ = false;
 };
 
+// What a seat leads to, looked up once: for the hot path. Constant while a thread may read it.
+struct Place {
+  shm::ProcSlot* slot;
+  std::uint64_t state;  // what slot->state is as long as the slot is ours
+  shm::MemCell*
+      cells[kMaxDevices];  // by device number; a cell without slack where nothing is granted
+};
+// Stands for "no slot": its state is never the one above. Counts made before there was a slot lie in its
+// statistics until the binding moves them.
+[[gnu::visibility("hidden")]] extern constinit shm::ProcSlot no_slot;
+[[gnu::visibility("hidden")]] extern constinit shm::MemCell no_cell;
+[[gnu::visibility("hidden")]] extern constinit const Place nowhere;
+
 struct Process {
   std::atomic<Mode> mode{Mode::kUndecided};
   // Written under `binding` before mode becomes kOn (release), read only after it was seen.
@@ -44,14 +57,13 @@ struct Process {
   int device_count = 0;
   Device devices[kMaxDevices]{};
   std::uint64_t total_bytes[kMaxDevices]{};  // the real cuDeviceTotalMem
-  // The seat as one word, slot << 32 | what the slot's state is while it is ours (slots.h, S): it may be
-  // replaced while threads charge.
-  std::atomic<std::uint64_t> seat{0xffff'ffff};  // kNoSeat
+  // The seat as one word, slot | gen << 32: it may be replaced while threads charge.
+  std::atomic<std::uint64_t> seat{~0ull};
+  // The same for the hot path (hot.h). Never null.
+  std::atomic<const Place*> place{&nowhere};
   shm::Member member{};  // charge_or_reap()'s; its seat is written together with the word above
   TenantPlace tenant{};
   PrivateLock binding{};
-  // Counted before there was a slot; moved into it by the binding. Relaxed: statistics.
-  std::atomic<std::uint64_t> early[5]{};
   // What the slot held a second ago, to charge again if a reaper took it from us (bytes).
   std::atomic<std::uint64_t> remembered[kMaxDevices]{};
   // Raised by each charge_other(): a sample older than it never lowers `other`. Relaxed: advice.
@@ -64,27 +76,13 @@ struct Process {
 // Whether anything is asked of this process at all. Cheap after the first call.
 [[nodiscard]] inline bool wanted() noexcept { return settings().wanted; }
 
-// No slot: names slot 0 and a state that no slot ever has.
-inline constexpr std::uint64_t kNoSeat = 0xffff'ffff;
-static_assert(shm::make_s(shm::kLive, shm::kGenMask) < kNoSeat);  // 28 bits
-[[nodiscard]] constexpr std::uint64_t seat_word(shm::Seat seat) noexcept {
-  if (seat.slot >= shm::kMaxSlots) return kNoSeat;
-  return std::uint64_t{seat.slot} << 32 | shm::make_s(shm::kLive, seat.gen);
-}
-[[nodiscard]] constexpr unsigned seat_slot(std::uint64_t word) noexcept {
-  return static_cast<unsigned>(word >> 32);
-}
-// As shm::still_mine(), of a seat word.
-[[nodiscard]] inline bool seat_holds(const shm::Region& r, std::uint64_t word) noexcept {
-  // acquire pairs with the CAS of a reaper: who sees the slot lost sees why
-  return r.slots[seat_slot(word)].state.load(std::memory_order_acquire) ==
-         static_cast<std::uint32_t>(word);
+[[nodiscard]] inline const Place& place_now() noexcept {
+  return *process.place.load(std::memory_order_acquire);  // pairs with set_place()
 }
 [[nodiscard]] inline shm::Seat seat_now() noexcept {
   // relaxed: what the seat leads to is checked by still_mine()
   const std::uint64_t word = process.seat.load(std::memory_order_relaxed);
-  if (word == kNoSeat) return {};
-  return {seat_slot(word), static_cast<std::uint32_t>(shm::gen_of(word & 0xffff'ffff))};
+  return {static_cast<unsigned>(word & 0xffff'ffff), static_cast<std::uint32_t>(word >> 32)};
 }
 
 // Attaches to the tenant's region without a slot: for cuInit's early refusal, and for a process
