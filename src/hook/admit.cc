@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "hook/hot.h"
 #include "hook/process.h"
 #include "shm/quota.h"
 
@@ -31,6 +32,21 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
   return bytes <= v.limit_bytes && bytes + margin > v.free_bytes;
 }
 
+// After a refusal: the dead, then what unused pools can spare.
+[[gnu::noinline]] bool charge_refused(Device& d, unsigned dev, std::uint64_t bytes) noexcept {
+  Process& p = process;
+  if (shm::worth_reaping(p.member, dev)) {
+    const Undisturbed keep;
+    if (shm::reap_and_charge(p.member, dev, bytes)) return true;
+  }
+  if (memory_may_trim()) {
+    const Undisturbed keep;
+    if (memory_trim(d) && shm::charge_or_reap(p.member, dev, bytes)) return true;
+  }
+  count(Count::kRefused);
+  return false;
+}
+
 // The slow side of charge(): growth, the supervisor's figure, the dead, trimming.
 [[gnu::cold, gnu::noinline]] bool charge_cold(Device& d, std::uint64_t bytes) noexcept {
   const Undisturbed keep;
@@ -41,35 +57,33 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
   }
   const auto dev = static_cast<unsigned>(d.index);
   if (!shm::still_mine(*p.region, seat_now()) && !take_new_seat()) return mode() == Mode::kOff;
-  if (supervised(*p.region) && near_limit(*p.region, dev, bytes)) ask_supervisor();
-  if (shm::charge_or_reap(p.member, dev, bytes)) return true;
-  if (memory_trim(d) && shm::charge_or_reap(p.member, dev, bytes)) return true;
-  count(Count::kRefused);
-  return false;
+  if (near_limit(*p.region, dev, bytes) && supervised(*p.region)) ask_supervisor();
+  if (shm::charge(*p.region, p.member.seat.slot, dev, bytes)) return true;
+  return charge_refused(d, dev, bytes);
 }
 
 }  // namespace
 
-bool charge(Device& d, std::uint64_t bytes) noexcept {
+bool charge_slow(Device& d, std::uint64_t bytes) noexcept {
   Process& p = process;
   const shm::Seat seat = seat_now();
-  if (d.index < 0 || !shm::still_mine(*p.region, seat)) [[unlikely]]
-    return charge_cold(d, bytes);
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) return charge_cold(d, bytes);
   const auto dev = static_cast<unsigned>(d.index);
-  const std::uint64_t units = shm::units_up(bytes, p.region->devices[dev].unit_shift);
-  // within our own slack: one compare-exchange on our own line (relaxed: charge() validates it)
-  const std::uint64_t w = p.region->cells[dev][seat.slot].w.load(kRelaxed);
-  if (shm::slack_of(w) >= units && shm::charge(*p.region, seat.slot, dev, bytes)) [[likely]] {
-    return true;
+  // a supervisor's figure may be wanted (relaxed: whether there is one at all)
+  if (p.region->header.sampler_beat_s.load(kRelaxed) != 0 && near_limit(*p.region, dev, bytes)) {
+    return charge_cold(d, bytes);
   }
-  return charge_cold(d, bytes);
+  if (shm::charge(*p.region, seat.slot, dev, bytes)) [[likely]]
+    return true;
+  return charge_refused(d, dev, bytes);
 }
+
+bool charge(Device& d, std::uint64_t bytes) noexcept { return charge_slow(d, bytes); }
 
 void give_back(Device& d, std::uint64_t bytes) noexcept {
   Process& p = process;
   const shm::Seat seat = seat_now();
-  if (d.index < 0 || !shm::still_mine(*p.region, seat)) [[unlikely]]
-    return;
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) return;
   shm::give_back(*p.region, seat.slot, static_cast<unsigned>(d.index), bytes);
 }
 
@@ -114,11 +128,11 @@ void note_unseen(Device& d, std::int64_t delta) noexcept {
   shm::AtomicU64& word =
       process.region->cells[static_cast<unsigned>(d.index)][seat.slot].unseen_bytes;
   std::uint64_t have = word.load(kRelaxed);  // the CAS validates it; nothing is ordered by it
-  std::uint64_t next = 0;
+  std::uint64_t after = 0;
   do {
     const std::uint64_t less = delta < 0 ? static_cast<std::uint64_t>(-delta) : 0;
-    next = delta < 0 ? have - std::min(have, less) : have + static_cast<std::uint64_t>(delta);
-  } while (!word.compare_exchange_weak(have, next, kRelaxed, kRelaxed));
+    after = delta < 0 ? have - std::min(have, less) : have + static_cast<std::uint64_t>(delta);
+  } while (!word.compare_exchange_weak(have, after, kRelaxed, kRelaxed));
 }
 
 View view(const Device& d) noexcept {

@@ -36,7 +36,7 @@ CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flag
   if (at.device == nullptr || !usable() || dptr == nullptr || bytesize == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
-  if (!unified_paid(*at.device)) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (bytesize > kMostBytes || !unified_paid(*at.device)) return CUDA_ERROR_OUT_OF_MEMORY;
   return whole_alloc<Kind::kManaged>(
       at, dptr, round_up(bytesize, books.grain[at.device->number].alloc), call);
 }

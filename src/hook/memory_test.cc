@@ -17,6 +17,8 @@ using fake::kContext;
 using fake::kMiB;
 using fake::quota;
 
+std::uint64_t idle_bytes() { return kContext + (driver.unified ? 32 * kMiB : 0); }
+
 std::uint64_t taken() { return driver.taken + driver.contexts_taken; }
 
 class Memory : public testing::Test {
@@ -434,8 +436,6 @@ class Storm {
   Forms forms_;
   std::vector<std::function<CUresult()>> undo_;
 };
-
-std::uint64_t idle_bytes() { return kContext + (driver.unified ? 32 * kMiB : 0); }
 
 void one_storm(Storm::Forms forms) {
   const unsigned seed = std::random_device{}();

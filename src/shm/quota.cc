@@ -1,6 +1,7 @@
 // The cold half of memory admission: growth, sweeps, limits. Claim and proof: quota.h.
 #include "shm/quota.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,20 +26,29 @@ class PrivateLock {
       : word_(private_locks[(slot * kMaxDevices + dev) % 256]) {
     std::uint32_t was = 0;
     if (word_.compare_exchange_strong(was, 1, kAcquire, kRelaxed))
-      return;                                   // pairs with the release
-    while (word_.exchange(2, kAcquire) != 0) {  // below, in ~PrivateLock
-      ::syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, 2, nullptr, nullptr, 0);
-    }
+      return;  // pairs with the release
+    wait();    // below, in ~PrivateLock
   }
   ~PrivateLock() {
-    if (word_.exchange(0, kRelease) == 2) {  // pairs with the acquires above
-      ::syscall(SYS_futex, &word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
-    }
+    if (word_.exchange(0, kRelease) == 2) wake();  // pairs with the acquires
   }
   PrivateLock(const PrivateLock&) = delete;
   PrivateLock& operator=(const PrivateLock&) = delete;
 
  private:
+  // errno stays as the caller of a driver function left it
+  [[gnu::cold, gnu::noinline]] void wait() noexcept {
+    const int saved = errno;
+    while (word_.exchange(2, kAcquire) != 0) {  // pairs with the release in ~PrivateLock
+      ::syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, 2, nullptr, nullptr, 0);
+    }
+    errno = saved;
+  }
+  [[gnu::cold, gnu::noinline]] void wake() noexcept {
+    const int saved = errno;
+    ::syscall(SYS_futex, &word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+    errno = saved;
+  }
   AtomicU32& word_;
 };
 

@@ -97,8 +97,8 @@ struct Member {
 // refusals once per tick of the coarse clock (1-10 ms). With witnesses it is still asked each 100
 // ms, should a kernel not do its part.
 [[nodiscard]] bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
-// Its two halves after a refusal: whether liveness has to be asked (no system call but a clock's
-// reading), and the asking, with the second charge.
+// Its two halves after a refusal, for a caller that must prepare for system calls: whether liveness has to be asked
+// (no system call but a clock's reading), and the asking, with the second charge.
 [[nodiscard]] bool worth_reaping(Member& m, unsigned dev) noexcept;
 [[nodiscard]] bool reap_and_charge(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 
