@@ -19,7 +19,8 @@ constexpr std::uint64_t kNearBytes = 64u << 20;  // or a fiftieth of the limit, 
 constexpr std::uint64_t kSampler_s = 2;          // a supervisor silent for longer is gone
 constexpr std::uint64_t kFresh_ns = 10'000'000;  // a figure this young is not asked for again
 constexpr long kWait_ns = 5'000'000;
-constinit std::atomic<std::uint64_t> asked_ns{0};  // relaxed: only spares questions
+constexpr std::uint64_t kMostCharge = std::uint64_t{1} << 62;  // of hot_charge()
+constinit std::atomic<std::uint64_t> asked_ns{0};              // relaxed: only spares questions
 
 bool supervised(const shm::Region& r) noexcept {
   const std::uint64_t beat = r.header.sampler_beat_s.load(kRelaxed);  // a clock's reading
@@ -73,12 +74,14 @@ bool charge_slow(Device& d, std::uint64_t bytes) noexcept {
   if (p.region->header.sampler_beat_s.load(kRelaxed) != 0 && near_limit(*p.region, dev, bytes)) {
     return charge_cold(d, bytes);
   }
-  if (shm::charge(*p.region, seat.slot, dev, bytes)) [[likely]]
+  if (shm::grow(*p.region, seat.slot, dev, shm::units_up(bytes, d.unit_shift))) [[likely]]
     return true;
   return charge_refused(d, dev, bytes);
 }
 
-bool charge(Device& d, std::uint64_t bytes) noexcept { return charge_slow(d, bytes); }
+bool charge(Device& d, std::uint64_t bytes) noexcept {
+  return bytes - 1 < kMostCharge ? hot_charge(d, bytes) : charge_slow(d, bytes);
+}
 
 void give_back(Device& d, std::uint64_t bytes) noexcept {
   Process& p = process;
@@ -137,9 +140,10 @@ void note_unseen(Device& d, std::int64_t delta) noexcept {
 
 View view(const Device& d) noexcept {
   if (d.index < 0) return {};
-  const shm::QuotaView v = shm::view(*process.region, static_cast<unsigned>(d.index));
-  const std::uint64_t used = std::min(v.held_bytes, v.limit_bytes);
-  return {v.limit_bytes, used, v.limit_bytes - used};
+  const auto dev = static_cast<unsigned>(d.index);
+  const std::uint64_t limit = shm::limit_bytes(*process.region, dev);
+  const std::uint64_t used = std::min(shm::held_bytes(*process.region, dev), limit);
+  return {limit, used, limit - used};
 }
 
 std::uint64_t context_bytes(const Device& d, bool first) noexcept {

@@ -12,6 +12,7 @@
 #include "hook/hot.h"
 #include "hook/nodes.h"
 #include "hook/pool.h"
+#include "hook/reuse.h"
 #include "hook/slab.h"
 
 namespace bulkhead::hook {
@@ -36,6 +37,7 @@ struct Books {
   SlabBook slabs;
   ContextTable contexts;
   PoolTable pools;
+  GivenTable given;
   NodeStore nodes;
   ArrayBook arrays;
   HoleScratch* scratch = nullptr;

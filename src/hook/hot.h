@@ -11,6 +11,7 @@
 namespace bulkhead::hook {
 Device& numbered(std::uint8_t number) noexcept;
 inline Here hot_here() noexcept { return here(); }
+inline Here hot_here(CUstream stream) noexcept { return here(stream); }
 inline bool hot_charge(Device& d, std::uint64_t bytes) noexcept { return charge(d, bytes); }
 inline void hot_give_back(Device& d, std::uint64_t bytes) noexcept { give_back(d, bytes); }
 inline void hot_count(Count what) noexcept { count(what); }
@@ -40,6 +41,16 @@ Device* device_of(CUcontext context) noexcept;
   if (process.device_count == 1) [[likely]]
     return {&process.devices[0], context};
   return {device_of(context), context};
+}
+
+// The context may be null: with one device nobody asked for it. (A call without any is the driver's to refuse.)
+[[gnu::always_inline]] inline Here hot_here(CUstream stream) noexcept {
+  // acquire pairs with bind_locked()
+  if (process.mode.load(std::memory_order_acquire) != Mode::kOn || process.device_count != 1)
+      [[unlikely]] {
+    return here(stream);
+  }
+  return {&process.devices[0], nullptr};
 }
 
 // Whether the slot is still ours, as shm::still_mine().

@@ -12,7 +12,7 @@ unsigned int clamp32(std::uint64_t bytes) noexcept {
 }
 
 // The device a memory query is for, or null: then the driver answers, its own error if need be.
-const Device* granted() noexcept {
+[[gnu::always_inline]] inline const Device* granted() noexcept {
   const Here at = hot_here();
   return at.device != nullptr && at.device->index >= 0 ? at.device : nullptr;
 }

@@ -61,8 +61,7 @@ inline constexpr int kFastTries = 64;  // then the wait-free or the cold way; ho
 inline constexpr int kGentleRounds =
     4;  // collects tried before slack that cannot suffice is taken too
 
-[[gnu::cold, gnu::noinline]] bool grow(Region& r, unsigned slot, unsigned dev,
-                                       std::uint64_t units) noexcept;
+[[gnu::noinline]] bool grow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept;
 [[gnu::cold, gnu::noinline]] void give_back_slow(Region& r, unsigned slot, unsigned dev,
                                                  std::uint64_t units) noexcept;
 
