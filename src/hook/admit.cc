@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "hook/hot.h"
 #include "hook/process.h"
 #include "shm/quota.h"
 
@@ -18,7 +19,8 @@ constexpr std::uint64_t kNearBytes = 64u << 20;  // or a fiftieth of the limit, 
 constexpr std::uint64_t kSampler_s = 2;          // a supervisor silent for longer is gone
 constexpr std::uint64_t kFresh_ns = 10'000'000;  // a figure this young is not asked for again
 constexpr long kWait_ns = 5'000'000;
-constinit std::atomic<std::uint64_t> asked_ns{0};  // relaxed: only spares questions
+constexpr std::uint64_t kMostCharge = std::uint64_t{1} << 62;  // of hot_charge()
+constinit std::atomic<std::uint64_t> asked_ns{0};              // relaxed: only spares questions
 
 bool supervised(const shm::Region& r) noexcept {
   const std::uint64_t beat = r.header.sampler_beat_s.load(kRelaxed);  // a clock's reading
@@ -31,6 +33,21 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
   return bytes <= v.limit_bytes && bytes + margin > v.free_bytes;
 }
 
+// After a refusal: the dead, then what unused pools can spare.
+[[gnu::noinline]] bool charge_refused(Device& d, unsigned dev, std::uint64_t bytes) noexcept {
+  Process& p = process;
+  if (shm::worth_reaping(p.member, dev)) {
+    const Undisturbed keep;
+    if (shm::reap_and_charge(p.member, dev, bytes)) return true;
+  }
+  if (memory_may_trim()) {
+    const Undisturbed keep;
+    if (memory_trim(d) && shm::charge_or_reap(p.member, dev, bytes)) return true;
+  }
+  count(Count::kRefused);
+  return false;
+}
+
 // The slow side of charge(): growth, the supervisor's figure, the dead, trimming.
 [[gnu::cold, gnu::noinline]] bool charge_cold(Device& d, std::uint64_t bytes) noexcept {
   const Undisturbed keep;
@@ -41,35 +58,35 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
   }
   const auto dev = static_cast<unsigned>(d.index);
   if (!shm::still_mine(*p.region, seat_now()) && !take_new_seat()) return mode() == Mode::kOff;
-  if (supervised(*p.region) && near_limit(*p.region, dev, bytes)) ask_supervisor();
-  if (shm::charge_or_reap(p.member, dev, bytes)) return true;
-  if (memory_trim(d) && shm::charge_or_reap(p.member, dev, bytes)) return true;
-  count(Count::kRefused);
-  return false;
+  if (near_limit(*p.region, dev, bytes) && supervised(*p.region)) ask_supervisor();
+  if (shm::charge(*p.region, p.member.seat.slot, dev, bytes)) return true;
+  return charge_refused(d, dev, bytes);
 }
 
 }  // namespace
 
-bool charge(Device& d, std::uint64_t bytes) noexcept {
+bool charge_slow(Device& d, std::uint64_t bytes) noexcept {
   Process& p = process;
   const shm::Seat seat = seat_now();
-  if (d.index < 0 || !shm::still_mine(*p.region, seat)) [[unlikely]]
-    return charge_cold(d, bytes);
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) return charge_cold(d, bytes);
   const auto dev = static_cast<unsigned>(d.index);
-  const std::uint64_t units = shm::units_up(bytes, p.region->devices[dev].unit_shift);
-  // within our own slack: one compare-exchange on our own line (relaxed: charge() validates it)
-  const std::uint64_t w = p.region->cells[dev][seat.slot].w.load(kRelaxed);
-  if (shm::slack_of(w) >= units && shm::charge(*p.region, seat.slot, dev, bytes)) [[likely]] {
-    return true;
+  // a supervisor's figure may be wanted (relaxed: whether there is one at all)
+  if (p.region->header.sampler_beat_s.load(kRelaxed) != 0 && near_limit(*p.region, dev, bytes)) {
+    return charge_cold(d, bytes);
   }
-  return charge_cold(d, bytes);
+  if (shm::grow(*p.region, seat.slot, dev, shm::units_up(bytes, d.unit_shift))) [[likely]]
+    return true;
+  return charge_refused(d, dev, bytes);
+}
+
+bool charge(Device& d, std::uint64_t bytes) noexcept {
+  return bytes - 1 < kMostCharge ? hot_charge(d, bytes) : charge_slow(d, bytes);
 }
 
 void give_back(Device& d, std::uint64_t bytes) noexcept {
   Process& p = process;
   const shm::Seat seat = seat_now();
-  if (d.index < 0 || !shm::still_mine(*p.region, seat)) [[unlikely]]
-    return;
+  if (d.index < 0 || !shm::still_mine(*p.region, seat)) return;
   shm::give_back(*p.region, seat.slot, static_cast<unsigned>(d.index), bytes);
 }
 
@@ -114,18 +131,19 @@ void note_unseen(Device& d, std::int64_t delta) noexcept {
   shm::AtomicU64& word =
       process.region->cells[static_cast<unsigned>(d.index)][seat.slot].unseen_bytes;
   std::uint64_t have = word.load(kRelaxed);  // the CAS validates it; nothing is ordered by it
-  std::uint64_t next = 0;
+  std::uint64_t after = 0;
   do {
     const std::uint64_t less = delta < 0 ? static_cast<std::uint64_t>(-delta) : 0;
-    next = delta < 0 ? have - std::min(have, less) : have + static_cast<std::uint64_t>(delta);
-  } while (!word.compare_exchange_weak(have, next, kRelaxed, kRelaxed));
+    after = delta < 0 ? have - std::min(have, less) : have + static_cast<std::uint64_t>(delta);
+  } while (!word.compare_exchange_weak(have, after, kRelaxed, kRelaxed));
 }
 
 View view(const Device& d) noexcept {
   if (d.index < 0) return {};
-  const shm::QuotaView v = shm::view(*process.region, static_cast<unsigned>(d.index));
-  const std::uint64_t used = std::min(v.held_bytes, v.limit_bytes);
-  return {v.limit_bytes, used, v.limit_bytes - used};
+  const auto dev = static_cast<unsigned>(d.index);
+  const std::uint64_t limit = shm::limit_bytes(*process.region, dev);
+  const std::uint64_t used = std::min(shm::held_bytes(*process.region, dev), limit);
+  return {limit, used, limit - used};
 }
 
 std::uint64_t context_bytes(const Device& d, bool first) noexcept {

@@ -31,7 +31,7 @@ void BasicAllocMap<kTagged>::init(void* zeroed, const Shifts& s) noexcept {
 }
 
 template <bool kTagged>
-bool BasicAllocMap<kTagged>::insert_deeper(std::uint64_t key, const Value& value) noexcept {
+bool BasicAllocMap<kTagged>::insert_deeper(std::uint64_t key, Value value) noexcept {
   const std::uint64_t h = hash(key);
   int counted = 0;
   for (int l = 1; l < kLevels; ++l) {

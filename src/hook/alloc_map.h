@@ -74,10 +74,10 @@ class BasicAllocMap {
   void init(void* zeroed, const Shifts& s) noexcept;
 
   // False: no room (the caller refuses). The key must not be in the map; key 0 is not one.
-  [[nodiscard]] bool insert(std::uint64_t key, const Value& value) noexcept;
+  [[nodiscard]] bool insert(std::uint64_t key, Value value) noexcept;
   [[nodiscard]] Cursor find(std::uint64_t key) const noexcept;
   bool take(std::uint64_t key, const Cursor& c) noexcept;
-  bool update(const Cursor& c, const Value& value) noexcept;
+  bool update(const Cursor& c, Value value) noexcept;
   // find and take until one of both says no.
   bool remove(std::uint64_t key, Value& out) noexcept;
 
@@ -105,7 +105,7 @@ class BasicAllocMap {
   static constexpr std::uint64_t kTagMask = 0x3FFFull << kTagShift;
   static constexpr std::size_t kProbes = 64;  // buckets looked at in the last table
 
-  static constexpr std::uint64_t pack(const Value& v, std::uint64_t tag_bits) noexcept {
+  static constexpr std::uint64_t pack(Value v, std::uint64_t tag_bits) noexcept {
     return kLive | static_cast<std::uint64_t>(v.kind) << 2 |
            static_cast<std::uint64_t>(v.device) << 6 | static_cast<std::uint64_t>(v.context) << 10 |
            tag_bits | static_cast<std::uint64_t>(v.units) << 32;
@@ -126,9 +126,9 @@ class BasicAllocMap {
   std::size_t home(int level, std::uint64_t h) const noexcept {
     return (h >> (10 * level)) & mask_[level];
   }
-  bool put(MapBucket& bucket, std::uint64_t key, const Value& value) noexcept;
+  bool put(MapBucket& bucket, std::uint64_t key, Value value) noexcept;
   static bool match(MapBucket& bucket, std::uint64_t key, int level, Cursor& out) noexcept;
-  [[gnu::cold, gnu::noinline]] bool insert_deeper(std::uint64_t key, const Value& value) noexcept;
+  [[gnu::cold, gnu::noinline]] bool insert_deeper(std::uint64_t key, Value value) noexcept;
   [[gnu::cold, gnu::noinline]] Cursor find_deeper(std::uint64_t key) const noexcept;
 
   MapBucket* buckets_[kLevels] = {};
@@ -139,7 +139,7 @@ class BasicAllocMap {
 
 template <bool kTagged>
 inline bool BasicAllocMap<kTagged>::put(MapBucket& bucket, std::uint64_t key,
-                                        const Value& value) noexcept {
+                                        Value value) noexcept {
   for (MapEntry& e : bucket.entries) {
     std::uint64_t w = e.word.load(std::memory_order_relaxed);  // the CAS validates it
     if ((w & kStateMask) != kFree) continue;
@@ -172,7 +172,7 @@ inline bool BasicAllocMap<kTagged>::match(MapBucket& bucket, std::uint64_t key, 
 }
 
 template <bool kTagged>
-inline bool BasicAllocMap<kTagged>::insert(std::uint64_t key, const Value& value) noexcept {
+inline bool BasicAllocMap<kTagged>::insert(std::uint64_t key, Value value) noexcept {
   if (put(buckets_[0][home(0, hash(key))], key, value)) [[likely]]
     return true;
   return insert_deeper(key, value);
@@ -198,6 +198,8 @@ inline bool BasicAllocMap<kTagged>::take(std::uint64_t key, const Cursor& c) noe
                                              std::memory_order_relaxed)) {
     return false;
   }
+  if (c.level == 0) [[likely]]
+    return true;
   const std::uint64_t h = hash(key);
   for (int l = 0; l < c.level; ++l) {
     displaced_[l][home(l, h)].fetch_sub(1, std::memory_order_relaxed);  // the key is gone already
@@ -206,7 +208,7 @@ inline bool BasicAllocMap<kTagged>::take(std::uint64_t key, const Cursor& c) noe
 }
 
 template <bool kTagged>
-inline bool BasicAllocMap<kTagged>::update(const Cursor& c, const Value& value) noexcept {
+inline bool BasicAllocMap<kTagged>::update(const Cursor& c, Value value) noexcept {
   std::uint64_t w = c.word;
   // release pairs with match(): the new value is read with its word
   return c.entry->word.compare_exchange_strong(

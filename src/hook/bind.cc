@@ -12,6 +12,13 @@
 
 namespace bulkhead::hook {
 
+constinit shm::ProcSlot no_slot{};
+constinit shm::MemCell no_cell{};
+constinit const Place nowhere = [] {
+  Place p{&no_slot, shm::make_s(shm::kLive, 1), {}};
+  for (auto& cell : p.cells) cell = &no_cell;
+  return p;
+}();
 constinit Process process{};
 thread_local constinit bool inside = false;
 
@@ -19,10 +26,33 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
+// A thread that sleeps in the middle of a call while its process loses its slot this many times reads a place that
+// is being written.
+constexpr unsigned kPlaces = 64;
+constinit Place places[kPlaces]{};
+constinit unsigned next_place = 0;  // under `binding`, or alone after a fork
+
+void set_place(shm::Seat seat) noexcept {
+  Process& p = process;
+  const Place* at = &nowhere;
+  if (seat.slot < shm::kMaxSlots) {
+    Place& made = places[next_place++ % kPlaces];
+    made.slot = &p.region->slots[seat.slot];
+    made.state = shm::make_s(shm::kLive, seat.gen);
+    for (int i = 0; i < kMaxDevices; ++i) {
+      const int index = i < p.device_count ? p.devices[i].index : -1;
+      made.cells[i] = index < 0 ? &no_cell : &p.region->cells[index][seat.slot];
+    }
+    at = &made;
+  }
+  p.place.store(at, std::memory_order_release);  // pairs with place_now()
+}
+
 void set_seat(shm::Seat seat) noexcept {
   process.member.seat = seat;
   // relaxed: still_mine() judges it
   process.seat.store(seat.slot | static_cast<std::uint64_t>(seat.gen) << 32, kRelaxed);
+  set_place(seat);
 }
 
 // The visible devices as the driver numbers them now. False: the driver is not initialised.
@@ -33,7 +63,7 @@ bool load_devices() noexcept {
   if (count > kMaxDevices) count = kMaxDevices;
   for (int i = 0; i < count; ++i) {
     Device& d = p.devices[i];
-    d = Device{i, {}, -1, static_cast<std::uint32_t>(i)};
+    d = Device{i, {}, -1, static_cast<std::uint32_t>(i), nullptr, 0};
     static_cast<void>(next.cuDeviceGet(&d.ordinal, i));
     // _v2 names the MIG instance where there is one; older drivers have only the first
     if (next.cuDeviceGetUuid_v2(&d.uuid, d.ordinal) != CUDA_SUCCESS) {
@@ -108,20 +138,29 @@ Status attach(bool may_create) noexcept {
 void match_devices() noexcept {
   Process& p = process;
   for (int i = 0; i < p.device_count; ++i) {
-    p.devices[i].index = -1;
+    Device& d = p.devices[i];
+    d.index = -1;
+    d.entry = nullptr;
     for (unsigned j = 0; j < p.tenant.get().device_count(); ++j) {
-      if (std::memcmp(p.region->devices[j].uuid, p.devices[i].uuid.bytes, shm::kUuidBytes) == 0) {
-        p.devices[i].index = static_cast<int>(j);
-      }
+      const shm::DeviceEntry& entry = p.region->devices[j];
+      if (std::memcmp(entry.uuid, d.uuid.bytes, shm::kUuidBytes) != 0) continue;
+      d.index = static_cast<int>(j);
+      d.entry = &entry;
+      d.unit_shift = entry.unit_shift & 31;
     }
   }
 }
 
+using Statistic = shm::AtomicU64 shm::ProcSlot::*;
+constexpr Statistic kStatistics[] = {&shm::ProcSlot::allocs, &shm::ProcSlot::frees,
+                                     &shm::ProcSlot::refused, &shm::ProcSlot::faults,
+                                     &shm::ProcSlot::uncovered};
+
 void move_early_counts() noexcept {
-  for (int i = 0; i < 5; ++i) {
-    for (std::uint64_t n = process.early[i].exchange(0, kRelaxed); n > 0; --n) {
-      count(static_cast<Count>(i));
-    }
+  for (const Statistic s : kStatistics) {
+    // relaxed: statistics
+    (process.place.load(kRelaxed)->slot->*s)
+        .fetch_add((no_slot.*s).exchange(0, kRelaxed), kRelaxed);
   }
 }
 
@@ -166,8 +205,8 @@ Mode bind_locked() noexcept {
   }
   p.region = &p.tenant.get().region();
   if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) return fault(bad);
-  set_seat(p.member.seat);
   match_devices();
+  set_seat(p.member.seat);
   move_early_counts();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
   if (!p.thread_runs) start_thread();
@@ -249,15 +288,7 @@ bool take_new_seat() noexcept {
 }
 
 void count(Count what) noexcept {
-  const shm::Seat seat = seat_now();
-  if (seat.slot >= shm::kMaxSlots) {
-    process.early[static_cast<int>(what)].fetch_add(1, kRelaxed);
-    return;
-  }
-  shm::ProcSlot& slot = process.region->slots[seat.slot];
-  shm::AtomicU64* const words[] = {&slot.allocs, &slot.frees, &slot.refused, &slot.faults,
-                                   &slot.uncovered};
-  shm::count(*words[static_cast<int>(what)]);
+  shm::count(place_now().slot->*kStatistics[static_cast<int>(what)]);
 }
 
 }  // namespace bulkhead::hook

@@ -90,6 +90,7 @@ void memory_forked_child() noexcept {
     // relaxed: alone after a fork
     books.scanning.store(0, std::memory_order_relaxed);
     forget_primaries();
+    forget_unified();
     lay_out(at);
   }
   errno = keep_errno;
@@ -114,28 +115,18 @@ Device& numbered(std::uint8_t number) noexcept {
   return all[number < n ? number : 0];
 }
 
-bool keep(std::uint64_t key, const Value& v) noexcept {
-  if (books.map.insert(key, v)) [[likely]]
-    return true;
+bool not_kept() noexcept {
   count(Count::kFault);
   return false;
 }
 
-void restore(std::uint64_t key, const Value& v) noexcept { static_cast<void>(keep(key, v)); }
+void restore(std::uint64_t key, Value v) noexcept { static_cast<void>(keep(key, v)); }
 
-void release_pointer(std::uint64_t key, const Value& v) noexcept {
-  Device& d = numbered(v.device);
-  if (v.kind == Kind::kSmall) {
-    const std::uint64_t at = key & ((std::uint64_t{1} << 61) - 1);
-    // relaxed: a number that only has to differ after a free
-    books.contexts.record(v.context).epoch.fetch_add(1, std::memory_order_relaxed);
-    if (books.slabs.leave(at)) slab_back(d, v.context);
-  } else {
-    // before it is given back: until then the books lead, which is the safe side
-    if (v.kind == Kind::kManaged) note_unseen(d, -static_cast<std::int64_t>(bytes_of(v.units)));
-    give_back(d, bytes_of(v.units));
-  }
-  count(Count::kFree);
+void release_small(std::uint64_t key, Value v) noexcept {
+  const std::uint64_t at = key & ((std::uint64_t{1} << 61) - 1);
+  // relaxed: a number that only has to differ after a free
+  books.contexts.record(v.context).epoch.fetch_add(1, std::memory_order_relaxed);
+  if (books.slabs.leave(at)) slab_back(hot_numbered(v.device), v.context);
 }
 
 }  // namespace bulkhead::hook

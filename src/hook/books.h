@@ -9,8 +9,10 @@
 #include "hook/array_book.h"
 #include "hook/contexts.h"
 #include "hook/hook.h"
+#include "hook/hot.h"
 #include "hook/nodes.h"
 #include "hook/pool.h"
+#include "hook/reuse.h"
 #include "hook/slab.h"
 
 namespace bulkhead::hook {
@@ -35,12 +37,13 @@ struct Books {
   SlabBook slabs;
   ContextTable contexts;
   PoolTable pools;
+  GivenTable given;
   NodeStore nodes;
   ArrayBook arrays;
   HoleScratch* scratch = nullptr;
   Grain grain[kMaxDevices] = {};
 };
-extern constinit Books books;
+[[gnu::visibility("hidden")]] extern constinit Books books;
 
 // Replaces a device's figures by calibrated ones; see charge.md for what is ignored. Before the first allocation.
 void set_grain(std::uint32_t device_number, const Grain& grain) noexcept;
@@ -50,6 +53,10 @@ void set_grain(std::uint32_t device_number, const Grain& grain) noexcept;
   const std::uint64_t mask = grain - 1;
   return n > ~mask ? ~mask : (n + mask) & ~mask;
 }
+[[nodiscard]] constexpr std::uint64_t round_down(std::uint64_t n, std::uint64_t grain) noexcept {
+  return n & -grain;
+}
+inline constexpr std::uint64_t kSmallUnit = std::uint64_t{1} << kUnitShift;
 [[nodiscard]] constexpr std::uint32_t units_of(std::uint64_t bytes) noexcept {
   return static_cast<std::uint32_t>(bytes >> kUnitShift);
 }
@@ -86,17 +93,33 @@ inline CUresult unplaced(Call call) noexcept {
 }
 
 // The charge of a live pointer is given back: called after the driver freed it.
-void release_pointer(std::uint64_t key, const Value& v) noexcept;
+[[gnu::noinline]] void release_small(std::uint64_t key, Value v) noexcept;
+inline void release_pointer(std::uint64_t key, Value v) noexcept {
+  if (v.kind == Kind::kSmall) {
+    release_small(key, v);
+  } else {
+    Device& d = hot_numbered(v.device);
+    // before it is given back: until then the books lead, which is the safe side
+    if (v.kind == Kind::kManaged) [[unlikely]]
+      note_unseen(d, -static_cast<std::int64_t>(bytes_of(v.units)));
+    hot_give_back(d, bytes_of(v.units));
+  }
+  hot_count(Count::kFree);
+}
 // Books a pointer. False: no room in the map; counted.
-bool keep(std::uint64_t key, const Value& v) noexcept;
+[[gnu::cold, gnu::noinline]] bool not_kept() noexcept;
+inline bool keep(std::uint64_t key, Value v) noexcept {
+  return books.map.insert(key, v) || not_kept();
+}
 // Puts an entry back whose free the driver refused.
-void restore(std::uint64_t key, const Value& v) noexcept;
+void restore(std::uint64_t key, Value v) noexcept;
 
 // array.cc: an array's charge is given back.
 void release_array(const Value& v) noexcept;
 // context.cc: what a context held and took is given back; the records of primary contexts are forgotten.
 void context_tag_gone(std::uint8_t tag) noexcept;
 void forget_primaries() noexcept;
+void forget_unified() noexcept;
 // vmm.cc: a shareable handle was imported; an object that is not an allocation was released.
 void vmm_imported(CUmemGenericAllocationHandle h) noexcept;
 void multicast_gone(CUmemGenericAllocationHandle mc) noexcept;

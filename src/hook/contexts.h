@@ -14,7 +14,7 @@
 
 namespace bulkhead::hook {
 
-struct ContextRecord {
+struct alignas(64) ContextRecord {
   std::atomic<std::uintptr_t> handle;      // 0: never used, 1: retired
   std::atomic<std::uint64_t> other_bytes;  // charged for the context itself
   std::atomic<std::uint32_t> device;       // number + 1; 0: not known (created before we looked)
@@ -87,7 +87,7 @@ class ContextTable {
  private:
   static constexpr std::uintptr_t kRetired = 1, kDying = 2;  // never addresses
   static unsigned start(std::uintptr_t key) noexcept {
-    return static_cast<unsigned>((key * 0x9E37'79B9'7F4A'7C15ull >> 32) * kCount >> 32);
+    return static_cast<unsigned>(key * 0x9E37'79B9'7F4A'7C15ull >> 57);  // 0..127
   }
   std::uint8_t search(std::uintptr_t key, bool make) noexcept;
 

@@ -1,4 +1,5 @@
 // Which device a call is for: the current context's, found without asking the driver twice.
+#include "hook/hot.h"
 #include "hook/next.h"
 #include "hook/process.h"
 
@@ -37,6 +38,13 @@ std::atomic<std::uint64_t>& place_of(CUcontext context) noexcept {
   return d;
 }
 
+bool is_named(CUstream stream) noexcept {
+  // null, CU_STREAM_LEGACY (1) and CU_STREAM_PER_THREAD (2) mean the current context
+  return reinterpret_cast<std::uintptr_t>(stream) > 2;
+}
+
+}  // namespace
+
 Device* device_of(CUcontext context) noexcept {
   Process& p = process;
   if (p.device_count == 1) return &p.devices[0];
@@ -46,13 +54,6 @@ Device* device_of(CUcontext context) noexcept {
     return &p.devices[(word & 31) - 1];
   return ask_device(context);
 }
-
-bool is_named(CUstream stream) noexcept {
-  // null, CU_STREAM_LEGACY (1) and CU_STREAM_PER_THREAD (2) mean the current context
-  return reinterpret_cast<std::uintptr_t>(stream) > 2;
-}
-
-}  // namespace
 
 Here here() noexcept {
   if (mode() != Mode::kOn) return {};

@@ -10,6 +10,10 @@
 
 #include "abi/cuda_types.h"
 
+namespace bulkhead::shm {
+struct DeviceEntry;
+}
+
 namespace bulkhead::hook {
 
 inline constexpr int kMaxDevices = 16;
@@ -30,6 +34,9 @@ struct Device {
   int index;  // its entry in the tenant's region, -1: the tenant has no grant for it (allocations
               // refused)
   std::uint32_t number;  // position in the table below, 0..kMaxDevices-1
+  // Of that entry, for the hot path; null and 0 if there is none.
+  const shm::DeviceEntry* entry = nullptr;
+  std::uint32_t unit_shift = 0;
 };
 
 // Binds the process if that has not happened yet (cold: maps the region, claims a slot) and says
@@ -87,6 +94,7 @@ void memory_forked_child() noexcept;  // in the child of a fork: forget everythi
 void memory_bound() noexcept;         // after the process was bound to a slot
 bool memory_trim(
     Device& device) noexcept;  // before a refusal: give unused pool memory back; true if some came
+bool memory_may_trim() noexcept;  // whether that can bring anything; no call into the driver
 void memory_context_gone(
     CUcontext ctx) noexcept;  // a context was destroyed or reset: its allocations are gone
 

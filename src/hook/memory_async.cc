@@ -120,18 +120,38 @@ template <class Call>
   return r;
 }
 
-template <class Call>
-CUresult pool_alloc(Pool& p, const Request& q, CUdeviceptr* dptr, Call call) noexcept {
-  if (p.kind != static_cast<std::uint8_t>(PoolKind::kDevice)) return call(dptr);
-  Device& d = numbered(p.device);
-  const std::uint64_t bytes = round_up(q.bytes, std::uint64_t{1} << kUnitShift);
+// Whether the hole takes it; then it is the caller's.
+bool hole_take(Pool& p, std::uint64_t bytes) noexcept {
   std::int64_t hole = p.hole.load(std::memory_order_relaxed);  // a hint
-  if (hole < static_cast<std::int64_t>(bytes) ||
-      !p.hole.compare_exchange_strong(hole, hole - static_cast<std::int64_t>(bytes),
-                                      std::memory_order_relaxed)) {  // a hint
-    const CUresult r = slow_alloc(p, d, Request{bytes, q.stream, q.per_thread}, dptr, call);
-    if (r == CUDA_SUCCESS) count(Count::kAlloc);
-    return r;
+  return hole >= static_cast<std::int64_t>(bytes) &&
+         p.hole.compare_exchange_strong(hole, hole - static_cast<std::int64_t>(bytes),
+                                        std::memory_order_relaxed);  // a hint
+}
+
+template <class Call>
+[[gnu::noinline]] CUresult pool_alloc_slow(Pool& p, Device& d, const Request& q, CUdeviceptr* dptr,
+                                           Call call) noexcept {
+  const CUresult r = slow_alloc(p, d, q, dptr, call);
+  if (r != CUDA_SUCCESS) return r;
+  if (reuse_tracked(q.stream, q.per_thread)) books.given.put(*dptr, q.bytes >> kUnitShift, p);
+  count(Count::kAlloc);
+  return r;
+}
+
+template <class Call>
+inline CUresult pool_alloc(Pool& p, const Request& q, CUdeviceptr* dptr, Call call) noexcept {
+  if (p.kind != static_cast<std::uint8_t>(PoolKind::kDevice)) return call(dptr);
+  Device& d = hot_numbered(p.device);
+  const std::uint64_t bytes = round_up(q.bytes, kSmallUnit);
+  const bool tracked = reuse_tracked(q.stream, q.per_thread);
+  if (tracked && reuse_take(p, {p, bytes >> kUnitShift, q.stream})) [[likely]] {
+    // relaxed: a hint; the driver may have cut this one out of the hole
+    if (p.hole.load(std::memory_order_relaxed) != 0) p.hole.store(0, std::memory_order_relaxed);
+  } else {
+    reuse_forget(p);  // this one may be cut out of what was freed
+    if (!hole_take(p, bytes)) {
+      return pool_alloc_slow(p, d, Request{bytes, q.stream, q.per_thread}, dptr, call);
+    }
   }
   CUdeviceptr ptr = 0;
   const CUresult r = call(&ptr);
@@ -141,7 +161,8 @@ CUresult pool_alloc(Pool& p, const Request& q, CUdeviceptr* dptr, Call call) noe
   if (!pool_reserved(p, reserved) || reserved != pool_charged(p)) [[unlikely]] {
     if (!pool_settle(p, d, 0)) return undo(p, d, ptr, q);
   }
-  count(Count::kAlloc);
+  if (tracked) books.given.put(ptr, bytes >> kUnitShift, p);
+  hot_count(Count::kAlloc);
   *dptr = ptr;
   return r;
 }
@@ -163,7 +184,7 @@ CUresult no_record() noexcept {
 
 template <class Call>
 CUresult async_alloc(const Request& q, CUdeviceptr* dptr, Call call) noexcept {
-  const Here at = here(q.stream);
+  const Here at = hot_here(q.stream);
   if (at.device == nullptr || !usable() || dptr == nullptr || q.bytes == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
@@ -194,7 +215,7 @@ CUresult from_pool(CUmemoryPool pool, const Request& q, CUdeviceptr* dptr, Call 
 }
 
 template <class Free>
-CUresult async_free(CUdeviceptr p, Free call) noexcept {
+inline CUresult async_free(CUdeviceptr p, CUstream stream, bool per_thread, Free call) noexcept {
   if (!books_ready()) return call();
   const AllocMap::Cursor c = books.map.find(pointer_key(p));
   if (c) [[unlikely]]
@@ -206,7 +227,14 @@ CUresult async_free(CUdeviceptr p, Free call) noexcept {
   // No read-modify-write: a lost step only lets a hint stand longer.
   books.frees.store(books.frees.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   const CUresult r = call();
-  if (r == CUDA_SUCCESS) count(Count::kFree);
+  if (r != CUDA_SUCCESS) [[unlikely]]
+    return r;
+  Pool* pool = nullptr;
+  const std::uint64_t units = books.given.take(p, pool);
+  if (units != 0 && pool != nullptr && reuse_tracked(stream, per_thread)) {
+    reuse_add(*pool, {*pool, units, stream});
+  }
+  hot_count(Count::kFree);
   return r;
 }
 
@@ -234,10 +262,10 @@ CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr* dptr, size_t bytesize, CUmemo
   });
 }
 CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream) noexcept {
-  return async_free(dptr, [=] { return next.cuMemFreeAsync(dptr, hStream); });
+  return async_free(dptr, hStream, false, [=] { return next.cuMemFreeAsync(dptr, hStream); });
 }
 CUresult cuMemFreeAsync_ptsz(CUdeviceptr dptr, CUstream hStream) noexcept {
-  return async_free(dptr, [=] { return next.cuMemFreeAsync_ptsz(dptr, hStream); });
+  return async_free(dptr, hStream, true, [=] { return next.cuMemFreeAsync_ptsz(dptr, hStream); });
 }
 
 }  // namespace bulkhead::hook

@@ -28,20 +28,20 @@ inline void slab_back(Device& d, std::uint8_t tag) noexcept {
   // seq_cst, after the read-modify-write of join() or leave(): pairs with small_hole()
   if (r.unpaid.load(std::memory_order_seq_cst) != 0) [[unlikely]]
     return donate(d, r);
-  give_back(d, kSlabBytes);
+  hot_give_back(d, kSlabBytes);
 }
 
-// At least an allocation unit: paid exactly and alone. `bytes` is already rounded.
+// At least an allocation unit: paid exactly and alone. `bytes` is already rounded, and few more than kMostBytes.
 template <Kind kKind = Kind::kLarge, class Pointer, class Call>
 inline CUresult whole_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
                             Call call) noexcept {
   Device& d = *at.device;
-  if (bytes > kMostBytes || !charge(d, bytes)) [[unlikely]]
+  if (!hot_charge(d, bytes)) [[unlikely]]
     return CUDA_ERROR_OUT_OF_MEMORY;
   Pointer p{};
   const CUresult r = call(&p);
   if (r != CUDA_SUCCESS) [[unlikely]] {
-    give_back(d, bytes);
+    hot_give_back(d, bytes);
     return r;
   }
   const Value v{units_of(bytes), static_cast<std::uint8_t>(d.number), kKind,
@@ -52,7 +52,7 @@ inline CUresult whole_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
   if constexpr (kKind == Kind::kManaged) note_unseen(d, static_cast<std::int64_t>(bytes));
-  count(Count::kAlloc);
+  hot_count(Count::kAlloc);
   *dptr = p;
   return r;
 }
@@ -89,7 +89,7 @@ inline CUresult small_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
   Device& d = *at.device;
   const std::uint8_t tag = books.contexts.tag(at.context);
   const std::uint32_t units = units_of(bytes);
-  const bool paid = charge(d, kSlabBytes);
+  const bool paid = hot_charge(d, kSlabBytes);
   if (!paid && !small_hole(d, tag, units)) [[unlikely]]
     return CUDA_ERROR_OUT_OF_MEMORY;
   Pointer p{};
@@ -99,7 +99,7 @@ inline CUresult small_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
   } else if (!book_small(d, tag, p, units, paid)) [[unlikely]] {
     r = CUDA_ERROR_OUT_OF_MEMORY;
   } else {
-    count(Count::kAlloc);
+    hot_count(Count::kAlloc);
     *dptr = p;
   }
   if (!paid) [[unlikely]]
@@ -109,17 +109,18 @@ inline CUresult small_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
 
 template <class Pointer, class Call>
 inline CUresult plain_alloc(Pointer* dptr, std::uint64_t bytes, Call call) noexcept {
-  const Here at = here();
+  const Here at = hot_here();
   // Nothing asked for, or nowhere to put it: the driver knows the code for it.
   if (at.device == nullptr || !usable() || dptr == nullptr || bytes == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
+  if (bytes > kMostBytes) [[unlikely]]
+    return CUDA_ERROR_OUT_OF_MEMORY;
   const Grain& g = books.grain[at.device->number];
-  const std::uint64_t small = round_up(bytes, std::uint64_t{1} << kUnitShift);
-  if (small < g.alloc && g.alloc == kSlabBytes && g.slab == kSlabBytes) {
-    return small_alloc(at, dptr, small, call);
+  if (bytes <= g.alloc - kSmallUnit && g.alloc == kSlabBytes && g.slab == kSlabBytes) {
+    return small_alloc(at, dptr, round_down(bytes + kSmallUnit - 1, kSmallUnit), call);
   }
-  return whole_alloc(at, dptr, round_up(small, g.alloc), call);
+  return whole_alloc(at, dptr, round_down(bytes + g.alloc - 1, g.alloc), call);
 }
 
 }  // namespace bulkhead::hook

@@ -62,8 +62,8 @@ struct NvmlNext {
 #define BH_NVML(name) Entry<decltype(::name)> name;
 #include "hook/internal.def"
 };
-extern constinit CudaNext next;
-extern constinit NvmlNext nvml_next;
+[[gnu::visibility("hidden")]] extern constinit CudaNext next;
+[[gnu::visibility("hidden")]] extern constinit NvmlNext nvml_next;
 
 // The family functions, one a HOOK line.
 #define BH_HOOK(name, since, family, ...) CUresult name(BH_PARAMS(__VA_ARGS__)) noexcept;

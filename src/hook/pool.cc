@@ -2,6 +2,7 @@
 
 #include "hook/books.h"
 #include "hook/next.h"
+#include "hook/reuse.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -38,6 +39,7 @@ bool lower(Pool& p, Device& d, std::uint64_t w, std::uint64_t reserved,
     return false;
   }
   p.hole.store(0, std::memory_order_relaxed);  // a hint
+  reuse_forget(p);
   std::uint64_t back = charged - reserved;
   std::uint64_t bytes = 0;
   if (pool_reserved(p, bytes) && to_units(bytes) > reserved) {
@@ -147,6 +149,7 @@ void pool_drop(Pool& p, Device& d) noexcept {
                                        std::memory_order_seq_cst)) {  // as in lower()
   }
   p.hole.store(0, std::memory_order_relaxed);  // a hint
+  reuse_forget(p);
   if (charged_of(w) != 0) give_back(d, to_bytes(charged_of(w)));
 }
 
@@ -191,6 +194,7 @@ Pool* PoolTable::make(CUmemoryPool pool, std::uint8_t device, PoolKind kind) noe
     p.tight.store(false, std::memory_order_relaxed);  // published below, with what follows
     p.glance.store(0, std::memory_order_relaxed);
     p.hole.store(0, std::memory_order_relaxed);
+    reuse_forget(p);
     p.word.store(0, std::memory_order_relaxed);
     p.ready.store(1, std::memory_order_release);            // pairs with find(), for_each()
     unsigned high = high_.load(std::memory_order_relaxed);  // the CAS validates it
@@ -226,6 +230,7 @@ void PoolTable::clear() noexcept {
     p.handle.store(0, std::memory_order_relaxed);  // alone: before the first call, or after a fork
     p.ready.store(0, std::memory_order_relaxed);
     p.word.store(0, std::memory_order_relaxed);
+    reuse_forget(p);
   }
   for (unsigned i = 0; i < 16; ++i) {
     graph_[i].kind = static_cast<std::uint8_t>(PoolKind::kGraph);

@@ -31,7 +31,9 @@ struct alignas(64) Pool {
   std::atomic<std::uint64_t> too_large{
       0};  // bytes that found no place inside, in frees() `at_frees`; hints
   std::atomic<std::uint32_t> at_frees{0};
-  std::atomic<std::int64_t> hole{0};  // bytes that surely are free in one piece; a hint
+  std::atomic<std::int64_t> hole{0};          // bytes that surely are free in one piece; a hint
+  std::atomic<std::uint32_t> reuse_epoch{0};  // reuse.h; hints, both
+  std::atomic<std::uint64_t> reuse[8]{};
 };
 enum class PoolKind : std::uint8_t {
   kDevice = 1,

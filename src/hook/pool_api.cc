@@ -129,11 +129,16 @@ CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle
 }
 
 // Before a refusal: unused reserved memory of pools and graphs goes back to the device.
+bool memory_may_trim() noexcept {
+  // relaxed: hints
+  return books_ready() && (books.graph_memory.load(std::memory_order_relaxed) ||
+                           books.freed.load(std::memory_order_relaxed));
+}
+
 bool memory_trim(Device& d) noexcept {
-  if (!books_ready()) return false;
+  if (!memory_may_trim()) return false;
   const auto number = static_cast<std::uint8_t>(d.number);
   const bool graphs = books.graph_memory.load(std::memory_order_relaxed);  // a hint
-  if (!graphs && !books.freed.load(std::memory_order_relaxed)) return false;
   std::uint64_t came = 0;
   bool more = false;
   const auto trim = [&](Pool& p) {

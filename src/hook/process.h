@@ -37,6 +37,19 @@ class TenantPlace {
   bool made_ = false;
 };
 
+// What a seat leads to, looked up once: for the hot path. Constant while a thread may read it.
+struct Place {
+  shm::ProcSlot* slot;
+  std::uint64_t state;  // what slot->state is as long as the slot is ours
+  shm::MemCell*
+      cells[kMaxDevices];  // by device number; a cell without slack where nothing is granted
+};
+// Stands for "no slot": its state is never the one above. Counts made before there was a slot lie in its
+// statistics until the binding moves them.
+[[gnu::visibility("hidden")]] extern constinit shm::ProcSlot no_slot;
+[[gnu::visibility("hidden")]] extern constinit shm::MemCell no_cell;
+[[gnu::visibility("hidden")]] extern constinit const Place nowhere;
+
 struct Process {
   std::atomic<Mode> mode{Mode::kUndecided};
   // Written under `binding` before mode becomes kOn (release), read only after it was seen.
@@ -46,11 +59,11 @@ struct Process {
   std::uint64_t total_bytes[kMaxDevices]{};  // the real cuDeviceTotalMem
   // The seat as one word, slot | gen << 32: it may be replaced while threads charge.
   std::atomic<std::uint64_t> seat{~0ull};
+  // The same for the hot path (hot.h). Never null.
+  std::atomic<const Place*> place{&nowhere};
   shm::Member member{};  // charge_or_reap()'s; its seat is written together with the word above
   TenantPlace tenant{};
   PrivateLock binding{};
-  // Counted before there was a slot; moved into it by the binding. Relaxed: statistics.
-  std::atomic<std::uint64_t> early[5]{};
   // What the slot held a second ago, to charge again if a reaper took it from us (bytes).
   std::atomic<std::uint64_t> remembered[kMaxDevices]{};
   // Raised by each charge_other(): a sample older than it never lowers `other`. Relaxed: advice.
@@ -60,11 +73,14 @@ struct Process {
   bool fork_handler = false;  // under `binding`
   bool thread_runs = false;   // under `binding`
 };
-extern constinit Process process;
+[[gnu::visibility("hidden")]] extern constinit Process process;
 
 // Whether anything is asked of this process at all. Cheap after the first call.
 [[nodiscard]] inline bool wanted() noexcept { return settings().wanted; }
 
+[[nodiscard]] inline const Place& place_now() noexcept {
+  return *process.place.load(std::memory_order_acquire);  // pairs with set_place()
+}
 [[nodiscard]] inline shm::Seat seat_now() noexcept {
   // relaxed: what the seat leads to is checked by still_mine()
   const std::uint64_t word = process.seat.load(std::memory_order_relaxed);

@@ -1,6 +1,7 @@
 // The cold half of memory admission: growth, sweeps, limits. Claim and proof: quota.h.
 #include "shm/quota.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,20 +26,29 @@ class PrivateLock {
       : word_(private_locks[(slot * kMaxDevices + dev) % 256]) {
     std::uint32_t was = 0;
     if (word_.compare_exchange_strong(was, 1, kAcquire, kRelaxed))
-      return;                                   // pairs with the release
-    while (word_.exchange(2, kAcquire) != 0) {  // below, in ~PrivateLock
-      ::syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, 2, nullptr, nullptr, 0);
-    }
+      return;  // pairs with the release
+    wait();    // below, in ~PrivateLock
   }
   ~PrivateLock() {
-    if (word_.exchange(0, kRelease) == 2) {  // pairs with the acquires above
-      ::syscall(SYS_futex, &word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
-    }
+    if (word_.exchange(0, kRelease) == 2) wake();  // pairs with the acquires
   }
   PrivateLock(const PrivateLock&) = delete;
   PrivateLock& operator=(const PrivateLock&) = delete;
 
  private:
+  // errno stays as the caller of a driver function left it
+  [[gnu::cold, gnu::noinline]] void wait() noexcept {
+    const int saved = errno;
+    while (word_.exchange(2, kAcquire) != 0) {  // pairs with the release in ~PrivateLock
+      ::syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, 2, nullptr, nullptr, 0);
+    }
+    errno = saved;
+  }
+  [[gnu::cold, gnu::noinline]] void wake() noexcept {
+    const int saved = errno;
+    ::syscall(SYS_futex, &word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+    errno = saved;
+  }
   AtomicU32& word_;
 };
 
@@ -102,7 +112,7 @@ class Helper {
          ++round) {  // pairs with the decision
       const std::uint64_t limit = limit_units(device_);
       Sums sum;
-      if (!collect(sum, round > 0)) return kWish;
+      if (!(round == 0 ? collect<false>(sum) : collect<true>(sum))) return kWish;
       next_turn_ = sum.next_turn;
       if (sum.claimed + n <= limit) return kGranted;
       const bool full = sum.held + n > limit;
@@ -116,26 +126,36 @@ class Helper {
   std::uint64_t next_turn() const noexcept { return next_turn_; }
 
  private:
-  // All cells, each at one moment. The loop is the price of growth and refusals: the rare is moved out.
-  bool collect(Sums& sum, bool compare) noexcept {
+  // All cells, each at one moment. The loop is the price of growth and refusals: the rare is moved out. The first
+  // collect of a decision compares nothing.
+  template <bool kCompare>
+  [[gnu::noinline]] bool collect(Sums& sum) noexcept {
     if (!budget_.take(end_)) return false;
-    std::uint64_t first = 0, after = 0, changed = 0;
-    for (unsigned j = 0; j < end_; ++j) {
-      Reading at;
-      if (!read_cell(cells_[j], at, budget_)) return false;
-      sum.held += used_of(at.w);
-      sum.claimed += used_of(at.w) + slack_of(at.w);
-      const auto high = static_cast<std::uint32_t>(at.w >> 32);  // the version is in it
-      if (compare) changed |= high ^ highs_[j];
+    std::uint64_t claimed = 0, held = 0, first = 0, after = 0, changed = 0;
+    const MemCell* cell = cells_;
+    for (unsigned j = 0; j < end_; ++j, ++cell) {
+      std::uint64_t p = cell->p.load(kSeqCst);  // as read_cell(), without N, which counts only
+      std::uint64_t w = cell->w.load(kSeqCst);  // for a grant that was not moved
+      if (cell->p.load(kSeqCst) != p || (p & kGranted) != 0) [[unlikely]] {
+        Reading at;
+        if (!read_cell(*cell, at, budget_)) return false;
+        p = at.p;
+        w = at.w;
+        held += at.unmoved_units();
+        claimed += at.unmoved_units();
+      }
+      if (phase_of(p) == kWish && j != slot_) {
+        std::uint64_t& place = j < slot_ ? first : after;
+        if (place == 0) place = make_turn(j, seq_of(p));
+      }
+      held += used_of(w);
+      claimed += used_of(w) + slack_of(w);
+      const auto high = static_cast<std::uint32_t>(w >> 32);  // the version is in it
+      if constexpr (kCompare) changed |= high ^ highs_[j];
       highs_[j] = high;
-      if (phase_of(at.p) == kIdle) [[likely]]
-        continue;
-      sum.held += at.unmoved_units();
-      sum.claimed += at.unmoved_units();
-      if (phase_of(at.p) != kWish || j == slot_) continue;
-      std::uint64_t& place = j < slot_ ? first : after;
-      if (place == 0) place = make_turn(j, seq_of(at.p));
     }
+    sum.claimed = claimed;
+    sum.held = held;
     sum.same = version_of(changed << 32) == 0;
     sum.next_turn = after != 0 ? after : first;
     return true;
@@ -362,9 +382,16 @@ std::uint64_t slot_held_bytes(const Region& r, unsigned slot, unsigned dev) noex
 std::uint64_t held_bytes(const Region& r, unsigned dev) noexcept {
   Budget budget;
   std::uint64_t held = 0;
-  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
+  const MemCell* cell = r.cells[dev];
+  for (const MemCell* const end = cell + scan_end(r); cell != end; ++cell) {
+    const std::uint64_t p = cell->p.load(kSeqCst);  // as in collect()
+    const std::uint64_t w = cell->w.load(kSeqCst);
+    held += used_of(w);
+    if (cell->p.load(kSeqCst) == p && (p & kGranted) == 0) [[likely]]
+      continue;
+    held -= used_of(w);
     Reading at;
-    if (!read_cell(r.cells[dev][j], at, budget)) break;
+    if (!read_cell(*cell, at, budget)) break;
     held += used_of(at.w) + at.unmoved_units();
   }
   return held << (r.devices[dev].unit_shift & 31);

@@ -61,16 +61,12 @@ inline constexpr int kFastTries = 64;  // then the wait-free or the cold way; ho
 inline constexpr int kGentleRounds =
     4;  // collects tried before slack that cannot suffice is taken too
 
-[[gnu::cold, gnu::noinline]] bool grow(Region& r, unsigned slot, unsigned dev,
-                                       std::uint64_t units) noexcept;
+[[gnu::noinline]] bool grow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept;
 [[gnu::cold, gnu::noinline]] void give_back_slow(Region& r, unsigned slot, unsigned dev,
                                                  std::uint64_t units) noexcept;
 
-// Charges `bytes` to the slot. False = refused: they do not fit (exactly, see Claim).
-[[nodiscard]] inline bool charge(Region& r, unsigned slot, unsigned dev,
-                                 std::uint64_t bytes) noexcept {
-  const std::uint64_t n = units_up(bytes, r.devices[dev].unit_shift);
-  AtomicU64& word = r.cells[dev][slot].w;
+// Charges `n` units to W from its own slack. False: not enough of it, nothing is changed.
+[[nodiscard]] inline bool charge_slack(AtomicU64& word, std::uint64_t n) noexcept {
   std::uint64_t w = word.load(std::memory_order_relaxed);  // own slot; the CAS validates it
   for (int i = 0; i < kFastTries && slack_of(w) >= n; ++i) {
     // pairs with collect() in quota.cc: the version tells of a rise between its two reads
@@ -80,27 +76,37 @@ inline constexpr int kGentleRounds =
       return true;
     }
   }
-  return grow(r, slot, dev, n);
+  return false;
+}
+// Charges `bytes` to the slot. False = refused: they do not fit (exactly, see Claim).
+[[nodiscard]] inline bool charge(Region& r, unsigned slot, unsigned dev,
+                                 std::uint64_t bytes) noexcept {
+  const std::uint64_t n = units_up(bytes, r.devices[dev].unit_shift);
+  return charge_slack(r.cells[dev][slot].w, n) || grow(r, slot, dev, n);
 }
 
-// Gives `bytes` back; a part may stay with the slot as slack. Never fails.
-inline void give_back(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
-  const DeviceEntry& d = r.devices[dev];
-  const std::uint64_t n = units_up(bytes, d.unit_shift);
-  AtomicU64& word = r.cells[dev][slot].w;
+// Takes `n` units out of W's used; what the cap leaves room for becomes slack. False: to be done by give_back_slow().
+[[nodiscard]] inline bool give_back_slack(AtomicU64& word, const AtomicU64& slack_cap,
+                                          std::uint64_t n) noexcept {
   std::uint64_t w = word.load(std::memory_order_seq_cst);  // before the cap: pairs with set_limit()
   for (int i = 0; i < kFastTries && used_of(w) >= n; ++i) {
-    const std::uint64_t cap = d.slack_cap.load(std::memory_order_seq_cst) & kSlackMax;
+    const std::uint64_t cap = slack_cap.load(std::memory_order_seq_cst) & kSlackMax;
     const std::uint64_t slack = slack_of(w);
     const std::uint64_t room = cap > slack ? cap - slack : 0;
     const std::uint64_t kept = n < room ? n : room;
     if (word.compare_exchange_weak(w, w - n + kept * kSlackOne, std::memory_order_seq_cst,
                                    std::memory_order_seq_cst)) {  // pairs with collect() and sweeps
       BH_KILL_POINT("quota.given_back");
-      return;
+      return true;
     }
   }
-  give_back_slow(r, slot, dev, n);
+  return false;
+}
+// Gives `bytes` back; a part may stay with the slot as slack. Never fails.
+inline void give_back(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
+  const DeviceEntry& d = r.devices[dev];
+  const std::uint64_t n = units_up(bytes, d.unit_shift);
+  if (!give_back_slack(r.cells[dev][slot].w, d.slack_cap, n)) give_back_slow(r, slot, dev, n);
 }
 
 // Books what the driver has taken already: charges, and if that is refused adds the bytes all the

@@ -81,7 +81,8 @@ struct alignas(64) ProcSlot {
   AtomicU64 image;
   std::uint8_t reserved0[24];
   AtomicU64 heartbeat_s;  // owner; CLOCK_BOOTTIME
-  std::uint8_t reserved1[56];
+  AtomicU32 witness;      // owner's own thread: its tid; the kernel, at its end: bit 30 alone
+  std::uint8_t reserved1[52];
   AtomicU64 allocs;  // this line: owner, statistics
   AtomicU64 frees;
   AtomicU64 refused;
@@ -157,6 +158,7 @@ BH_AT(ProcSlot, start_ticks, 16);
 BH_AT(ProcSlot, pid_namespace, 24);
 BH_AT(ProcSlot, image, 32);
 BH_AT(ProcSlot, heartbeat_s, 64);
+BH_AT(ProcSlot, witness, 72);
 BH_AT(ProcSlot, allocs, 128);
 BH_AT(ProcSlot, frees, 136);
 BH_AT(ProcSlot, refused, 144);

@@ -1,6 +1,7 @@
 // The packed words of memory admission (docs/formats/region.md): how W, P and G are read and built.
 // Pure arithmetic, any thread. A word that came from shared memory is copied to a local first.
 #pragma once
+#include <bit>
 #include <cstdint>
 
 #include "shm/region.h"
@@ -19,8 +20,11 @@ inline constexpr std::uint64_t used_of(std::uint64_t w) { return w & kUsedMask; 
 inline constexpr std::uint64_t slack_of(std::uint64_t w) { return (w >> 28) & kSlackMax; }
 inline constexpr std::uint64_t version_of(std::uint64_t w) { return (w >> 48) & kVersionMask; }
 inline constexpr std::uint64_t next_version(std::uint64_t w) {
-  return (w & ~(kVersionMask << 48)) | (((version_of(w) + 1) & kVersionMask) << 48);
+  // t turned to the low end: the version's carry falls off the top instead of reaching it
+  return std::rotr(std::rotl(w, 1) + (kVersionOne << 1), 1);
 }
+static_assert(next_version(kTBit | kVersionMask << 48 | 5) == (kTBit | 5));
+static_assert(next_version(kVersionMask << 48) == 0 && next_version(7) == (kVersionOne | 7));
 
 // P: phase 2 | seq 62; only the low 48 bits of seq are used, for G holds no more.
 enum Phase : std::uint64_t { kIdle = 0, kWish = 1, kGranted = 2, kRefused = 3 };
