@@ -1,5 +1,6 @@
 #include "sim/gate.h"
 
+#include <pthread.h>
 #include <time.h>
 
 #include <cerrno>
@@ -12,6 +13,8 @@
 
 namespace bulkhead::sim {
 namespace {
+
+pthread_mutex_t count_mutex = PTHREAD_MUTEX_INITIALIZER;  // over every gate's `calls`
 
 std::string_view cut(std::string_view& rest, char at) noexcept {
   const std::size_t end = rest.find(at);
@@ -74,8 +77,7 @@ void apply(Gate& g, const Rule& r) noexcept {
   g.count = r.count;
   g.every = r.every;
   g.delay_ns = r.delay_us * 1000;
-  g.armed.store(true,
-                std::memory_order_relaxed);  // relaxed: before any call, by the loader's thread
+  g.armed = true;
 }
 
 }  // namespace
@@ -107,7 +109,7 @@ void arm_gates(Gate* gates, unsigned n) noexcept {
     for (unsigned i = 0; i < n; ++i) {
       if (!names(profile.latency[k].name, gates[i].name)) continue;
       gates[i].latency_ns = profile.latency[k].ns;
-      gates[i].armed.store(true, std::memory_order_relaxed);  // as in apply()
+      gates[i].armed = true;
     }
   }
 }
@@ -115,7 +117,9 @@ void arm_gates(Gate* gates, unsigned n) noexcept {
 bool blocked(Gate& g, std::uint32_t& code) noexcept {
   if (g.latency_ns != 0) sleep_ns(g.latency_ns);
   if (g.every == 0) return false;
-  const std::uint64_t call = g.calls.fetch_add(1, std::memory_order_relaxed);  // only a count
+  pthread_mutex_lock(&count_mutex);
+  const std::uint64_t call = g.calls++;
+  pthread_mutex_unlock(&count_mutex);
   if (call < g.after) return false;
   const std::uint64_t nth = call - g.after;
   if ((nth + 1) % g.every != 0 || nth / g.every >= g.count) return false;

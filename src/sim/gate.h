@@ -1,5 +1,5 @@
 // Every exported function passes a gate: failure injection (BULKHEAD_SIM_FAIL) and, in timed mode
-// (BULKHEAD_SIM_TIMED=1), the time the profile says a real driver takes. One relaxed load when neither
+// (BULKHEAD_SIM_TIMED=1), the time the profile says a real driver takes. One load when neither
 // is asked for.
 //
 // BULKHEAD_SIM_FAIL = rule [; rule]...     rule = NAME : key=value [: key=value]...
@@ -10,15 +10,14 @@
 //   delay_us=N  sleep that long first
 // NAME is an exported name, or a prefix ending in '*'. The first rule that names a function holds.
 #pragma once
-#include <atomic>
 #include <cstdint>
 
 namespace bulkhead::sim {
 
 struct Gate {
   const char* name;
-  std::atomic<bool> armed;  // relaxed everywhere: set by the constructor, before any call
-  std::atomic<std::uint64_t> calls;
+  bool armed;           // set by the library's constructor, before any call; then only read
+  std::uint64_t calls;  // guarded by the gates' mutex
   std::uint64_t after, count, every, delay_ns, latency_ns;
   std::uint32_t code;
   bool fails;
@@ -32,9 +31,7 @@ void arm_gates(Gate* gates, unsigned n, const char* text) noexcept;
 // True: answer `code` and do not call.
 [[gnu::cold]] bool blocked(Gate& g, std::uint32_t& code) noexcept;
 
-inline bool stopped(Gate& g, std::uint32_t& code) noexcept {
-  return g.armed.load(std::memory_order_relaxed) && blocked(g, code);  // relaxed: set once at load
-}
+inline bool stopped(Gate& g, std::uint32_t& code) noexcept { return g.armed && blocked(g, code); }
 
 bool timed_mode() noexcept;
 void sleep_ns(std::uint64_t ns) noexcept;
