@@ -125,6 +125,7 @@ void match_devices() noexcept {
 
 void move_early_counts() noexcept {
   for (int i = 0; i < 5; ++i) {
+    // relaxed: statistics
     for (std::uint64_t n = process.early[i].exchange(0, kRelaxed); n > 0; --n) {
       count(static_cast<Count>(i));
     }
@@ -257,7 +258,7 @@ bool take_new_seat() noexcept {
 void count(Count what) noexcept {
   const shm::Seat seat = seat_now();
   if (seat.slot >= shm::kMaxSlots) {
-    process.early[static_cast<int>(what)].fetch_add(1, kRelaxed);
+    process.early[static_cast<int>(what)].fetch_add(1, kRelaxed);  // a statistic
     return;
   }
   shm::ProcSlot& slot = process.region->slots[seat.slot];
