@@ -113,7 +113,8 @@ int parse_and_run(int argc, char** argv) {
   demo.add_flag("--sim{h200}", o.demo.simulator, "On the simulated driver even if there is a GPU");
   CLI::App& rm = *app.add_subcommand("rm", "Remove a tenant without processes");
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
-  rm.add_flag("--force", o.rm.force, "Even if processes of it run: they will be refused");
+  rm.add_flag("--force", o.rm.force,
+              "Even if processes of it run: they keep their quota, new ones are refused");
   Line line = split(argc, argv);
   try {
     app.parse(std::move(line.ours));

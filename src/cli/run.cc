@@ -13,6 +13,7 @@
 #include "cli/machine.h"
 #include "cli/sampler.h"
 #include "policy/limit.h"
+#include "shm/node.h"
 #include "shm/quota.h"
 #include "shm/tenant.h"
 
@@ -190,6 +191,17 @@ Problem attach_or_create(Run& run) {
   return fmt::format("tenant {} comes and goes: try again", name);
 }
 
+// The operator's node page has the last word (root's directory only).
+Problem check_node(const Run& run) {
+  const auto granted = shm::apply_node(run.machine.dir, run.tenant.region(),
+                                       run.tenant.device_count(), run.tenant.name());
+  if (!granted.ok()) {
+    return fmt::format("{}/node: {}", run.machine.dir.path, describe(granted.status()));
+  }
+  if (*granted != 0) return {};
+  return fmt::format("{}/node grants tenant {} no GPU", run.machine.dir.path, run.tenant.name());
+}
+
 Problem check_daemon(const Run& run) {
   const bool root_directory = std::strcmp(run.machine.dir.path, "/run/bulkhead") == 0;
   switch (run.options.no_daemon ? Daemon::kNone : ask_daemon(run.machine.dir)) {
@@ -273,7 +285,9 @@ int run(const RunOptions& options) {
   Run state{options, *request.value, **machine};
   if (Problem p = check_daemon(state); !p.empty()) return fail(kExitOurs, p);
   if (Problem p = attach_or_create(state); !p.empty()) return fail(kExitOurs, p);
-  if (Problem p = prepare_environment(state); !p.empty()) {
+  Problem p = check_node(state);
+  if (p.empty()) p = prepare_environment(state);
+  if (!p.empty()) {
     if (state.ephemeral) (void)shm::remove_tenant(state.machine.dir, state.tenant.name());
     return fail(kExitOurs, p);
   }

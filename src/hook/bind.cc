@@ -8,6 +8,7 @@
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
+#include "shm/node.h"
 #include "shm/quota.h"
 
 namespace bulkhead::hook {
@@ -118,6 +119,10 @@ Status attach(bool may_create) noexcept {
     Result<shm::Tenant> tenant = shm::attach_tenant(*dir, settings().tenant);
     last = tenant.status();
     if (tenant.ok() && (swept || !left_over(*tenant))) {
+      const auto granted =
+          shm::apply_node(*dir, tenant->region(), tenant->device_count(), settings().tenant);
+      if (!granted.ok()) return granted.status();
+      p.granted = *granted;
       p.tenant.put(static_cast<shm::Tenant&&>(*tenant));
       return Status{};
     }
@@ -142,6 +147,7 @@ void match_devices() noexcept {
     d.index = -1;
     d.entry = nullptr;
     for (unsigned j = 0; j < p.tenant.get().device_count(); ++j) {
+      if ((p.granted >> j & 1) == 0) continue;
       const shm::DeviceEntry& entry = p.region->devices[j];
       if (std::memcmp(entry.uuid, d.uuid.bytes, shm::kUuidBytes) != 0) continue;
       d.index = static_cast<int>(j);

@@ -17,7 +17,7 @@ CUresult cuInit(unsigned int flags) noexcept {
     if (settings().malformed || (!s.ok() && !may_create))
       fault(settings().malformed ? kMalformed : s);
   }
-  if (process.mode.load(std::memory_order_acquire) == Mode::kDenied) {
+  if (process.mode.load(std::memory_order_acquire) == Mode::kDenied) {  // pairs with bind_locked()
     return CUDA_ERROR_SYSTEM_NOT_READY;
   }
   const CUresult r = next.cuInit(flags);

@@ -54,6 +54,7 @@ struct Process {
   std::atomic<Mode> mode{Mode::kUndecided};
   // Written under `binding` before mode becomes kOn (release), read only after it was seen.
   shm::Region* region = nullptr;
+  std::uint32_t granted = ~0u;  // the region's devices that the node page grants (apply_node)
   int device_count = 0;
   Device devices[kMaxDevices]{};
   std::uint64_t total_bytes[kMaxDevices]{};  // the real cuDeviceTotalMem

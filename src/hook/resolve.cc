@@ -80,6 +80,7 @@ void add_substitute(void* real, void* ours) noexcept {
     }
     if (expected == real) {
       void* none = nullptr;  // another thread is between its two stores, or done: same value
+      // acq_rel: pairs with the same in another thread and the loads of readers
       place.ours.compare_exchange_strong(none, ours, std::memory_order_acq_rel);
       return;
     }

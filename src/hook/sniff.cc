@@ -40,7 +40,7 @@ void read_variable() noexcept {
 bool still_the_pipe(int fd) noexcept {
   struct stat st {};
   return shm::stat_fd(fd, st) && S_ISFIFO(st.st_mode) &&
-         st.st_ino == pipe_inode.load(std::memory_order_relaxed);
+         st.st_ino == pipe_inode.load(std::memory_order_relaxed);  // a number, checked by use
 }
 
 // A reader that went away must not kill the program: SIGPIPE is taken back before it is delivered.
@@ -54,7 +54,7 @@ void write_line(int fd, const char* line, std::size_t length) noexcept {
   if (::write(fd, line, length) < 0 && errno == EPIPE && !was_pending) {
     const timespec now{};
     ::sigtimedwait(&pipe_only, nullptr, &now);
-    pipe_fd.store(-1, std::memory_order_relaxed);
+    pipe_fd.store(-1, std::memory_order_relaxed);  // a number alone: nothing is published by it
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -78,6 +78,7 @@ void append_number(char* line, std::size_t& at, unsigned value) noexcept {
 }  // namespace
 
 void sniff(Door door, const char* name, int version, Answer answer) noexcept {
+  // relaxed throughout: the number is all that is shared, and still_the_pipe() checks it
   if (pipe_fd.load(std::memory_order_relaxed) == -1) [[likely]]
     return;
   const Undisturbed keep;

@@ -8,6 +8,7 @@
 
 #include "shm/dir.h"
 #include "shm/files.h"
+#include "shm/quota.h"
 
 namespace bulkhead::shm {
 namespace {
@@ -23,8 +24,8 @@ unsigned tenants_end(const NodePage& page) noexcept {
 }
 
 bool is_named(const NodeTenant& tenant, const char* name) noexcept {
-  return std::strncmp(tenant.name, name, kNameBytes) ==
-         0;  // bounded: the page may be anybody's bytes
+  // bounded: the page may be anybody's bytes
+  return std::strncmp(tenant.name, name, kNameBytes) == 0;
 }
 
 }  // namespace
@@ -76,6 +77,27 @@ Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
     return Status{Errc::kNotReady, 0, "the node page is being written"};
   }
   return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
+}
+
+Result<std::uint32_t> apply_node(const Dir& dir, Region& r, unsigned device_count,
+                                 const char* name) noexcept {
+  if (!dir.authoritative) return ~0u;
+  Result<Mapping> map = map_node(dir);
+  if (!map.ok()) return map.status();
+  const NodePage& page = *map->as<const NodePage>();
+  std::uint32_t granted = 0;
+  for (unsigned d = 0; d < device_count && d < kMaxDevices; ++d) {
+    std::uint8_t uuid[kUuidBytes];
+    std::memcpy(uuid, r.devices[d].uuid, sizeof uuid);
+    for (int tries = 0; tries < kTries; ++tries) {
+      const Result<std::uint64_t> limit = node_limit(page, name, uuid);
+      if (!limit.ok() && limit.status().code() == Errc::kNotFound) break;
+      granted |= 1u << d;  // being written: the limit it had stands
+      if (!limit.ok() || limit_bytes(r, d) <= *limit) break;
+      set_limit(r, d, *limit);  // then look again: a slower process may have set an older figure
+    }
+  }
+  return granted;
 }
 
 void format_node(NodePage& page, std::uint32_t flags) noexcept {

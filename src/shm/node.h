@@ -59,6 +59,12 @@ static_assert(sizeof(NodePage) == 532'480);
 // kept writing the entry while we read (bounded). The page may be mapped or a copy.
 [[nodiscard]] Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
                                                const std::uint8_t (&uuid)[kUuidBytes]) noexcept;
+// What the page of `dir` grants a tenant: bit d is set if it may use the region's device d. All bits
+// without an authoritative page (dir.h). A limit above the page's is lowered to it, a lower one stands:
+// a tenant may ask for less. Any process of the tenant, as often as it likes. A page that cannot be
+// read is an error, for it may have granted nothing.
+[[nodiscard]] Result<std::uint32_t> apply_node(const Dir& dir, Region& r, unsigned device_count,
+                                               const char* name) noexcept;
 // kOk, kBadMagic, kBadVersion or kBadSize for the constant fields.
 [[nodiscard]] Status check_node(const NodePage& page) noexcept;
 

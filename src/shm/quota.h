@@ -1,41 +1,34 @@
 // Memory admission inside one tenant: one helped turn, exact refusals, no lock between processes.
 //
 // Claim  Safe: every grant is made with held + n <= the limit as read within that call; forced
-// charges
-//        apart (below). Exact: a refused charge had a moment within the call at which held + n was
-//        over the limit. A process killed or stopped at any instruction makes no other wait, and
-//        its books are whole: wiping its words is the whole recovery.
+//        charges apart (below). Exact: a refused charge had a moment within the call at which
+//        held + n was over the limit. A process killed or stopped at any instruction makes no other
+//        wait, and its books are whole: wiping its words is the whole recovery.
 // Proof  c_j = used + slack + unmoved grant of a cell, h_j = used + unmoved grant; C, H their sums.
 //        1 A wish (i, seq) is granted only while G = {i, seq}, and decided once: whoever clears or
-//        hands
-//          on that turn has seen P[i] no longer in wish seq; seq never returns, not even to a new
-//          owner.
+//          hands on that turn has seen P[i] no longer in wish seq; seq never returns, not even to a
+//          new owner.
 //        2 While G = {i, seq} no c_j rises but by that decision: a fast charge and give_back leave
-//        c_j,
-//          a sweep and a reaper lower it, the move of a grant leaves it.
+//          c_j, a sweep and a reaper lower it, the move of a grant leaves it.
 //        3 Safe: a helper's collect lies within G = {i, seq} (it saw P[i] in wish after it read G),
-//        so by
-//          2 its sum bounds the present C; H <= C. A late helper fails at P's CAS.
+//          so by 2 its sum bounds the present C; H <= C. A late helper fails at P's CAS.
 //        4 Exact: let t be the load of the limit between two collects. Between the two reads of
-//        cell j,
-//          h_j rises only by a fast or a forced charge, which changes its version; equal versions
-//          mean h_j(t) >= the h_j read second. Their sum + n > limit, so H(t) + n > limit(t).
-//        5 Counted once: t in W tells the two sides of the move apart; P is read before and after
-//        W. 6 Lock-free: a collect is repeated only because somebody charged, gave back or moved a
-//        grant.
-//          The turn is handed to the next wish in slot order, so honest wishers wait at most one
-//          round of the slots. Every loop draws on one budget, so a tenant that scribbles in its
-//          own region costs its siblings a counted refusal, never a hang.
+//          cell j, h_j rises only by a fast or a forced charge, which changes its version; equal
+//          versions mean h_j(t) >= the h_j read second. Their sum + n > limit, so
+//          H(t) + n > limit(t).
+//        5 Counted once: t in W tells the two sides of the move apart; P is read before and after W.
+//        6 Lock-free: a collect is repeated only because somebody charged, gave back or moved a
+//          grant. The turn is handed to the next wish in slot order, so honest wishers wait at most
+//          one round of the slots. Every loop draws on one budget, so a tenant that scribbles in
+//          its own region costs its siblings a counted refusal, never a hang.
 // Forced A forced charge that is refused adds to its own `used` all the same: memory the driver has
-// taken
-//        already (contexts, modules) is booked, never denied, so H may pass the limit by it. The
-//        books are then restricted, as after a lowered limit: cap 0 with a new epoch, every slack
-//        dropped, the turn in flight finished. From its return on each grant is made with H + n <=
-//        limit again, H with the forced bytes in it; while it runs, and if it dies within, others
-//        may still use the slack they had.
+//        taken already (contexts, modules) is booked, never denied, so H may pass the limit by it.
+//        The books are then restricted, as after a lowered limit: cap 0 with a new epoch, every
+//        slack dropped, the turn in flight finished. From its return on each grant is made with
+//        H + n <= limit again, H with the forced bytes in it; while it runs, and if it dies within,
+//        others may still use the slack they had.
 // Price  one collect of all claimed slots for each new high-water mark, two for a refusal; version
-// wraps
-//        after 32,768 fast charges of one slot within one window (a false refusal then, never
+//        wraps after 32,768 fast charges of one slot within one window (a false refusal then, never
 //        unsafe); a hopeless request that meets a busy neighbour takes its slack (after
 //        kGentleRounds).
 // Model  tests/model/quota.pml, with its broken variants. ADR 2 says where this differs from the

@@ -1,9 +1,7 @@
-// Process slots of a region: claim, release, liveness, reaping. The only place that asks who is
-// dead.
+// Process slots of a region: claim, release, liveness, reaping. The only place that asks who is dead.
 //
 // Claim  A slot is wiped only after its owner is known to be dead, or by its owner. A reaper that
-// dies is
-//        replaced, one that is merely slow never is. Wiping is repeatable.
+//        dies is replaced, one that is merely slow never is. Wiping is repeatable.
 // Dead   the record lock on the slot's byte is free, AND
 //        (same pid namespace: the pid with that start time is gone) OR
 //        (other namespace: its heartbeat is older than kHeartbeatStale_s).
@@ -13,8 +11,7 @@
 //        claimer holds the lock throughout: there a free lock is enough, and a claimer that was
 //        overtaken notices by its last CAS.
 // Price  a death that the kernel does not show yet still counts; a process in another namespace
-// that lost its
-//        lock counts for up to five seconds more.
+//        that lost its lock counts for up to five seconds more.
 // Model  tests/model/quota.pml (reapers, takeover, newcomers).
 #pragma once
 #include <atomic>

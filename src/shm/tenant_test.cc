@@ -463,26 +463,5 @@ TEST_F(TenantTest, ACloseFromIsSurvived) {
   ::close(null);
 }
 
-TEST_F(TenantTest, NodeLimits) {
-  std::vector<char> bytes(sizeof(NodePage));
-  auto* page = new (bytes.data()) NodePage;
-  EXPECT_EQ(check_node(*page).code(), Errc::kNotReady);
-  format_node(*page, 0);
-  EXPECT_TRUE(check_node(*page).ok());
-  const std::uint8_t gpu[kUuidBytes] = {1}, other[kUuidBytes] = {2};
-  EXPECT_EQ(node_limit(*page, "a", gpu).status().code(), Errc::kNotFound);
-  ASSERT_TRUE(set_node_limit(*page, "a", gpu, 5).ok());
-  ASSERT_TRUE(set_node_limit(*page, "b", gpu, 6).ok());
-  ASSERT_TRUE(set_node_limit(*page, "a", gpu, 7).ok());
-  EXPECT_EQ(*node_limit(*page, "a", gpu), 7u);
-  EXPECT_EQ(*node_limit(*page, "b", gpu), 6u);
-  EXPECT_EQ(node_limit(*page, "a", other).status().code(), Errc::kNotFound);
-  page->tenants[0].version.store(3);
-  EXPECT_EQ(node_limit(*page, "a", gpu).status().code(), Errc::kNotReady);
-  page->tenant_count.store(~0u);
-  EXPECT_EQ(node_limit(*page, "zzz", gpu).status().code(), Errc::kNotFound);
-  EXPECT_EQ(set_node_limit(*page, "../x", gpu, 1).code(), Errc::kInvalid);
-}
-
 }  // namespace
 }  // namespace bulkhead::shm

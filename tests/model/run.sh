@@ -1,6 +1,8 @@
 #!/bin/sh
 # Runs the models with Spin. `run.sh` = the quick set of CI (about a minute on one core); `run.sh full` adds the large
 # searches (minutes to an hour, up to 12 GB). Each line is a configuration; a `broken` line must be caught.
+# Words of a configuration are split on purpose; runs.sh, sourced below, calls check() and reads mode.
+# shellcheck disable=SC2034,SC2086,SC2317
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d) || exit 1
@@ -44,5 +46,6 @@ check() {
        else echo "FAIL $name: errors=${errors:-none} complete=$complete ($line)"; head -5 pan.log; failed=1; fi ;;
   esac
 }
+# shellcheck source=tests/model/runs.sh
 . "$here/runs.sh"
 exit $failed

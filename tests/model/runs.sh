@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154,SC2086
 # The configurations, sourced by run.sh. Amounts are 1 and 2 unless -DONE; limit 2 unless -DL. A crash may fall
 # before each step of each process. Quick ones first.
 q=quota.pml
