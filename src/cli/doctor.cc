@@ -71,7 +71,7 @@ void check_library(Doctor& d) {
   ::fcntl(from.get(), F_SETFL, O_NONBLOCK);
   UniqueFd to{ends[1]};
   const std::string command =
-      fmt::format("LD_PRELOAD='{}' exec cat /proc/self/maps >&{}", library, to.get());
+      fmt::format("LD_PRELOAD='{}' exec cat /proc/self/maps >/proc/self/fd/{}", library, to.get());
   const Child child = start({"/bin/sh", "-c", command}, to.get());
   to.reset();
   const int code = child.exec_errno != 0 ? kExitNotFound : wait_for(child, from.get(), &maps);

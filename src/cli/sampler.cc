@@ -27,6 +27,7 @@ struct Books {
   std::uint64_t state = 0;
   std::uint64_t word = 0;
   std::uint64_t other = 0;
+  std::uint64_t unseen = 0;
   std::uint64_t held = 0;
   bool operator==(const Books&) const = default;
 };
@@ -55,7 +56,8 @@ class Sampler {
   [[nodiscard]] Books read(unsigned slot, unsigned dev) const {
     const shm::MemCell& cell = region_.cells[dev][slot];
     return {region_.slots[slot].state.load(kRelaxed), cell.w.load(kRelaxed),
-            cell.other_bytes.load(kRelaxed), shm::slot_held_bytes(region_, slot, dev)};
+            cell.other_bytes.load(kRelaxed), cell.unseen_bytes.load(kRelaxed),
+            shm::slot_held_bytes(region_, slot, dev)};
   }
 
   bool look_at_slots(unsigned high, std::uint64_t now) {
@@ -94,8 +96,10 @@ class Sampler {
 
   void tell(unsigned slot, unsigned dev, std::uint64_t nvml_bytes, const Books& books,
             std::uint64_t now) {
-    const std::uint64_t asked = books.held > books.other ? books.held - books.other : 0;
-    const std::uint64_t beyond = observed_[dev][slot].see(nvml_bytes, asked, books.word, now);
+    const std::uint64_t apart = books.other + books.unseen;
+    const std::uint64_t asked = books.held > apart ? books.held - apart : 0;
+    const std::uint64_t beyond =
+        observed_[dev][slot].see(nvml_bytes, asked, books.other, books.word, now);
     if (beyond == books.other && region_.observed[dev][slot].load(kRelaxed) == beyond) return;
     shm::publish_observed(region_, slot, dev, beyond);
   }

@@ -22,13 +22,14 @@ inline constexpr std::uint64_t kSettle_ns = 200'000'000;
 // Pure, per slot and device: what to tell it, given what is seen. Times in ns of one clock.
 class Observation {
  public:
-  // `books`: held bytes that are not `other`; `word`: changes whenever they do. Returns the bytes
-  // to tell.
-  std::uint64_t see(std::uint64_t nvml_bytes, std::uint64_t books, std::uint64_t word,
-                    std::uint64_t now_ns) noexcept {
+  // `books`: held bytes that NVML shows and that are not `other`; `other`: what the process has
+  // booked as such; `word`: changes whenever its books do. Returns the bytes to tell.
+  std::uint64_t see(std::uint64_t nvml_bytes, std::uint64_t books, std::uint64_t other,
+                    std::uint64_t word, std::uint64_t now_ns) noexcept {
     const std::uint64_t beyond = nvml_bytes > books ? nvml_bytes - books : 0;
     if (!any_ || word != word_) since_ns_ = now_ns;
-    if (!any_ || beyond >= told_ || now_ns - since_ns_ >= kSettle_ns) told_ = beyond;
+    if (!any_) told_ = other;  // the first look may fall into a call, as any other may
+    if (beyond >= told_ || now_ns - since_ns_ >= kSettle_ns) told_ = beyond;
     any_ = true;
     word_ = word;
     return told_;

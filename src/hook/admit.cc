@@ -119,6 +119,25 @@ void book_other(Device& d, std::int64_t delta) noexcept {
   if (bytes > 0) shm::give_back(*p.region, seat.slot, dev, bytes);
 }
 
+void leading_begin() noexcept { process.leading.fetch_add(1, kRelaxed); }  // advice, as below
+void leading_end() noexcept {
+  process.other_epoch.fetch_add(1, kRelaxed);  // a figure taken before this moment may be too low
+  process.leading.fetch_sub(1, kRelaxed);
+}
+
+void note_unseen(Device& d, std::int64_t delta) noexcept {
+  const shm::Seat seat = seat_now();
+  if (d.index < 0 || !shm::still_mine(*process.region, seat)) return;
+  shm::AtomicU64& word =
+      process.region->cells[static_cast<unsigned>(d.index)][seat.slot].unseen_bytes;
+  std::uint64_t have = word.load(kRelaxed);  // the CAS validates it; nothing is ordered by it
+  std::uint64_t after = 0;
+  do {
+    const std::uint64_t less = delta < 0 ? static_cast<std::uint64_t>(-delta) : 0;
+    after = delta < 0 ? have - std::min(have, less) : have + static_cast<std::uint64_t>(delta);
+  } while (!word.compare_exchange_weak(have, after, kRelaxed, kRelaxed));
+}
+
 View view(const Device& d) noexcept {
   if (d.index < 0) return {};
   const auto dev = static_cast<unsigned>(d.index);

@@ -29,6 +29,7 @@ enum class Kind : std::uint8_t {
   kMapping,     // units: a node
   kGraph,       // units: bytes of its allocation nodes; context: epoch
   kExternal,    // units: charged
+  kManaged,     // units: charged; NVML shows it for no process
 };
 // Handles of different sorts are different keys even if the driver numbers them alike.
 enum class Space : std::uint8_t { kPointer, kArray, kVmm, kMapping, kGraph, kExternal, kDeferred };

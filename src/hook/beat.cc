@@ -10,6 +10,7 @@
 
 #include "hook/process.h"
 #include "shm/quota.h"
+#include "shm/witness.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -32,11 +33,15 @@ void* run(void* poked_before) noexcept {
   inside = true;  // nothing this thread does is the program's
   ::prctl(PR_SET_NAME, "bulkhead");
   Process& p = process;
+  shm::Witness witness;
+  shm::Seat stood{};
   std::uint32_t epoch = 0;
   auto poked = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(poked_before));
   for (;;) {
     const shm::Seat seat = seat_now();
     if (shm::still_mine(*p.region, seat)) {
+      if (stood.slot != seat.slot || stood.gen != seat.gen) witness.stand(*p.region, seat.slot);
+      stood = seat;
       shm::beat(*p.region, p.member.world, seat);
       remember_books(seat.slot);
     }
@@ -48,7 +53,7 @@ void* run(void* poked_before) noexcept {
     poked = now;
     // A figure taken before a charge_other() of ours does not know of it: it may only raise.
     const std::uint32_t latest = p.other_epoch.load(kRelaxed);
-    apply_observed(latest == epoch);
+    apply_observed(latest == epoch && p.leading.load(kRelaxed) == 0);  // advice, as other_epoch
     epoch = latest;
   }
   return nullptr;

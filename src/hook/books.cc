@@ -90,6 +90,7 @@ void memory_forked_child() noexcept {
     // relaxed: alone after a fork
     books.scanning.store(0, std::memory_order_relaxed);
     forget_primaries();
+    forget_unified();
     lay_out(at);
   }
   errno = keep_errno;

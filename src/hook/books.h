@@ -98,7 +98,11 @@ inline void release_pointer(std::uint64_t key, Value v) noexcept {
   if (v.kind == Kind::kSmall) {
     release_small(key, v);
   } else {
-    hot_give_back(hot_numbered(v.device), bytes_of(v.units));
+    Device& d = hot_numbered(v.device);
+    // before it is given back: until then the books lead, which is the safe side
+    if (v.kind == Kind::kManaged) [[unlikely]]
+      note_unseen(d, -static_cast<std::int64_t>(bytes_of(v.units)));
+    hot_give_back(d, bytes_of(v.units));
   }
   hot_count(Count::kFree);
 }
@@ -115,6 +119,7 @@ void release_array(const Value& v) noexcept;
 // context.cc: what a context held and took is given back; the records of primary contexts are forgotten.
 void context_tag_gone(std::uint8_t tag) noexcept;
 void forget_primaries() noexcept;
+void forget_unified() noexcept;
 // vmm.cc: a shareable handle was imported; an object that is not an allocation was released.
 void vmm_imported(CUmemGenericAllocationHandle h) noexcept;
 void multicast_gone(CUmemGenericAllocationHandle mc) noexcept;

@@ -58,8 +58,10 @@ CUresult create(CUcontext* pctx, CUdevice dev, Call call) noexcept {
   Device* const d = pctx != nullptr ? device(dev) : nullptr;
   if (d == nullptr || !usable()) return call();
   const std::uint64_t bytes = bytes_for(*d, !any_context(d->number));
+  leading_begin();
   charge_other(*d, static_cast<std::int64_t>(bytes));  // before: growth of others stops in time
   const CUresult r = call();
+  leading_end();
   if (r != CUDA_SUCCESS) {
     charge_other(*d, -static_cast<std::int64_t>(bytes));
     return r;
@@ -130,7 +132,11 @@ void context_tag_gone(std::uint8_t tag) noexcept {
     }
     if (v.kind == Kind::kSmallArray) return books.nodes.put(v.units);  // its slab goes below
     if (v.kind == Kind::kSmall) return;                                // same
-    give_back(numbered(v.device), bytes_of(v.units));
+    Device& device = numbered(v.device);
+    if (v.kind == Kind::kManaged) {
+      note_unseen(device, -static_cast<std::int64_t>(bytes_of(v.units)));
+    }
+    give_back(device, bytes_of(v.units));
   });
   books.slabs.drop_context(tag,
                            [](std::uint8_t number) { give_back(numbered(number), kSlabBytes); });
@@ -214,9 +220,11 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
   // acquire pairs with primary_seen(): then the record is written
   if (primary[d->number].load(std::memory_order_acquire) == 0) {
     paid = bytes_for(*d, !any_context(d->number));
+    leading_begin();
     charge_other(*d, static_cast<std::int64_t>(paid));  // before: growth of others stops in time
   }
   const CUresult r = next.cuDevicePrimaryCtxRetain(pctx, dev);
+  if (paid != 0) leading_end();
   if (r != CUDA_SUCCESS) {
     if (paid != 0) charge_other(*d, -static_cast<std::int64_t>(paid));
     return r;

@@ -67,6 +67,12 @@ void give_back(Device& device, std::uint64_t bytes) noexcept;
 // Contexts, modules, heaps, local memory: never refused; past the quota growth stops. Negative
 // delta gives back.
 void charge_other(Device& device, std::int64_t delta) noexcept;
+// Around a call in which the books lead the driver for long (a context takes 0.1 to 1 s): meanwhile,
+// and until a figure taken later, what the supervisor sees of this process never lowers `other`.
+void leading_begin() noexcept;
+void leading_end() noexcept;
+// Of what is charged, this much more (or less) is memory that NVML shows for no process.
+void note_unseen(Device& device, std::int64_t delta) noexcept;
 // What the tenant is told: its quota and what is free of it, bytes; used <= limit always holds.
 struct View {
   std::uint64_t limit, used, free;

@@ -248,8 +248,13 @@ void set_plain() {
   });
   set(next.cuMemAlloc_v2, [](CUdeviceptr* p, size_t n) { return mem_alloc(p, n); });
   set(next.cuMemFree_v2, [](CUdeviceptr p) { return mem_free(p); });
-  set(next.cuMemAllocManaged,
-      [](CUdeviceptr* p, size_t n, unsigned) { return mem_alloc(p, up(n, 2 * kMiB)); });
+  set(next.cuMemAllocManaged, [](CUdeviceptr* p, size_t n, unsigned) {
+    if (!driver.unified) {  // unified memory's own, kept for good
+      if (!take(32 * kMiB)) return CUDA_ERROR_OUT_OF_MEMORY;
+      driver.unified = true;
+    }
+    return mem_alloc(p, up(n, 2 * kMiB));
+  });
   set(next.cuMemAllocPitch_v2, [](CUdeviceptr* p, size_t* pitch, size_t w, size_t h, unsigned) {
     *pitch = up(w, 512) + driver.extra_pitch;
     return mem_alloc(p, *pitch * h);
@@ -357,6 +362,7 @@ void reset(std::uint64_t limit) {
   primary = current = nullptr;
   retained = 0;
   is_capturing = false;
+  driver.unified = false;
   driver.taken = driver.contexts_taken = driver.most = driver.extra_pitch = 0;
   driver.fail_next = 0;
   driver.probes = true;
@@ -399,6 +405,9 @@ bool charge(Device& d, std::uint64_t bytes) noexcept {
   return false;
 }
 void give_back(Device&, std::uint64_t bytes) noexcept { fake::quota.held -= bytes; }
+void leading_begin() noexcept {}
+void leading_end() noexcept {}
+void note_unseen(Device&, std::int64_t) noexcept {}
 void charge_other(Device&, std::int64_t delta) noexcept {
   fake::quota.held += static_cast<std::uint64_t>(delta);
   fake::quota.other += static_cast<std::uint64_t>(delta);

@@ -1,7 +1,34 @@
 // Managed and pitched memory.
+#include <atomic>
+
 #include "hook/memory_plain.h"
 
 namespace bulkhead::hook {
+namespace {
+
+// What the driver's unified memory takes for itself from a process's first managed allocation on: on one H200 6 to 24
+// MiB, shown for no process. Kept until the process ends, as the driver does.
+constexpr std::uint64_t kUnifiedBytes = 32u << 20;
+constinit std::atomic<bool> unified[kMaxDevices]{};
+
+bool unified_paid(Device& d) noexcept {
+  // relaxed, both: whoever turns the word pays; nothing else is published by it
+  if (unified[d.number].load(std::memory_order_relaxed)) [[likely]]
+    return true;
+  if (!charge(d, kUnifiedBytes)) return false;
+  if (unified[d.number].exchange(true, std::memory_order_relaxed)) {
+    give_back(d, kUnifiedBytes);  // another thread was first
+  } else {
+    note_unseen(d, static_cast<std::int64_t>(kUnifiedBytes));
+  }
+  return true;
+}
+
+}  // namespace
+
+void forget_unified() noexcept {
+  for (auto& word : unified) word.store(false, std::memory_order_relaxed);  // alone after a fork
+}
 
 CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flags) noexcept {
   const auto call = [=](CUdeviceptr* p) { return next.cuMemAllocManaged(p, bytesize, flags); };
@@ -9,8 +36,9 @@ CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flag
   if (at.device == nullptr || !usable() || dptr == nullptr || bytesize == 0) [[unlikely]] {
     return unplaced([&] { return call(dptr); });
   }
-  if (bytesize > kMostBytes) return CUDA_ERROR_OUT_OF_MEMORY;
-  return whole_alloc(at, dptr, round_up(bytesize, books.grain[at.device->number].alloc), call);
+  if (bytesize > kMostBytes || !unified_paid(*at.device)) return CUDA_ERROR_OUT_OF_MEMORY;
+  return whole_alloc<Kind::kManaged>(
+      at, dptr, round_up(bytesize, books.grain[at.device->number].alloc), call);
 }
 
 namespace {

@@ -68,6 +68,8 @@ struct Process {
   std::atomic<std::uint64_t> remembered[kMaxDevices]{};
   // Raised by each charge_other(): a sample older than it never lowers `other`. Relaxed: advice.
   std::atomic<std::uint32_t> other_epoch{0};
+  // Calls under way in which the books lead the driver for long; none lowers `other` meanwhile.
+  std::atomic<std::uint32_t> leading{0};
   bool fork_handler = false;  // under `binding`
   bool thread_runs = false;   // under `binding`
 };

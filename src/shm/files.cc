@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 namespace bulkhead::shm {
 
@@ -69,6 +70,15 @@ Result<UniqueFd> open_file(int dir, const char* name, int flags, uid_t owner,
     return Status{Errc::kBadSize, 0, "the file is not of its format's size"};
   }
   return fd;
+}
+
+UniqueFd out_of_the_way(UniqueFd fd) noexcept {
+  if (!fd.ok() || fd.get() >= kFarFd) return fd;
+  UniqueFd far{::fcntl(fd.get(), F_DUPFD_CLOEXEC, kFarFd)};
+  if (far.ok()) return far;
+  // a small RLIMIT_NOFILE: at least not where programs print
+  return fd.get() > STDERR_FILENO ? std::move(fd)
+                                  : UniqueFd{::fcntl(fd.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1)};
 }
 
 bool read_exactly(int fd, void* to, std::size_t bytes, std::uint64_t offset) noexcept {

@@ -12,6 +12,7 @@
 namespace bulkhead::shm {
 
 inline constexpr std::size_t kPathBytes = 512;
+inline constexpr int kFarFd = 64;  // from here on we keep descriptors; see out_of_the_way()
 
 [[nodiscard]] bool stat_fd(int fd, struct stat& out) noexcept;
 [[nodiscard]] bool stat_at(int dir, const char* name,
@@ -28,6 +29,10 @@ inline constexpr std::size_t kPathBytes = 512;
 inline constexpr uid_t kAnyOwner = static_cast<uid_t>(-1);
 [[nodiscard]] Result<UniqueFd> open_file(int dir, const char* name, int flags, uid_t owner,
                                          std::uint64_t bytes) noexcept;
+// Moves a descriptor that is kept in a program not ours above the numbers that programs expect to
+// choose themselves (0, 1, 2 after they closed all, shells up to 9): what they print must not land
+// in our file. -1 if none is left above 2. The file's record locks are lost: move before locking.
+[[nodiscard]] UniqueFd out_of_the_way(UniqueFd fd) noexcept;
 // Reads exactly `bytes` at `offset`; false on error or a short file.
 [[nodiscard]] bool read_exactly(int fd, void* to, std::size_t bytes, std::uint64_t offset) noexcept;
 // Calls `fn` for each entry but . and ..; it stops when fn returns false.

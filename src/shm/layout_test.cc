@@ -60,6 +60,7 @@ std::string layout() {
   BH_AT(ProcSlot, pid_namespace);
   BH_AT(ProcSlot, image);
   BH_AT(ProcSlot, heartbeat_s);
+  BH_AT(ProcSlot, witness);
   BH_AT(ProcSlot, allocs);
   BH_AT(ProcSlot, frees);
   BH_AT(ProcSlot, refused);
@@ -71,6 +72,7 @@ std::string layout() {
   BH_AT(MemCell, p);
   BH_AT(MemCell, n);
   BH_AT(MemCell, other_bytes);
+  BH_AT(MemCell, unseen_bytes);
   BH_SIZE(Region);
   BH_AT(Region, header);
   BH_AT(Region, devices);

@@ -412,6 +412,7 @@ void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept {
   BH_KILL_POINT("reap.wish_cleared");        // pairs with read_cell()
   cell.w.store(0, kSeqCst);                  // pairs with read_cell()
   cell.other_bytes.store(0, kRelaxed);       // a statistic
+  cell.unseen_bytes.store(0, kRelaxed);      // as above
   r.observed[dev][slot].store(0, kRelaxed);  // advice
 }
 

@@ -81,7 +81,8 @@ struct alignas(64) ProcSlot {
   AtomicU64 image;
   std::uint8_t reserved0[24];
   AtomicU64 heartbeat_s;  // owner; CLOCK_BOOTTIME
-  std::uint8_t reserved1[56];
+  AtomicU32 witness;      // owner's own thread: its tid; the kernel, at its end: bit 30 alone
+  std::uint8_t reserved1[52];
   AtomicU64 allocs;  // this line: owner, statistics
   AtomicU64 frees;
   AtomicU64 refused;
@@ -93,11 +94,13 @@ struct alignas(64) ProcSlot {
 };
 
 struct alignas(64) MemCell {
-  AtomicU64 w;  // owner; others lower slack, and raise version
-  AtomicU64 p;  // owner: idle, wish; anybody: wish -> granted, refused
-  AtomicU64 n;  // owner, while P is idle
-  AtomicU64 other_bytes;
-  std::uint8_t reserved[32];
+  AtomicU64 w;            // owner; others lower slack, and raise version
+  AtomicU64 p;            // owner: idle, wish; anybody: wish -> granted, refused
+  AtomicU64 n;            // owner, while P is idle
+  AtomicU64 other_bytes;  // owner: the part of used that is contexts, modules, heaps
+  AtomicU64
+      unseen_bytes;  // owner: the part of used that NVML shows for no process (managed memory)
+  std::uint8_t reserved[24];
 };
 
 struct Region {
@@ -155,6 +158,7 @@ BH_AT(ProcSlot, start_ticks, 16);
 BH_AT(ProcSlot, pid_namespace, 24);
 BH_AT(ProcSlot, image, 32);
 BH_AT(ProcSlot, heartbeat_s, 64);
+BH_AT(ProcSlot, witness, 72);
 BH_AT(ProcSlot, allocs, 128);
 BH_AT(ProcSlot, frees, 136);
 BH_AT(ProcSlot, refused, 144);
@@ -165,6 +169,7 @@ BH_AT(MemCell, w, 0);
 BH_AT(MemCell, p, 8);
 BH_AT(MemCell, n, 16);
 BH_AT(MemCell, other_bytes, 24);
+BH_AT(MemCell, unseen_bytes, 32);
 BH_AT(Region, header, 0);
 BH_AT(Region, devices, 4096);
 BH_AT(Region, slots, 8192);

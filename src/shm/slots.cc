@@ -1,5 +1,6 @@
 #include "shm/slots.h"
 
+#include <linux/futex.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -14,6 +15,7 @@ constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr auto kSeqCst = std::memory_order_seq_cst;
+constexpr std::uint64_t kBlindAsk_ns = 100'000'000;
 
 unsigned slots_end(const Region& r) noexcept {
   const std::uint32_t high = r.header.slots_high.load(kAcquire);  // pairs with raise_high()
@@ -37,6 +39,7 @@ void write_identity(ProcSlot& slot, const World& world, const Identity& me) noex
   slot.pid_namespace.store(me.pid_namespace, kRelaxed);
   slot.image.store(me.image, kRelaxed);
   slot.heartbeat_s.store(world.boottime_s(world.self), kRelaxed);
+  slot.witness.store(0, kRelaxed);
   for (AtomicU64* s : {&slot.allocs, &slot.frees, &slot.refused, &slot.faults, &slot.uncovered}) {
     s->store(0, kRelaxed);
   }
@@ -96,6 +99,23 @@ bool holds_nothing(const Region& r, unsigned slot, unsigned dev) noexcept {
   const MemCell& cell = r.cells[dev][slot];
   // relaxed: a cell that fills just now belongs to a living process
   return cell.w.load(kRelaxed) << 16 == 0 && phase_of(cell.p.load(kRelaxed)) == kIdle;
+}
+
+// Of the slots that hold something on `dev`: whether an owner's end was witnessed.
+enum class Ends : std::uint8_t { kNone, kSome, kUnknown };
+Ends look_for_ends(const Region& r, unsigned dev, unsigned self) noexcept {
+  Ends ends = Ends::kNone;
+  for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
+    if (j == self || holds_nothing(r, j, dev)) continue;
+    const ProcSlot& slot = r.slots[j];
+    // acquire: the kernel's mark (a locked instruction) is older than the death that others see
+    const std::uint32_t witness = slot.witness.load(kAcquire);
+    const bool live =
+        state_of(slot.state.load(kAcquire)) == kLive;  // else a reaper is or was at it
+    if (!live || (witness & FUTEX_OWNER_DIED) != 0) return Ends::kSome;
+    if (witness == 0) ends = Ends::kUnknown;
+  }
+  return ends;
 }
 
 // Marks the slot as ours to wipe, wipes it, frees it. `s` = the state that was judged.
@@ -196,8 +216,12 @@ unsigned count_live(const Region& r, const World& world) noexcept {
 }
 
 bool worth_reaping(Member& m, unsigned dev) noexcept {
+  const Ends ends = look_for_ends(*m.region, dev, m.seat.slot);
+  if (ends == Ends::kSome) return true;
   Member::Asked& asked = m.asked[dev];
   const std::uint64_t tick = clock_ns(CLOCK_MONOTONIC_COARSE);
+  // relaxed: private
+  if (ends == Ends::kNone && tick - asked.tick.load(kRelaxed) < kBlindAsk_ns) return false;
   const std::uint64_t word = m.region->cells[dev][m.seat.slot].w.load(kRelaxed);  // own slot
   // relaxed: private, and a lost update costs one more question
   if (asked.tick.load(kRelaxed) == tick && asked.word.load(kRelaxed) == word) return false;

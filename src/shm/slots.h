@@ -88,13 +88,17 @@ struct Member {
     std::atomic<std::uint64_t> word{~0ull};
   } asked[kMaxDevices];
 };
-// charge(); if it refuses, the dead are reaped and it is asked once more. The question of liveness
-// is asked at the first refusal after the process's own books moved, and in a run of refusals once
-// per tick of the coarse clock (1-10 ms), so that a refused loop does not pay system calls each
-// time.
+// charge(); if it refuses, the dead are reaped and it is asked once more.
+//
+// Liveness costs system calls, so it is asked only when somebody who holds memory may have died:
+// the kernel marks a slot's witness word (witness.h) before the process is seen dead, so a refusal
+// without a mark is exact and pays a few loads. If a holder has no witness (its thread could not be
+// made, or not yet) it is asked at the first refusal after our own books moved, and in a run of
+// refusals once per tick of the coarse clock (1-10 ms). With witnesses it is still asked each 100
+// ms, should a kernel not do its part.
 [[nodiscard]] bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 // Its two halves after a refusal, for a caller that must prepare for system calls: whether liveness has to be asked
-// (no system call), and the asking, with the second charge.
+// (no system call but a clock's reading), and the asking, with the second charge.
 [[nodiscard]] bool worth_reaping(Member& m, unsigned dev) noexcept;
 [[nodiscard]] bool reap_and_charge(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 

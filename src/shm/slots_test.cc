@@ -1,11 +1,18 @@
 #include "shm/slots.h"
 
 #include <gtest/gtest.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <memory>
+#include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "shm/test_region.h"
+#include "shm/witness.h"
 
 namespace bulkhead::shm {
 namespace {
@@ -207,6 +214,57 @@ TEST(Slots, ARefusalAsksForTheDeadFirst) {
   ASSERT_TRUE(take(*r, sa.slot, 0));
   m.asked[0].tick.store(0);  // the coarse clock's next tick, without waiting for it
   EXPECT_TRUE(charge_or_reap(m, 0, 100 * kTestUnit));
+}
+
+TEST(Slots, AWitnessedEndIsAskedForAtOnce) {
+  TestRegion r{100};
+  FakeNode node;
+  FakeProcess a{node, 1, 10, 100}, b{node, 1, 11, 101};
+  const Seat sa = sit(r, a);
+  Member m;
+  m.region = r.get();
+  m.world = b.world();
+  m.seat = sit(r, b);
+  ASSERT_TRUE(take(*r, sa.slot, 100));
+  r->slots[sa.slot].witness.store(77);
+  m.asked[0].tick.store(clock_ns(CLOCK_MONOTONIC_COARSE));
+  EXPECT_FALSE(charge_or_reap(m, 0, 10 * kTestUnit));
+  r->slots[sa.slot].witness.store(FUTEX_OWNER_DIED);
+  EXPECT_FALSE(charge_or_reap(m, 0, 10 * kTestUnit)) << "marked, but not dead by the rule";
+  a.die();
+  EXPECT_TRUE(charge_or_reap(m, 0, 100 * kTestUnit)) << "in the same tick as the last refusal";
+  EXPECT_EQ(r->slots[sit(r, b).slot].witness.load(), 0u) << "a new owner has its own";
+}
+
+// The kernel's part: a real thread stands, its process is killed, the word is marked.
+TEST(Slots, TheKernelMarksTheWitness) {
+  TestRegion r{100};
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::thread{[&] {
+      Witness first;
+      first.stand(*r, 3);
+      first.stand(*r, 5);  // a lost slot is left as it is
+      const char one = 1;
+      if (::write(ready[1], &one, 1) != 1) ::_exit(1);
+      for (;;) ::pause();
+    }}.join();
+  }
+  char one = 0;
+  ASSERT_EQ(::read(ready[0], &one, 1), 1);
+  const std::uint32_t tid = r->slots[5].witness.load();
+  EXPECT_NE(tid, 0u);
+  EXPECT_EQ(r->slots[3].witness.load(), tid);
+  ::kill(child, SIGKILL);
+  siginfo_t info;
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(r->slots[5].witness.load(), static_cast<std::uint32_t>(FUTEX_OWNER_DIED));
+  EXPECT_EQ(r->slots[3].witness.load(), tid);
+  ::waitpid(child, nullptr, 0);
+  ::close(ready[0]);
+  ::close(ready[1]);
 }
 
 TEST(Slots, NonsenseInStateBelongsToNobody) {

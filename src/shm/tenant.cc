@@ -111,7 +111,9 @@ Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept {
   tenant.device_ = st.st_dev;
   tenant.inode_ = st.st_ino;
   tenant.device_count_ = std::min(r.header.device_count, kMaxDevices);
-  tenant.fd_.store(fd->release(), kRelaxed);  // the number is all that is shared
+  UniqueFd kept = out_of_the_way(std::move(*fd));
+  if (!kept.ok()) return Status{Errc::kIo, EMFILE, "no descriptor left for the region"};
+  tenant.fd_.store(kept.release(), kRelaxed);  // the number is all that is shared
   std::memcpy(tenant.name_, name, std::strlen(name) + 1);
   std::memcpy(tenant.dir_, dir.path, sizeof tenant.dir_);
   tenant.pid_namespace_ = read_identity().pid_namespace;
@@ -150,15 +152,13 @@ int Tenant::descriptor() noexcept {
   if (is_own(fd)) return fd;
   char path[kPathBytes], home[kPathBytes];
   if (!join_path(home, dir_, "/tenants/", name_) || !join_path(path, home, "/region")) return -1;
-  const int again = ::open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-  if (again < 0) return -1;
-  if (!is_own(again)) {
-    ::close(again);  // another file: closing it drops no lock of ours
-    return -1;
-  }
+  // closing another file drops no lock of ours; of this one there is none left to drop
+  UniqueFd again = out_of_the_way(UniqueFd{::open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)});
+  if (!again.ok() || !is_own(again.get())) return -1;
   // The loser of a race keeps its descriptor open for good: closing it would drop the process's
   // locks.
-  return fd_.compare_exchange_strong(fd, again, kRelaxed, kRelaxed) ? again : fd;
+  const int kept = again.release();
+  return fd_.compare_exchange_strong(fd, kept, kRelaxed, kRelaxed) ? kept : fd;
 }
 
 World Tenant::world() noexcept {

@@ -446,6 +446,17 @@ TEST_F(TenantTest, ACloseFromIsSurvived) {
   beat(*m.region, m.world, m.seat);
   EXPECT_TRUE(locked());
   EXPECT_NE(t->descriptor(), fd);
+  // All of them: what the program then prints must not land in the region.
+  const pid_t daemon = ::fork();
+  if (daemon == 0) {
+    for (int i = 0; i < 256; ++i) ::close(i);
+    beat(*m.region, m.world, m.seat);
+    ::_exit(t->descriptor());
+  }
+  int status = 0;
+  ::waitpid(daemon, &status, 0);
+  EXPECT_GE(WEXITSTATUS(status), kFarFd);
+  EXPECT_LT(WEXITSTATUS(status), 255);
   *t = Tenant{};
   EXPECT_NE(::fcntl(other, F_GETFD), -1) << "a descriptor that is not ours is left alone";
   ::close(other);

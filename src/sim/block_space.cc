@@ -124,7 +124,8 @@ void BlockSpace::trim(std::size_t keep_bytes) noexcept {
 
 void BlockSpace::clear() noexcept {
   if (base_ != 0) unmap_pages(base_, span_bytes());
-  if (reserved_ != 0) give_back(reserved_);
+  if (reserved_ != 0 && object_ == 0) give_back(reserved_);  // an object goes with its last holder
+  reserved_ = 0;
   base_ = 0;
   used_ = 0;
   blocks_.clear();

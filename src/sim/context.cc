@@ -7,7 +7,7 @@
 #include "sim/api.h"
 #include "sim/family.h"
 #include "sim/gate.h"
-#include "sim/model.h"
+#include "sim/work.h"
 
 namespace bulkhead::sim {
 
@@ -58,8 +58,9 @@ void destroy_context(Context& c) noexcept {
   release_modules(c);
   std::erase_if(driver().streams, [&](Stream* s) { return s->context == &c; });
   std::erase_if(driver().events, [&](Event* e) { return e->context == &c; });
-  give(c.unit, c.charged_bytes);
-  c.charged_bytes = 0;
+  give(c.unit, c.charged_bytes + c.stream_bytes + c.local_bytes);
+  c.charged_bytes = c.stream_bytes = c.local_bytes = 0;
+  c.streams = 0;
   c.alive = false;
   Device& dev = driver().devices[static_cast<unsigned>(c.ordinal)];
   if (c.green_of == nullptr) {
@@ -197,6 +198,7 @@ CUresult api::cuCtxGetDevice_v2(CUdevice* device, CUcontext ctx) noexcept {
 CUresult api::cuCtxSynchronize() noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
+  if (const CUresult r = refused_by_capture(); r != CUDA_SUCCESS) return r;
   wait_for_all(call.context);
   at_synchronisation();
   return call.context->sticky;

@@ -1,7 +1,7 @@
 // Plain, pitched and managed memory, and what is asked about it.
 #include "sim/api.h"
 #include "sim/family.h"
-#include "sim/model.h"
+#include "sim/work.h"
 
 namespace bulkhead::sim {
 namespace {
@@ -9,6 +9,7 @@ namespace {
 // Requests under the granularity share slabs of the context; larger ones take whole granules.
 CUresult allocate(Context& c, std::size_t bytes, Kind kind, CUdeviceptr& out) noexcept {
   const std::size_t grain = machine.profile.granularity_bytes;
+  if (const CUresult r = refused_by_capture(); r != CUDA_SUCCESS) return r;
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   if (bytes > machine.profile.unit_bytes() * 4) return CUDA_ERROR_OUT_OF_MEMORY;
   Range r;
@@ -73,6 +74,7 @@ CUresult api::cuMemFree_v2(CUdeviceptr dptr) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   if (dptr == 0) return CUDA_SUCCESS;
+  if (const CUresult r = refused_by_capture(); r != CUDA_SUCCESS) return r;
   auto& ranges = driver().ranges;
   const auto it = ranges.find(dptr);
   if (it == ranges.end()) return CUDA_ERROR_INVALID_VALUE;

@@ -95,9 +95,14 @@ struct Context {
   CUresult sticky = CUDA_SUCCESS;
   std::size_t limits[16] = {};
   Arena* slabs = nullptr;
+  Arena* array_slabs = nullptr;  // made by the first small array
   Stream legacy;
   std::unordered_map<std::uint64_t, Stream*> per_thread;
   unsigned peers = 0;  // bit per ordinal
+  unsigned streams = 0;             // made with cuStreamCreate
+  std::uint64_t stream_bytes = 0;   // charged for them
+  std::uint64_t stack_bytes = 0;    // a thread's local memory that is charged for, beyond the default
+  std::uint64_t local_bytes = 0;    // charged for it
   int cache_config = 0, shared_config = 0;
 };
 
@@ -109,7 +114,7 @@ struct Device {
   unsigned contexts = 0;  // alive
   Pool* default_pool = nullptr;
   Pool* current_pool = nullptr;
-  std::uint64_t graph_used = 0, graph_used_high = 0, graph_reserved_high = 0;
+  std::uint64_t graph_used = 0, graph_used_high = 0, graph_reserved = 0, graph_reserved_high = 0;
 };
 
 enum class Phase : std::uint8_t { kBefore, kReady, kForked };
@@ -121,6 +126,7 @@ struct Driver {
   bool moves_bytes = true;  // BULKHEAD_SIM_BYTES=off: copies, memsets and kernels leave memory alone
   std::uint64_t virtual_ns = 1;
   std::uint64_t next_id = 1;
+  unsigned global_captures = 0;  // running, in global mode
   std::vector<Device> devices;
   std::map<CUdeviceptr, Range> ranges;
   std::unordered_set<Context*> contexts;  // every one ever made, so that a destroyed one is known

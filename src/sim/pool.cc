@@ -59,6 +59,10 @@ void forget_pool(Pool* p) noexcept {
   }
   p->space.clear();
   if (p->space.object() != 0) drop_object(p->space.object());
+  if (p->imported) {
+    unmap_pages(p->import_base, p->space.span_bytes());
+    drop_object(p->import_object);
+  }
   if (p->fd >= 0) ::close(p->fd);
   pools().erase(p);
   delete p;

@@ -18,6 +18,8 @@ struct Pool {
   bool is_default = false;
   bool destroyed = false;  // goes when its last allocation does
   int fd = -1;             // of an exportable pool's memory
+  std::uint64_t import_object = 0;
+  CUdeviceptr import_base = 0;
   bool imported = false;   // another process's: pointers come by cuMemPoolImportPointer only
   unsigned live = 0;
   std::uint64_t access = 0;  // bit per ordinal that may use it, beside its own device

@@ -49,6 +49,8 @@ constexpr Number kNumbers[] = {
     {"charge.module_bytes", &Profile::module_bytes},
     {"charge.granularity_bytes", &Profile::granularity_bytes},
     {"charge.context_hidden_bytes", &Profile::context_hidden_bytes},
+    {"device.host_bytes_per_us", &Profile::host_bytes_per_us},
+    {"device.device_bytes_per_us", &Profile::device_bytes_per_us},
     {"charge.stream_bytes", &Profile::stream_bytes},
     {"charge.green_context_bytes", &Profile::green_context_bytes},
     {"charge.array_unit_bytes", &Profile::array_unit_bytes},

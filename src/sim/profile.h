@@ -10,14 +10,15 @@ namespace bulkhead::sim {
 inline constexpr unsigned kMaxUnits = 16;       // accounting units: GPUs, or MIG instances
 inline constexpr unsigned kMaxLatencies = 128;  // lines in [latency_ns]
 
+// Not `= ""`: g++ 12 then emits a constant-initialised array of these some bytes too short.
 struct Latency {
-  char name[64] = "";
+  char name[64] = {};
   std::uint64_t ns = 0;
 };
 
 struct Profile {
   char name[64] = "simulated GPU";
-  char key[48] = "";  // names the machine: profile name, count and a hash of the text
+  char key[48] = {};  // names the machine: profile name, count and a hash of the text
   std::uint64_t count = 1;
   char driver_version[32] = "0";
   char nvml_version[32] = "0";
@@ -30,13 +31,14 @@ struct Profile {
   std::uint64_t power_limit_mw = 0, power_idle_mw = 0, temperature_c = 0;
 
   std::uint64_t mig_instances = 0, mig_total_bytes = 0, mig_sms = 0;  // instances 0: MIG is off
-  char mig_profile[32] = "";
+  char mig_profile[32] = {};
 
   // What things take from the device; profiles/h200.toml says what each is.
   std::uint64_t context_bytes = 0, context_hidden_bytes = 0, extra_context_bytes = 0;
   std::uint64_t module_bytes = 0, stream_bytes = 0, green_context_bytes = 0;
   std::uint64_t granularity_bytes = 2u << 20, slab_unit_bytes = 512, array_unit_bytes = 64u << 10;
   std::uint64_t pool_block_bytes = 32u << 20, pitch_bytes = 512;
+  std::uint64_t host_bytes_per_us = 50'000, device_bytes_per_us = 2'000'000;
   std::uint64_t default_stack_bytes = 1024, threads_per_sm = 2048;
 
   Latency latency[kMaxLatencies];

@@ -64,7 +64,7 @@ struct Machine {
   SharedState* shared = nullptr;
   int slot = -1;
   std::uint32_t generation = 0;
-  char directory[256] = "";  // .../sim
+  char directory[256] = {};  // .../sim
 };
 extern constinit Machine machine;
 

@@ -23,7 +23,8 @@ def build(folder, exports, extra="", flags=()):
     with open(source, "w", encoding="utf-8") as file:
         file.write("\n".join(f"int {name}(void) {{ return 0; }}" for name in exports) + "\n" + extra + "\n")
     compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-fno-builtin", "-nostartfiles", "-o", library, source, *flags],
+    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-fno-builtin", "-nostartfiles", "-Wl,-z,now,-z,nodelete,-soname,libbulkhead.so.0",
+                    "-o", library, source, *flags],
                    check=True)
     return library
 

@@ -161,8 +161,8 @@ if [ -n "$QUICK" ]; then
 else
   measure quota 110 --launch run "${rival[@]}"
   measure crash 60 --quick "${rival[@]}"
-  measure memory 130 --quick --repeats 5 "${rival[@]}"
-  measure start 180 "${rival[@]}"
+  measure memory 190 --quick --repeats 5 "${rival[@]}"
+  measure start 110 "${rival[@]}"
 fi
 
 python3 report.py --summary "$RESULTS" | tee -a "$LOG"

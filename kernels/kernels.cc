@@ -1,0 +1,84 @@
+#include "kernels/kernels.h"
+
+#include <cstring>
+
+namespace bulkhead::kernels {
+namespace {
+
+constexpr std::uint64_t kLaunchNs = 2000;            // an empty kernel
+constexpr std::uint64_t kBytesPerUs = 2'000'000;     // memory-bound kernels, both directions together
+
+std::uint64_t moved(std::uint64_t bytes) noexcept { return kLaunchNs + bytes * 1000 / kBytesPerUs; }
+
+bool null_twin(const Launch&) { return true; }
+std::uint64_t null_cost(const Launch&) { return kLaunchNs; }
+
+bool fill_twin(const Launch& l) {
+  const auto at = l.arg<std::uint64_t>(0), n = l.arg<std::uint64_t>(2);
+  const auto value = l.arg<std::uint32_t>(1);
+  if (n != 0 && !l.reaches(at, n * 4)) return false;
+  if (!l.moves_bytes) return true;
+  for (std::uint64_t i = 0; i < n; ++i) reinterpret_cast<std::uint32_t*>(at)[i] = value;
+  return true;
+}
+std::uint64_t fill_cost(const Launch& l) { return moved(l.arg<std::uint64_t>(2) * 4); }
+
+bool vector_add_twin(const Launch& l) {
+  const auto c = l.arg<std::uint64_t>(0), a = l.arg<std::uint64_t>(1), b = l.arg<std::uint64_t>(2);
+  const auto n = l.arg<std::uint64_t>(3);
+  if (n != 0 && (!l.reaches(c, n * 4) || !l.reaches(a, n * 4) || !l.reaches(b, n * 4))) return false;
+  if (!l.moves_bytes) return true;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    reinterpret_cast<float*>(c)[i] =
+        reinterpret_cast<const float*>(a)[i] + reinterpret_cast<const float*>(b)[i];
+  }
+  return true;
+}
+std::uint64_t vector_add_cost(const Launch& l) { return moved(l.arg<std::uint64_t>(3) * 12); }
+
+bool saxpy_twin(const Launch& l) {
+  const auto y = l.arg<std::uint64_t>(0), x = l.arg<std::uint64_t>(1), n = l.arg<std::uint64_t>(3);
+  const auto a = l.arg<float>(2);
+  if (n != 0 && (!l.reaches(y, n * 4) || !l.reaches(x, n * 4))) return false;
+  if (!l.moves_bytes) return true;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    reinterpret_cast<float*>(y)[i] += a * reinterpret_cast<const float*>(x)[i];
+  }
+  return true;
+}
+std::uint64_t saxpy_cost(const Launch& l) { return moved(l.arg<std::uint64_t>(3) * 12); }
+
+bool copy_twin(const Launch& l) {
+  const auto to = l.arg<std::uint64_t>(0), from = l.arg<std::uint64_t>(1);
+  const auto n = l.arg<std::uint64_t>(2);
+  if (n != 0 && (!l.reaches(to, n * 4) || !l.reaches(from, n * 4))) return false;
+  if (n == 0 || !l.moves_bytes) return true;
+  std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), n * 4);
+  return true;
+}
+std::uint64_t copy_cost(const Launch& l) { return moved(l.arg<std::uint64_t>(2) * 8); }
+
+std::uint64_t spin_cost(const Launch& l) { return kLaunchNs + l.arg<std::uint64_t>(0); }
+
+bool fault_twin(const Launch&) { return false; }
+
+constexpr Kernel kKernels[] = {
+    {"bh_null", null_twin, null_cost, 0, {}},
+    {"bh_fill", fill_twin, fill_cost, 3, {8, 4, 8}},
+    {"bh_vector_add", vector_add_twin, vector_add_cost, 4, {8, 8, 8, 8}},
+    {"bh_saxpy", saxpy_twin, saxpy_cost, 4, {8, 8, 4, 8}},
+    {"bh_copy", copy_twin, copy_cost, 3, {8, 8, 8}},
+    {"bh_spin", null_twin, spin_cost, 1, {8}},
+    {"bh_fault", fault_twin, null_cost, 0, {}},
+};
+
+}  // namespace
+
+const Kernel* find(const char* name) noexcept {
+  for (const Kernel& k : kKernels) {
+    if (std::strcmp(k.name, name) == 0) return &k;
+  }
+  return nullptr;
+}
+
+}  // namespace bulkhead::kernels
