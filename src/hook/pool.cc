@@ -183,6 +183,10 @@ Pool* PoolTable::make(CUmemoryPool pool, std::uint8_t device, PoolKind kind) noe
       return nullptr;
     }
     if (seen != 0) continue;
+    unsigned touched = touched_.load(std::memory_order_relaxed);  // for clear(), alone after a fork
+    while (touched < i + 1 &&
+           !touched_.compare_exchange_weak(touched, i + 1, std::memory_order_relaxed)) {
+    }
     // acquire pairs with forget()
     if (!p.handle.compare_exchange_strong(seen, key, std::memory_order_acquire,
                                           std::memory_order_relaxed)) {
@@ -226,8 +230,11 @@ void PoolTable::orphan(Pool& p) noexcept {
 }
 
 void PoolTable::clear() noexcept {
-  for (Pool& p : pools_) {
-    p.handle.store(0, std::memory_order_relaxed);  // alone: before the first call, or after a fork
+  // relaxed: alone, before the first call or after a fork. The pages of the rest were never written.
+  const unsigned touched = touched_.load(std::memory_order_relaxed);
+  for (unsigned i = 0; i < touched; ++i) {
+    Pool& p = pools_[i];
+    p.handle.store(0, std::memory_order_relaxed);  // as above
     p.ready.store(0, std::memory_order_relaxed);
     p.word.store(0, std::memory_order_relaxed);
     reuse_forget(p);

@@ -75,6 +75,7 @@ class PoolTable {
   Pool graph_[16];
   std::atomic<Pool*> current_[16] = {};
   std::atomic<unsigned> high_{0};
+  std::atomic<unsigned> touched_{0};  // no record at or above it was ever written
 };
 
 // Reserved and used bytes as the driver says; false: it does not say (the pool is gone).

@@ -7,7 +7,9 @@ namespace bulkhead::hook {
 
 void SlabBook::init(void* zeroed) noexcept {
   arena_ = static_cast<std::atomic<std::uint64_t>*>(zeroed);
-  leaves_.store(0, std::memory_order_relaxed);  // nobody else knows the book yet
+  // relaxed: nobody else knows the book yet, or a fork left us alone with it
+  if (leaves_.load(std::memory_order_relaxed) == 0) return;  // nothing to clear, no page to touch
+  leaves_.store(0, std::memory_order_relaxed);
   for (auto& t : top_) t.store(nullptr, std::memory_order_relaxed);  // same
 }
 
