@@ -25,7 +25,7 @@ struct Driver {
   int fail_next = 0;       // the next allocating calls answer ERROR_UNKNOWN
   bool probes = true;      // deferred arrays are supported
   std::uint64_t extra_pitch = 0;
-  bool unified = false;  // managed memory was used: 32 MiB of `taken` are its own, for good
+  bool unified = false;  // managed memory was used: 48 MiB of `taken` are its own, for good
 };
 extern Driver driver;
 

@@ -250,7 +250,7 @@ void set_plain() {
   set(next.cuMemFree_v2, [](CUdeviceptr p) { return mem_free(p); });
   set(next.cuMemAllocManaged, [](CUdeviceptr* p, size_t n, unsigned) {
     if (!driver.unified) {  // unified memory's own, kept for good
-      if (!take(32 * kMiB)) return CUDA_ERROR_OUT_OF_MEMORY;
+      if (!take(48 * kMiB)) return CUDA_ERROR_OUT_OF_MEMORY;
       driver.unified = true;
     }
     return mem_alloc(p, up(n, 2 * kMiB));

@@ -168,7 +168,7 @@ TEST_P(Forms, FillTheQuotaAndNothingMore) {
   if (std::string{form.take}.starts_with("graph")) {
     EXPECT_EQ(Tenant::op(c, "trim"), 0);
   }
-  const std::uint64_t unified = form.in_nvml ? 0 : 32 * kMiB;  // charge.md: kept until the end
+  const std::uint64_t unified = form.in_nvml ? 0 : 48 * kMiB;  // charge.md: kept until the end
   EXPECT_EQ(t.held(), outside().bytes() + unified);
   EXPECT_EQ(t.held(), kContext + unified) << "only the context is left";
 }

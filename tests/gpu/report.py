@@ -7,6 +7,7 @@
 import argparse
 import json
 import pathlib
+import re
 import sys
 
 MIB = 1 << 20
@@ -142,7 +143,9 @@ def check_table(checks):
 
 def bench_table(name, bench):
     variants = [v["name"] for v in bench["variants"]]
-    lines = [f"### {name}", "", f"`{bench['command']}`, {bench['device']}, {bench['driver']}. "
+    # where things lay on the machine is no part of the command
+    command = re.sub(r"(?<![\w.])/[\w./-]*/", "", bench["command"])
+    lines = [f"### {name}", "", f"`{command}`, {bench['device']}, {bench['driver']}. "
              "Medians of the repeats, smallest and largest beside.", ""]
     for v in bench["variants"]:
         if v["limit_inert"]:
