@@ -311,7 +311,8 @@ class Signals(Case):
             self.assertEqual(p.wait(), 9)
 
     def test_stop_and_continue(self):
-        p = self.start("--memory", "1GiB", "--", "/bin/sh", "-c", "echo $$; read x; echo $x")
+        # A group of its own under us: a stop signal has no effect in an orphaned process group (setpgid(2), signal(7)).
+        p = self.start("--memory", "1GiB", "--", "/bin/sh", "-c", "echo $$; read x; echo $x", preexec_fn=os.setpgrp)
         child = int(p.stdout.readline())
         state = lambda pid: pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
         p.send_signal(signal.SIGTSTP)
