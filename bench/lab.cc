@@ -87,7 +87,7 @@ std::vector<std::string> Lab::command(const Variant& v, const Tenant& t, const s
          std::to_string(t.quota_bytes >> 20) + "MiB",
          "--"};
   c.insert(c.end(), {exe, "--worker", work});
-  for (const auto& [key, value] : p.all()) c.push_back(key + "=" + value);
+  for (const auto& [key, value] : p.all()) c.push_back(std::string{key}.append("=").append(value));
   return c;
 }
 

@@ -28,6 +28,7 @@ std::vector<std::int64_t> running(std::vector<Change>& changes) {
     return a.at != b.at ? a.at < b.at : a.bytes < b.bytes;
   });
   std::vector<std::int64_t> sums;
+  sums.reserve(changes.size());
   std::int64_t sum = 0;
   for (const Change& c : changes) sums.push_back(sum += c.bytes);
   return sums;

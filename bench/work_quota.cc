@@ -186,6 +186,7 @@ int work_fill(Worker& w) {
     w.cu.cuCtxGetCurrent(&context);
     std::vector<Filled> each(8);
     std::vector<std::thread> threads;
+    threads.reserve(each.size());
     for (Filled& one : each)
       threads.emplace_back([&] {
         w.cu.cuCtxSetCurrent(context);

@@ -5,8 +5,8 @@
 namespace bulkhead::kernels {
 namespace {
 
-constexpr std::uint64_t kLaunchNs = 2000;            // an empty kernel
-constexpr std::uint64_t kBytesPerUs = 2'000'000;     // memory-bound kernels, both directions together
+constexpr std::uint64_t kLaunchNs = 2000;         // an empty kernel
+constexpr std::uint64_t kBytesPerUs = 2'000'000;  // memory-bound kernels, both directions together
 
 std::uint64_t moved(std::uint64_t bytes) noexcept { return kLaunchNs + bytes * 1000 / kBytesPerUs; }
 
@@ -26,7 +26,8 @@ std::uint64_t fill_cost(const Launch& l) { return moved(l.arg<std::uint64_t>(2) 
 bool vector_add_twin(const Launch& l) {
   const auto c = l.arg<std::uint64_t>(0), a = l.arg<std::uint64_t>(1), b = l.arg<std::uint64_t>(2);
   const auto n = l.arg<std::uint64_t>(3);
-  if (n != 0 && (!l.reaches(c, n * 4) || !l.reaches(a, n * 4) || !l.reaches(b, n * 4))) return false;
+  if (n != 0 && (!l.reaches(c, n * 4) || !l.reaches(a, n * 4) || !l.reaches(b, n * 4)))
+    return false;
   if (!l.moves_bytes) return true;
   for (std::uint64_t i = 0; i < n; ++i) {
     reinterpret_cast<float*>(c)[i] =

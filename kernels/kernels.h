@@ -27,8 +27,8 @@ inline constexpr unsigned kMaxArgs = 8;
 
 struct Kernel {
   const char* name;
-  bool (*twin)(const Launch&);                // false: an illegal address
-  std::uint64_t (*cost_ns)(const Launch&);    // time on the device, as the simulator counts it
+  bool (*twin)(const Launch&);              // false: an illegal address
+  std::uint64_t (*cost_ns)(const Launch&);  // time on the device, as the simulator counts it
   unsigned args;
   std::uint8_t arg_bytes[kMaxArgs];
 };

@@ -32,6 +32,7 @@ std::string short_size(std::uint64_t bytes) {
   ::dup2(in, STDIN_FILENO);
   ::dup2(out, STDOUT_FILENO);
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (const std::string& w : words) argv.push_back(const_cast<char*>(w.c_str()));
   argv.push_back(nullptr);
   ::execv(own_path().c_str(), argv.data());

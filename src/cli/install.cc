@@ -45,7 +45,7 @@ std::string find_library() {
 
 std::string find_simulator() {
   for (const std::string& dir : {own_directory() + "/../sim", std::string{kInstalled} + "/sim"}) {
-    const std::string found = real(dir);
+    std::string found = real(dir);
     if (!found.empty() && ::access((found + "/libcuda.so.1").c_str(), R_OK) == 0) return found;
   }
   return {};
@@ -76,7 +76,7 @@ bool make_directories(const std::string& path) {
 
 std::string with_entry(const char* value, const std::string& entry, const char* separators) {
   if (value == nullptr || *value == '\0') return entry;
-  const std::string all = value;
+  std::string all = value;
   for (std::size_t from = 0; from <= all.size();) {
     const std::size_t to = std::min(all.find_first_of(separators, from), all.size());
     if (all.compare(from, to - from, entry) == 0) return all;

@@ -40,6 +40,7 @@ const sigset_t& original_mask() {
 [[noreturn]] void become(const std::vector<std::string>& command, const sigset_t& mask,
                          int report_fd) {
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const std::string& part : command) argv.push_back(const_cast<char*>(part.c_str()));
   argv.push_back(nullptr);
   ::sigprocmask(SIG_SETMASK, &mask, nullptr);

@@ -17,7 +17,7 @@ namespace {
 
 // Where open_dir() looks, for messages; it decides, this only names.
 std::string directory_name() {
-  if (const std::string asked = env_or_empty("BULKHEAD_DIR"); !asked.empty()) return asked;
+  if (std::string asked = env_or_empty("BULKHEAD_DIR"); !asked.empty()) return asked;
   return ::geteuid() == 0 ? "/run/bulkhead" : env_or_empty("XDG_RUNTIME_DIR") + "/bulkhead";
 }
 

@@ -32,7 +32,7 @@ std::string exact_text(std::uint64_t bytes) {
 
 std::string size_text(std::uint64_t bytes) {
   char text[policy::kSizeText];
-  const std::string rounded = policy::format_size(bytes, text);
+  std::string rounded = policy::format_size(bytes, text);
   policy::Size back;
   if (policy::parse_size(text, policy::Grammar::kHami, &back) && back.bytes == bytes)
     return rounded;

@@ -86,7 +86,8 @@ Report read_lines(const std::string& text) {
     (answer == "ours" ? out.ours : out.driver).insert(name);
     const bool known =
         door == "procaddress" ? tables.base.contains(name) : tables.exact.contains(name);
-    if (!known) out.lacking[name] = door == "procaddress" ? door + " " + version : door;
+    if (!known)
+      out.lacking[name] = door == "procaddress" ? fmt::format("{} {}", door, version) : door;
   }
   return out;
 }

@@ -115,6 +115,7 @@ void book_other(Device& d, std::int64_t delta) noexcept {
   std::uint64_t bytes = 0;
   do {
     bytes = std::min((static_cast<std::uint64_t>(-delta)) & ~(unit - 1), have);
+    // relaxed: a statistic of our own
   } while (!other.compare_exchange_weak(have, have - bytes, kRelaxed, kRelaxed));
   if (bytes > 0) shm::give_back(*p.region, seat.slot, dev, bytes);
 }
@@ -135,6 +136,7 @@ void note_unseen(Device& d, std::int64_t delta) noexcept {
   do {
     const std::uint64_t less = delta < 0 ? static_cast<std::uint64_t>(-delta) : 0;
     after = delta < 0 ? have - std::min(have, less) : have + static_cast<std::uint64_t>(delta);
+    // relaxed: a figure of our own, ordered by nothing
   } while (!word.compare_exchange_weak(have, after, kRelaxed, kRelaxed));
 }
 
@@ -155,6 +157,7 @@ std::uint64_t context_bytes(const Device& d, bool first) noexcept {
 void ask_supervisor() noexcept {
   shm::Region& r = *process.region;
   const std::uint64_t now = clock_ns(CLOCK_MONOTONIC_COARSE);
+  // relaxed: only spares questions
   if (now - asked_ns.load(kRelaxed) < kFresh_ns) return;
   const std::uint64_t until = monotonic_ns() + kWait_ns;
   const std::uint32_t before = r.header.sampled.load(std::memory_order_acquire);
@@ -167,6 +170,7 @@ void ask_supervisor() noexcept {
     const timespec left{0, static_cast<long>(until - t)};
     ::syscall(SYS_futex, &r.header.sampled, FUTEX_WAIT, before, &left, nullptr, 0);
   }
+  // relaxed: only spares questions
   asked_ns.store(clock_ns(CLOCK_MONOTONIC_COARSE), kRelaxed);
   apply_observed(false);
 }

@@ -15,7 +15,7 @@ namespace bulkhead::hook {
 
 constinit shm::ProcSlot no_slot{};
 constinit shm::MemCell no_cell{};
-constinit const Place nowhere = [] {
+constinit const Place kNowhere = [] {
   Place p{&no_slot, shm::make_s(shm::kLive, 1), {}};
   for (auto& cell : p.cells) cell = &no_cell;
   return p;
@@ -35,7 +35,7 @@ constinit unsigned next_place = 0;  // under `binding`, or alone after a fork
 
 void set_place(shm::Seat seat) noexcept {
   Process& p = process;
-  const Place* at = &nowhere;
+  const Place* at = &kNowhere;
   if (seat.slot < shm::kMaxSlots) {
     Place& made = places[next_place++ % kPlaces];
     made.slot = &p.region->slots[seat.slot];

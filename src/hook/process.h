@@ -48,7 +48,7 @@ struct Place {
 // statistics until the binding moves them.
 [[gnu::visibility("hidden")]] extern constinit shm::ProcSlot no_slot;
 [[gnu::visibility("hidden")]] extern constinit shm::MemCell no_cell;
-[[gnu::visibility("hidden")]] extern constinit const Place nowhere;
+[[gnu::visibility("hidden")]] extern constinit const Place kNowhere;
 
 struct Process {
   std::atomic<Mode> mode{Mode::kUndecided};
@@ -61,7 +61,7 @@ struct Process {
   // The seat as one word, slot | gen << 32: it may be replaced while threads charge.
   std::atomic<std::uint64_t> seat{~0ull};
   // The same for the hot path (hot.h). Never null.
-  std::atomic<const Place*> place{&nowhere};
+  std::atomic<const Place*> place{&kNowhere};
   shm::Member member{};  // charge_or_reap()'s; its seat is written together with the word above
   TenantPlace tenant{};
   PrivateLock binding{};
