@@ -248,7 +248,8 @@ TEST(Memory, RacersNeverPassTheQuota) {
   std::vector<Client*> all;
   for (int i = 0; i < kProcesses; ++i) all.push_back(&t.start());
   for (int i = 0; i < kProcesses; ++i) {
-    Tenant::tell(*all[static_cast<std::size_t>(i)], "storm plain 2 40000 " + std::to_string(i * 10));
+    Tenant::tell(*all[static_cast<std::size_t>(i)],
+                 "storm plain 2 40000 " + std::to_string(i * 10));
   }
   std::uint64_t most = 0;
   for (Client* c : all) {
