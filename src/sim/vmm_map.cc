@@ -105,8 +105,9 @@ CUresult api::cuMemUnmap(CUdeviceptr ptr, size_t size) noexcept {
   if (call.result != CUDA_SUCCESS) return call.result;
   const bool done = for_mappings(ptr, size, [](Range& r) {
     Allocation* a = to_allocation(r.vmm);
-    ::mmap(reinterpret_cast<void*>(r.base), r.bytes, PROT_NONE,
-           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    void* const hole = ::mmap(reinterpret_cast<void*>(r.base), r.bytes, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    if (hole == MAP_FAILED) ::mprotect(reinterpret_cast<void*>(r.base), r.bytes, PROT_NONE);
     driver().ranges.erase(r.base);
     --a->mappings;
     drop_if_unused(a);
