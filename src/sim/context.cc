@@ -46,6 +46,11 @@ CUresult make_context(int ordinal, unsigned flags, bool primary, unsigned api,
 
 void destroy_context(Context& c) noexcept {
   if (!c.alive) return;
+  std::vector<Context*> greens;  // they live on its resources
+  for (Context* other : driver().contexts) {
+    if (other->green_of == &c && other->alive) greens.push_back(other);
+  }
+  for (Context* green : greens) destroy_context(*green);
   std::vector<CUdeviceptr> mine;
   for (const auto& [base, r] : driver().ranges) {
     const bool scoped = r.kind != Kind::kMapped && r.kind != Kind::kPool && r.kind != Kind::kGraph;

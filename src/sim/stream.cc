@@ -10,7 +10,8 @@ namespace {
 // A context's streams take device memory together, in whole granules.
 bool charge_streams(Context& c, unsigned count) noexcept {
   const Profile& p = machine.profile;
-  const std::uint64_t want = round_up(count * p.stream_bytes, p.granularity_bytes);
+  const std::uint64_t want =
+      c.green_of != nullptr ? 0 : round_up(count * p.stream_bytes, p.granularity_bytes);
   if (want > c.stream_bytes && !take_bytes(c.unit, want - c.stream_bytes)) return false;
   if (want < c.stream_bytes) give(c.unit, c.stream_bytes - want);
   c.stream_bytes = want;

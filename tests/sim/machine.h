@@ -134,7 +134,8 @@ class Machine : public ::testing::Test {
     dir_ = path;
     setenv("BULKHEAD_DIR", path, 1);
     setenv("BULKHEAD_SIM", "h200", 1);
-    for (const char* name : {"BULKHEAD_SIM_FAIL", "BULKHEAD_SIM_TIMED", "CUDA_VISIBLE_DEVICES"})
+    for (const char* name :
+         {"BULKHEAD_SIM_FAIL", "BULKHEAD_SIM_TIMED", "BULKHEAD_SIM_BYTES", "CUDA_VISIBLE_DEVICES"})
       unsetenv(name);
   }
   void TearDown() override { EXPECT_EQ(std::system(("rm -rf " + dir_).c_str()), 0); }
