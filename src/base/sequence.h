@@ -15,7 +15,8 @@ class SequenceWord {
   void begin_write() noexcept {
     const std::uint64_t s = word_.load(std::memory_order_relaxed);  // one writer
     word_.store(s | 1, std::memory_order_relaxed);                  // ordered by the fence
-    std::atomic_thread_fence(std::memory_order_release);  // pairs with the fence in torn(): odd before the data
+    std::atomic_thread_fence(
+        std::memory_order_release);  // pairs with the fence in torn(): odd before the data
   }
   void end_write() noexcept {
     const std::uint64_t s = word_.load(std::memory_order_relaxed);  // one writer
@@ -28,7 +29,8 @@ class SequenceWord {
   // Whether what was copied since begin_read() answered `began` is to be thrown away.
   [[nodiscard]] bool torn(std::uint64_t began) const noexcept {
     std::atomic_thread_fence(std::memory_order_acquire);  // pairs with begin_write()
-    return (began & 1) != 0 || word_.load(std::memory_order_relaxed) != began;  // ordered by the fence
+    return (began & 1) != 0 ||
+           word_.load(std::memory_order_relaxed) != began;  // ordered by the fence
   }
 
  private:

@@ -27,10 +27,12 @@ class Journal {
   explicit Journal(std::uint64_t next_id = 1) : next_id_(next_id) {}
 
   // `text` is one line; it is cut to what an event holds, control characters become '?'.
-  void post(const Now& now, wire::EventKind kind, const std::string& text, const EventFields& fields = {});
+  void post(const Now& now, wire::EventKind kind, const std::string& text,
+            const EventFields& fields = {});
   [[nodiscard]] std::uint64_t next_id() const { return next_id_; }
   // Events with an id above `after`, oldest first, at most `most`. `lost` = how many of them are no longer kept.
-  [[nodiscard]] std::vector<wire::EventView> after(std::uint64_t after, std::size_t most, std::uint32_t& lost) const;
+  [[nodiscard]] std::vector<wire::EventView> after(std::uint64_t after, std::size_t most,
+                                                   std::uint32_t& lost) const;
   // What an earlier daemon wrote (the store's newest lines), oldest first, before the first post().
   void restore(std::vector<wire::EventView> events);
 

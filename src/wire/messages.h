@@ -60,10 +60,17 @@ struct RegisterRequest {
   std::uint32_t reserved;
 };
 inline constexpr std::uint32_t kJoinExisting = 1;  // one of this name may exist; its limits stand
-inline constexpr std::uint32_t kSameOrRefuse = 2;  // with it: refuse if `record` asks for other limits
+inline constexpr std::uint32_t kSameOrRefuse =
+    2;  // with it: refuse if `record` asks for other limits
 
 enum UpdateMask : std::uint32_t {
-  kSetMemory = 1, kSetCompute = 2, kSetPriority = 4, kSetMode = 8, kSetAudit = 16, kSetShareWith = 32, kSetOnFault = 64,
+  kSetMemory = 1,
+  kSetCompute = 2,
+  kSetPriority = 4,
+  kSetMode = 8,
+  kSetAudit = 16,
+  kSetShareWith = 32,
+  kSetOnFault = 64,
 };
 struct UpdateRequest {
   Header header;
@@ -142,7 +149,7 @@ struct UsageRow {
   std::int64_t from_unix_s, to_unix_s;  // what the row covers
   std::uint64_t byte_seconds;
   std::uint64_t held_ms;
-  std::uint64_t gpu_ms;      // ~0 = not measured
+  std::uint64_t gpu_ms;       // ~0 = not measured
   std::uint64_t moved_bytes;  // ~0 = not measured
   std::uint64_t peak_bytes;
   std::uint64_t refused;
@@ -154,8 +161,10 @@ struct UsageReply {
   // then UsageRow[rows]
 };
 
-static_assert(sizeof(Header) == 32 && sizeof(NameRequest) == 104 && sizeof(RegisterRequest) == 1680);
-static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 && sizeof(EventsRequest) == 48);
+static_assert(sizeof(Header) == 32 && sizeof(NameRequest) == 104 &&
+              sizeof(RegisterRequest) == 1680);
+static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
+              sizeof(EventsRequest) == 48);
 static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
 static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 144);
 

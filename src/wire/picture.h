@@ -14,18 +14,19 @@ inline constexpr std::uint64_t kPictureMagic = 0x0031'5443'4950'4842;  // "BHPIC
 inline constexpr unsigned kPictureTenants = 1024;
 inline constexpr unsigned kPictureEvents = 256;
 inline constexpr unsigned kPictureStrays = 64;
-inline constexpr unsigned kDelayBuckets = 24;  // bucket i counts delays below 2^i microseconds; the last one all others
+inline constexpr unsigned kDelayBuckets =
+    24;  // bucket i counts delays below 2^i microseconds; the last one all others
 
 struct DaemonView {
   std::uint32_t pid;
   std::uint32_t uid;
   std::int64_t started_unix_s;
-  std::uint64_t cpu_ns;     // of the whole daemon process
+  std::uint64_t cpu_ns;  // of the whole daemon process
   std::uint64_t rss_bytes;
   std::uint64_t reaped_processes, reaped_bytes;
   std::uint64_t reap_delay_sum_ns;  // from the death readable on the pidfd to the slot being free
   std::uint64_t reap_delays[kDelayBuckets];
-  std::uint64_t events_total, events_lost;       // lost: could not be written to disk
+  std::uint64_t events_total, events_lost;  // lost: could not be written to disk
   std::uint64_t requests_total, requests_refused, requests_malformed;
   std::uint64_t sentinel_rounds, sentinel_failures;
   std::uint64_t waiting;  // front ends in the queue
@@ -34,11 +35,12 @@ struct DaemonView {
 };
 
 struct Picture {
-  SequenceWord sequence;      // around every change, the first one included
+  SequenceWord sequence;  // around every change, the first one included
   std::uint64_t magic;
-  std::uint64_t bytes;        // sizeof(Picture)
-  std::int64_t unix_ns;       // when it was taken
-  std::uint64_t next_event_id;          // events[] holds ids next - event_count .. next - 1, at id % kPictureEvents
+  std::uint64_t bytes;   // sizeof(Picture)
+  std::int64_t unix_ns;  // when it was taken
+  std::uint64_t
+      next_event_id;  // events[] holds ids next - event_count .. next - 1, at id % kPictureEvents
   std::uint32_t devices, tenants, strays, event_count;
   DaemonView daemon;
   NodeDevice device[kMaxDevices];

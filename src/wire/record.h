@@ -8,7 +8,8 @@
 
 namespace bulkhead::wire {
 
-inline constexpr std::size_t kNameBytes = 64;  // with its end; names match [a-z0-9][a-z0-9._-]{0,62}
+inline constexpr std::size_t kNameBytes =
+    64;  // with its end; names match [a-z0-9][a-z0-9._-]{0,62}
 inline constexpr std::size_t kUuidBytes = 16;
 inline constexpr unsigned kMaxDevices = 16;
 inline constexpr unsigned kMaxShares = 8;
@@ -27,12 +28,14 @@ enum class OnFault : std::uint32_t { kDeny = 0, kOpen = 1 };
 struct DeviceGrant {
   std::uint8_t uuid[kUuidBytes];
   std::uint64_t memory_bytes;
-  std::uint32_t compute_x100;  // hundredths of a percent of the device's time, 1..10000; 0 = no limit
+  std::uint32_t
+      compute_x100;  // hundredths of a percent of the device's time, 1..10000; 0 = no limit
   std::uint32_t ceiling_x100;  // most that may be borrowed; 0 = the whole device
 };
 
 struct TenantRecord {
-  char name[kNameBytes];  // zero padded; empty: the daemon names it run-<pid>-<start time> of the peer
+  char name
+      [kNameBytes];  // zero padded; empty: the daemon names it run-<pid>-<start time> of the peer
   std::uint32_t owner_uid;
   std::uint32_t flags;
   std::uint32_t device_count;  // 1..16
@@ -51,7 +54,8 @@ struct TenantRecord {
   std::uint32_t match_gid;
   std::uint8_t reserved1[56];
 };
-static_assert(std::is_trivially_copyable_v<TenantRecord> && std::is_standard_layout_v<TenantRecord>);
+static_assert(std::is_trivially_copyable_v<TenantRecord> &&
+              std::is_standard_layout_v<TenantRecord>);
 static_assert(sizeof(DeviceGrant) == 32 && sizeof(TenantRecord) == 1632);
 static_assert(offsetof(TenantRecord, devices) == 96 && offsetof(TenantRecord, share_with) == 800);
 static_assert(offsetof(TenantRecord, match_cgroup) == 1312);

@@ -15,10 +15,10 @@ inline constexpr std::uint32_t kUnknownShare = 0xffff'ffff;
 enum TenantViewFlag : std::uint32_t {
   kViewEphemeral = 1,
   kViewOvercommitted = 2,
-  kViewConfigured = 4,   // declared in the configuration file
-  kViewAdopted = 8,      // made without the daemon, then taken over
-  kViewFaulty = 16,      // its region cannot be read any more
-  kViewOverLimit = 32,   // holds more than its limit: growth has stopped
+  kViewConfigured = 4,  // declared in the configuration file
+  kViewAdopted = 8,     // made without the daemon, then taken over
+  kViewFaulty = 16,     // its region cannot be read any more
+  kViewOverLimit = 32,  // holds more than its limit: growth has stopped
   kViewOpenOnFault = 64,
 };
 
@@ -55,13 +55,13 @@ struct TenantView {
 struct NodeDevice {
   std::uint8_t uuid[kUuidBytes];
   char name[64];
-  std::uint32_t index;  // NVML's
-  std::uint32_t flags;  // 1 = MIG enabled
-  std::uint64_t total_bytes;     // NVML's, the hardware's
-  std::uint64_t usable_bytes;    // cuDeviceTotalMem; 0 = not known yet
-  std::uint64_t used_bytes;      // NVML, device-wide
-  std::uint64_t promised_bytes;  // sum of the tenants' limits
-  std::uint64_t reserve_bytes;   // kept for the reserve class
+  std::uint32_t index;             // NVML's
+  std::uint32_t flags;             // 1 = MIG enabled
+  std::uint64_t total_bytes;       // NVML's, the hardware's
+  std::uint64_t usable_bytes;      // cuDeviceTotalMem; 0 = not known yet
+  std::uint64_t used_bytes;        // NVML, device-wide
+  std::uint64_t promised_bytes;    // sum of the tenants' limits
+  std::uint64_t reserve_bytes;     // kept for the reserve class
   std::uint32_t utilisation_x100;  // NVML; kUnknownShare
   std::uint32_t reserved0;
 };
@@ -73,18 +73,38 @@ struct StrayView {
   std::uint32_t uid;
   std::uint64_t start_ticks;
   std::uint8_t uuid[kUuidBytes];
-  std::uint64_t bytes;        // NVML's; for a drift what the books lack
+  std::uint64_t bytes;  // NVML's; for a drift what the books lack
   StrayKind kind;
-  std::uint32_t sightings;    // consecutive
-  char command[32];           // /proc/PID/comm
-  char tenant[kNameBytes];    // of a drift; else the tenant its cgroup or uid belongs to, or ""
+  std::uint32_t sightings;  // consecutive
+  char command[32];         // /proc/PID/comm
+  char tenant[kNameBytes];  // of a drift; else the tenant its cgroup or uid belongs to, or ""
 };
 
 enum class EventKind : std::uint32_t {
-  kDaemonStarted = 1, kDaemonStopping, kTenantRegistered, kTenantUpdated, kTenantRemoved, kTenantAdopted,
-  kTenantFaulty, kProcessJoined, kProcessEnded, kProcessReaped, kLimitBelowUse, kAdmissionRefused, kWaiting,
-  kBypassFound, kBypassGone, kBypassKilled, kDrift, kLimitTampered, kStoreFailed, kStoreRecovered, kClockJumped,
-  kConfigLoaded, kConfigRefused, kPeerRefused,
+  kDaemonStarted = 1,
+  kDaemonStopping,
+  kTenantRegistered,
+  kTenantUpdated,
+  kTenantRemoved,
+  kTenantAdopted,
+  kTenantFaulty,
+  kProcessJoined,
+  kProcessEnded,
+  kProcessReaped,
+  kLimitBelowUse,
+  kAdmissionRefused,
+  kWaiting,
+  kBypassFound,
+  kBypassGone,
+  kBypassKilled,
+  kDrift,
+  kLimitTampered,
+  kStoreFailed,
+  kStoreRecovered,
+  kClockJumped,
+  kConfigLoaded,
+  kConfigRefused,
+  kPeerRefused,
 };
 enum class Severity : std::uint32_t { kInfo = 0, kNotice = 1, kWarning = 2, kAlarm = 3 };
 struct EventView {
