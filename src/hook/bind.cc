@@ -31,6 +31,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 // is being written.
 constexpr unsigned kPlaces = 64;
 constinit Place places[kPlaces]{};
+constexpr int kMostRegions =
+    3;  // attached at one binding; TenantPlace::put() keeps them all mapped
 constinit unsigned next_place = 0;  // under `binding`, or alone after a fork
 
 void set_place(shm::Seat seat) noexcept {
@@ -140,6 +142,20 @@ Status attach(bool may_create) noexcept {
   return last;
 }
 
+// Between the two an ephemeral tenant may vanish with its last process, or be removed: once more then.
+Status attach_and_join() noexcept {
+  Process& p = process;
+  Status last{};
+  for (int i = 0; i < kMostRegions && (i == 0 || last.code() == Errc::kNotFound); ++i) {
+    if (i > 0 || !p.tenant.ok() || left_over(p.tenant.get())) {
+      if (const Status bad = attach(true); !bad.ok()) return bad;
+    }
+    p.region = &p.tenant.get().region();
+    last = shm::join(p.tenant.get(), p.member);
+  }
+  return last;
+}
+
 void match_devices() noexcept {
   Process& p = process;
   for (int i = 0; i < p.device_count; ++i) {
@@ -206,11 +222,7 @@ Mode bind_locked() noexcept {
   if (!p.fork_handler) {
     p.fork_handler = ::pthread_atfork(nullptr, nullptr, forked_child) == 0;
   }
-  if (!p.tenant.ok() || left_over(p.tenant.get())) {
-    if (const Status bad = attach(true); !bad.ok()) return fault(bad);
-  }
-  p.region = &p.tenant.get().region();
-  if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) return fault(bad);
+  if (const Status bad = attach_and_join(); !bad.ok()) return fault(bad);
   match_devices();
   set_seat(p.member.seat);
   move_early_counts();
@@ -277,7 +289,7 @@ bool take_new_seat() noexcept {
   Process& p = process;
   const Held held{p.binding};
   if (shm::still_mine(*p.region, seat_now())) return true;  // another thread was first
-  if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) {
+  if (const Status bad = shm::join(p.tenant.get(), p.member, shm::Joining::kAgain); !bad.ok()) {
     fault(bad);
     return false;
   }
