@@ -1,4 +1,5 @@
 // From nothing to a slot: mode(), and what a fork, a lost slot or a fault makes of it.
+#include <errno.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
@@ -57,6 +58,9 @@ void set_seat(shm::Seat seat) noexcept {
   process.seat.store(seat.slot | static_cast<std::uint64_t>(seat.gen) << 32, kRelaxed);
   set_place(seat);
 }
+
+constexpr Status kNoBooks{Errc::kIo, ENOMEM,
+                          "no address space for the books: RLIMIT_AS is too small"};
 
 // The visible devices as the driver numbers them now. False: the driver is not initialised.
 bool load_devices() noexcept {
@@ -222,6 +226,8 @@ Mode bind_locked() noexcept {
   if (!p.fork_handler) {
     p.fork_handler = ::pthread_atfork(nullptr, nullptr, forked_child) == 0;
   }
+  // Before anything can be charged that the books would have to remember.
+  if (!memory_bound()) return fault(kNoBooks);
   if (const Status bad = attach_and_join(); !bad.ok()) return fault(bad);
   match_devices();
   set_seat(p.member.seat);
@@ -242,7 +248,6 @@ Mode bind_locked() noexcept {
     const Held held{process.binding};
     m = bind_locked();
   }
-  if (m == Mode::kOn) memory_bound();
   inside = was_inside;
   return m;
 }
