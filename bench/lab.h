@@ -60,4 +60,7 @@ void close_lab(const Lab& lab);
 [[nodiscard]] Lab simulated_machine(const Lab& lab, const std::string& name,
                                     std::uint64_t total_bytes, std::uint64_t context_bytes);
 
+// The same lab over the driver that does nothing (stub_driver.cc).
+[[nodiscard]] Lab stub_machine(const Lab& lab);
+
 }  // namespace bulkhead::bench

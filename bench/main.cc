@@ -16,7 +16,7 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: bulkhead-bench [--suite memory|start|quota|crash|admission|all]... [--quick] [--json "
+    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|admission|all]... [--quick] [--json "
     "FILE]\n"
     "         [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch env|run] "
     "[--repeats N] [--seconds N] [--only-native]\n"
@@ -29,6 +29,7 @@ struct Suite {
   void (*run)(Bench&);
 };
 constexpr Suite kSuites[] = {{"memory", suite_memory},
+                             {"hook", suite_hook},
                              {"start", suite_start},
                              {"quota", suite_quota},
                              {"crash", suite_crash},

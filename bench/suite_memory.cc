@@ -133,6 +133,28 @@ void contend_512(Bench& b) {
 
 }  // namespace
 
+// What is added to a call, over a driver whose calls cost nothing: the figures of the real driver's calls hide it
+// where they take microseconds. Rivals do without: such a driver is not enough for them.
+void suite_hook(Bench& b) {
+  Lab stub = stub_machine(b.lab);
+  std::swap(b.lab, stub);
+  std::erase_if(b.lab.variants, [](const Variant& v) { return v.kind == Variant::Kind::kRival && v.env.empty(); });
+  b.results.begin(1, "hook: added to a call, over a driver that does nothing");
+  for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
+    for (const Call& c : kCalls) {
+      if (c.call == std::string("vmm")) continue;
+      for (const Variant& v : b.lab.variants) one_call(b, v, c);
+    }
+  b.results.print(b.lab, stdout);
+  b.results.begin(4, "hook: refused requests, over a driver that does nothing");
+  for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
+    for (const unsigned n : {1u, 16u, 64u, 256u})
+      for (const Variant& v : b.lab.variants)
+        if (v.kind != Variant::Kind::kNative) denied(b, v, n);
+  b.results.print(b.lab, stdout);
+  std::swap(b.lab, stub);
+}
+
 void suite_memory(Bench& b) {
   b.results.begin(1, "memory: cost of a call");
   for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
