@@ -184,7 +184,7 @@ Lab stub_machine(const Lab& lab) {
   fs::create_directories(other.scratch + "/state");
   fs::permissions(other.scratch, fs::perms::owner_all);
   other.sim = lab.build + "/stub";
-  other.device_bytes = 64ull << 30;
+  other.device_bytes = 256ull << 30;
   return other;
 }
 

@@ -9,14 +9,16 @@
 
 namespace {
 
-constexpr std::uint64_t kTotal = 64ull << 30, kPoolBytes = 32u << 20;
+constexpr std::uint64_t kTotal = 256ull << 30, kPoolBytes = 32u << 20;
 constexpr CUdeviceptr kPlain = 0x7000'0000'0000, kPool = 0x7100'0000'0000;
-char context_object, pool_object, module_object;
+struct alignas(64) Object {
+  char byte;
+} context_object, pool_object, module_object;
 std::uint64_t plain_live = 0, pool_live = 0, reserved = 0;
 CUcontext current = nullptr;
 
 template <class T>
-T handle(char& object) {
+T handle(Object& object) {
   return reinterpret_cast<T>(&object);
 }
 

@@ -33,6 +33,7 @@ void add_quantiles(Bench& b, const std::string& name, const char* what, const Va
 }
 
 void one_call(Bench& b, const Variant& v, const Call& c) {
+  if (!b.lab.asked(c.name)) return;
   const Tenant t = b.lab.make_tenant(8 * kGiB);
   {
     Crew crew(b.lab, v, t);
@@ -61,6 +62,7 @@ void contend(Bench& b, const Variant& v, unsigned n, bool one_tenant, bool plain
                            (n == 1       ? " process"
                             : one_tenant ? " processes, one tenant"
                                          : " tenants");
+  if (!b.lab.asked(name)) return;
   const std::uint64_t room = b.lab.device_bytes / 10 * 9;
   std::vector<Tenant> tenants;
   for (unsigned i = 0; i < (one_tenant ? 1 : n); ++i)
@@ -89,10 +91,12 @@ void contend(Bench& b, const Variant& v, unsigned n, bool one_tenant, bool plain
 }
 
 void denied(Bench& b, const Variant& v, unsigned living) {
-  const std::string name =
-      std::to_string(living) + (living == 1 ? " process" : " processes") + " living";
-  // Hundreds of contexts would fill the device; beyond 16 the others have a slot and no context.
-  const bool contexts = living <= 16;
+  // Hundreds of contexts would fill the device; beyond 64 the others have a slot and no context.
+  const bool contexts = living <= 64;
+  const std::string name = std::to_string(living) +
+                           (living == 1 ? " process" : " processes") +
+                           (contexts ? " living" : " living, the others without a context");
+  if (!b.lab.asked(name)) return;
   const Tenant t = b.lab.make_tenant(b.lab.device_bytes / 10 * 4);
   {
     Crew crew(b.lab, v, t);
