@@ -120,6 +120,8 @@ void denied(Bench& b, const Variant& v, unsigned living) {
       } else {
         add_quantiles(b, name, "no room left", v, c.block(me).histogram[0]);
         add_quantiles(b, name, "above the limit", v, c.block(me).histogram[1]);
+        b.results.add(name, "the counter alone p50", "ns", v.name,
+                      c.block(me).histogram[2].quantile(0.5) * ns_per_tick());
         b.results.add(name, "granted after all", "calls", v.name, c.block(me).value[0]);
       }
     }
