@@ -22,7 +22,7 @@ import sys
 import tempfile
 
 NOISE = re.compile(r"^(\d+ warnings? (and \d+ errors? )?generated|Suppressed |Use -(header|system)|\d+ warnings? treated)")
-LARGEST_UNIT = 24  # more do not save much and would leave a core idle
+LARGEST_UNIT = 32  # more do not save much and would leave a core idle
 
 
 def options(command):
@@ -33,7 +33,7 @@ def options(command):
             skip = False
         elif word in ("-o", "-c", "-MF", "-MT"):
             skip = True
-        elif not word.startswith(("-O", "-g", "-M")) and not word.endswith(("c++", "g++", "clang++")):
+        elif not word.startswith(("-O", "-g", "-M", "-fPI")) and not word.endswith(("c++", "g++", "clang++")):
             kept.append(word)
     return tuple(kept)
 
@@ -47,20 +47,34 @@ def unit_text(sources):
     return "".join(f'#include "{source}"  // NOLINT\n' for source in sources)
 
 
+def blamed(out, sources):
+    """How many errors of the compiler's output stand in each source, or in a header on its account."""
+    count, within = collections.Counter(), None
+    for line in out.splitlines():
+        if line.startswith("In file included from"):
+            within = None
+        chain = re.match(r"(?:In file included|  +) *from (/[^:]+):", line)
+        if chain and chain.group(1) in sources:
+            within = chain.group(1)
+        error = re.match(r"(/[^:]+):\d+:\d+: (?:fatal )?error", line)
+        if error:
+            count[error.group(1) if error.group(1) in sources else within] += 1
+    return count
+
+
 def standing_together(sources, flags, directory, text_file):
-    """(those that compile as one unit, the others): files named by an error or its note leave, until none is left."""
+    """(those that compile as one unit, the others): the one with most errors leaves, until there is no error."""
     apart = []
     while len(sources) > 1:
         text_file.write_text(unit_text(sources))
         code, out = run(["c++", *flags, "-w", "-fsyntax-only", "-fmax-errors=0", str(text_file)], directory)
         if code == 0:
             return sources, apart
-        named = collections.Counter(re.findall(r"^(/[^:\n]+):\d+:\d+: (?:fatal )?error", out, re.M))
-        guilty = [s for s in sources if s in named] or sources[1:]
-        worst = max(guilty, key=lambda s: named[s])
+        errors = blamed(out, set(sources))
+        worst = max(sources[1:], key=lambda s: errors[s])
         sources = [s for s in sources if s != worst]
         apart.append(worst)
-    return [], apart + sources
+    return sources, apart
 
 
 def seen(sources):
@@ -72,20 +86,19 @@ def seen(sources):
 
 def look(tidy, build, sources, flags, directory):
     """The findings in these sources, as text; empty is clean."""
-    if len(sources) > 1:
-        # Below the tree, so that .clang-tidy holds for the unit.
-        with tempfile.TemporaryDirectory(dir=build) as work:
-            text_file = pathlib.Path(work, "unit.cc")
-            together, apart = standing_together(sources, flags, directory, text_file)
-            if together:
-                text_file.write_text(unit_text(together))
-                code, out = run([tidy, "-quiet", f"-header-filter={seen(together)}", str(text_file), "--", *flags],
-                                directory)
-                if code != 0 or out.strip():
-                    apart += together
-        return "".join(look(tidy, build, [one], flags, directory) for one in apart)
-    code, out = run([tidy, "-quiet", "-p", str(build), sources[0]], directory)
-    return out if code != 0 or out.strip() else ""
+    if len(sources) == 1:
+        code, out = run([tidy, "-quiet", "-p", str(build), sources[0]], directory)
+        return out if code != 0 or out.strip() else ""
+    with tempfile.TemporaryDirectory(dir=build) as work:  # below the tree, so that .clang-tidy holds for the unit
+        text_file = pathlib.Path(work, "unit.cc")
+        text_file.write_text(unit_text(sources))
+        code, out = run([tidy, "-quiet", f"-header-filter={seen(sources)}", str(text_file), "--", *flags], directory)
+        if code == 0 and not out.strip():
+            return ""
+        together, apart = standing_together(sources, flags, directory, text_file)
+    # All of it compiles as one: then there is a finding, and each file says by itself what it is.
+    parts = [together, apart] if apart else [[one] for one in sources]
+    return "".join(look(tidy, build, part, flags, directory) for part in parts)
 
 
 def units(entries, wanted, alone):
