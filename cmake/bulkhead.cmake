@@ -22,6 +22,17 @@ set(BH_NO_THROW -fno-exceptions -fno-rtti -fno-threadsafe-statics)
 # Code that no call of a tenant waits for: GoogleTest's, JSON's and the command line's templates cost -O2 twice the time.
 set(BH_COLD $<$<CONFIG:RelWithDebInfo>:-O1>)
 
+# fmt, compiled once and linked in: a program of ours needs no library that a machine may lack. What fmt.cc
+# instantiates is fmt 9's; with another one each source compiles all of it, at twice the price.
+find_package(fmt REQUIRED)
+if(fmt_VERSION VERSION_GREATER_EQUAL 9 AND fmt_VERSION VERSION_LESS 10)
+  add_library(bh_fmt STATIC ${CMAKE_CURRENT_LIST_DIR}/fmt.cc)
+  target_compile_options(bh_fmt PRIVATE ${BH_COLD})
+else()
+  add_library(bh_fmt INTERFACE)
+  target_link_libraries(bh_fmt INTERFACE fmt::fmt-header-only)
+endif()
+
 # bh_library(NAME [SOURCES f...] [DEPS target...]) : static library without exceptions or RTTI; include root is src/.
 function(bh_library name)
   cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})

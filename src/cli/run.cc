@@ -11,7 +11,7 @@
 #include "cli/install.h"
 #include "cli/launch.h"
 #include "cli/machine.h"
-#include "cli/sampler.h"
+#include "gpu/sampler.h"
 #include "policy/limit.h"
 #include "shm/node.h"
 #include "shm/quota.h"
@@ -256,11 +256,11 @@ int supervise(Run& run) {
     const std::string path =
         fmt::format("{}/tenants/{}/region", run.machine.dir.path, run.tenant.name());
     std::thread([&run, path] {
-      sample_forever(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path);
+      gpu::sample_forever(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path);
     }).detach();
   }
   const int code = wait_for(child);
-  if (run.machine.nvml) stop_sampling(run.tenant.region());
+  if (run.machine.nvml) gpu::stop_sampling(run.tenant.region());
   // Refused while processes of it run on: then it vanishes with the last of them.
   if (run.ephemeral) (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
   std::fflush(nullptr);

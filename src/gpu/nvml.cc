@@ -1,9 +1,9 @@
-#include "cli/nvml.h"
+#include "gpu/nvml.h"
 
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-namespace bulkhead::cli {
+namespace bulkhead::gpu {
 namespace {
 
 constexpr std::uint64_t kNotAvailable = ~0ull;  // NVML_VALUE_NOT_AVAILABLE
@@ -141,4 +141,4 @@ std::optional<std::vector<NvmlProcess>> Nvml::processes(nvmlDevice_t gpu) const 
   return std::nullopt;
 }
 
-}  // namespace bulkhead::cli
+}  // namespace bulkhead::gpu

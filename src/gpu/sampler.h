@@ -9,10 +9,10 @@
 #include <cstdint>
 #include <string>
 
-#include "cli/nvml.h"
+#include "gpu/nvml.h"
 #include "shm/region.h"
 
-namespace bulkhead::cli {
+namespace bulkhead::gpu {
 
 inline constexpr std::uint64_t kFastest_ns = 20'000'000;  // while books move or a process is young
 inline constexpr std::uint64_t kSlowest_ns = 1'000'000'000;  // idle: doubles up to it
@@ -49,4 +49,4 @@ class Observation {
 // Before the process ends, if it was the one that samples: nobody need wait for it.
 void stop_sampling(shm::Region& region) noexcept;
 
-}  // namespace bulkhead::cli
+}  // namespace bulkhead::gpu

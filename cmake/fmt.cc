@@ -1,5 +1,4 @@
-// fmt, compiled once and linked in: header-only, each source of the command would compile all of it again, and the
-// distribution's shared library may be missing where the command is carried to.
+// fmt's library, for bh_fmt: header-only, each source that prints would compile all of it again.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE
