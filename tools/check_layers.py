@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 
-LEVELS_0_TO_2 = {"base", "kernels", "abi", "shm", "wire", "grant", "audit", "policy"}
+LEVELS_0_TO_2 = {"base", "kernels", "abi", "shm", "wire", "grant", "audit", "policy", "gpu"}
 # Folder -> the other folders it may include. hook never gets grant or audit.
 RULES = {
     "base": set(),
@@ -20,9 +20,10 @@ RULES = {
     "shm": {"base", "abi"},
     "audit": {"base", "abi"},
     "policy": {"base", "abi", "shm"},
+    "gpu": {"base", "abi", "shm"},
     "hook": {"base", "abi", "shm", "wire", "policy"},
     "sim": {"base", "abi", "kernels"},
-    "cli": {"base", "abi", "shm", "wire", "grant", "audit", "policy"},
+    "cli": {"base", "abi", "shm", "wire", "grant", "audit", "policy", "gpu"},
     "daemon": LEVELS_0_TO_2,
 }
 # Level 4: may use everything below; nothing, not even another of them, uses these.

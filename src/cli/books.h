@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/nvml.h"
+#include "cli/gpus.h"
 #include "shm/dir.h"
 
 namespace bulkhead::cli {

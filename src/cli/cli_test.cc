@@ -4,7 +4,7 @@
 #include "cli/devices.h"
 #include "cli/install.h"
 #include "cli/request.h"
-#include "cli/sampler.h"
+#include "gpu/sampler.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -103,16 +103,16 @@ TEST(Calibration, AnotherSchemaOrJunkIsNoFile) {
 
 TEST(Observation, RaisesAtOnceAndLowersWhenTheBooksStoodStill) {
   constexpr std::uint64_t kMs = 1'000'000;
-  Observation o;
+  gpu::Observation o;
   EXPECT_EQ(o.see(30, 0, 400, 1, 0), 400u);         // the first look fell into a context's making
   EXPECT_EQ(o.see(500, 0, 400, 1, 5 * kMs), 500u);  // now it is there
   EXPECT_EQ(o.see(700, 100, 500, 2, 20 * kMs), 600u);   // a module was loaded
   EXPECT_EQ(o.see(700, 300, 600, 3, 40 * kMs), 600u);   // charged, the driver is still at it
   EXPECT_EQ(o.see(900, 300, 600, 3, 60 * kMs), 600u);   // and now it has it
   EXPECT_EQ(o.see(800, 300, 600, 3, 100 * kMs), 600u);  // less, but not for long enough
-  EXPECT_EQ(o.see(800, 300, 600, 3, 40 * kMs + kSettle_ns), 500u);
+  EXPECT_EQ(o.see(800, 300, 600, 3, 40 * kMs + gpu::kSettle_ns), 500u);
   EXPECT_EQ(o.see(100, 300, 500, 4, 400 * kMs), 500u);  // books above the figure: never negative
-  EXPECT_EQ(o.see(100, 300, 500, 4, 400 * kMs + kSettle_ns), 0u);
+  EXPECT_EQ(o.see(100, 300, 500, 4, 400 * kMs + gpu::kSettle_ns), 0u);
 }
 
 class RequestTest : public testing::Test {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cli/calibration.h"
-#include "cli/nvml.h"
+#include "cli/gpus.h"
 
 namespace bulkhead::cli {
 

@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "cli/nvml.h"
+#include "cli/gpus.h"
 #include "cli/say.h"
 #include "shm/dir.h"
 

@@ -16,8 +16,8 @@
 
 #include "base/fd.h"
 #include "cli/driver.h"
+#include "cli/gpus.h"
 #include "cli/install.h"
-#include "cli/nvml.h"
 
 namespace bulkhead::cli {
 namespace {

@@ -12,7 +12,7 @@
 #include "cli/install.h"
 #include "cli/launch.h"
 #include "cli/machine.h"
-#include "cli/sampler.h"
+#include "gpu/sampler.h"
 #include "policy/limit.h"
 #include "shm/node.h"
 #include "shm/quota.h"
@@ -283,14 +283,15 @@ int supervise(Run& run) {
     const std::string path =
         fmt::format("{}/tenants/{}/region", run.machine.dir.path, run.tenant.name());
     std::thread([&run, path] {
-      sample(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path, run.guard);
+      gpu::sample(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path,
+                  run.guard);
       if (run.guard.faulted()) {
         warn(fmt::format("{} was cut short: what the driver takes is no longer sampled", path));
       }
     }).detach();
   }
   const int code = wait_for(child);
-  if (run.machine.nvml) stop_sampling(run.tenant.region());
+  if (run.machine.nvml) gpu::stop_sampling(run.tenant.region());
   tidy_up(run);
   std::fflush(nullptr);
   ::_exit(code);  // the sampler's thread may be inside NVML: no destructors under its feet

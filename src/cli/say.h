@@ -2,9 +2,9 @@
 // what, where and the fix; and the exit codes of timeout(1) and env(1).
 #pragma once
 #include <cstdint>
-#include <optional>
 #include <string>
 
+#include "base/outcome.h"
 #include "base/status.h"
 
 namespace bulkhead::cli {
@@ -28,24 +28,5 @@ enum ExitCode : int {
 // "10 GiB", and with the exact number where it is not a round one: "9.31 GiB (10000000000 B)".
 [[nodiscard]] std::string size_text(std::uint64_t bytes);
 [[nodiscard]] std::string exact_text(std::uint64_t bytes);
-
-// A value, or one line that says why there is none.
-template <class T>
-struct Outcome {
-  std::optional<T> value;
-  std::string problem;
-
-  Outcome(T v) : value(std::move(v)) {}  // NOLINT: implicit by design
-  static Outcome because(std::string text) { return Outcome{Why{std::move(text)}}; }
-  [[nodiscard]] bool ok() const { return value.has_value(); }
-  T& operator*() { return *value; }
-  T* operator->() { return &*value; }
-
- private:
-  struct Why {
-    std::string text;
-  };
-  explicit Outcome(Why why) : problem(std::move(why.text)) {}
-};
 
 }  // namespace bulkhead::cli

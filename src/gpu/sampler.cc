@@ -1,4 +1,4 @@
-#include "cli/sampler.h"
+#include "gpu/sampler.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@
 #include "shm/supervise.h"
 #include "shm/world.h"
 
-namespace bulkhead::cli {
+namespace bulkhead::gpu {
 namespace {
 
 using shm::kMaxDevices;
@@ -159,4 +159,4 @@ void stop_sampling(shm::Region& region) noexcept {
   if (is_sampler) shm::publish_round(region, 0);
 }
 
-}  // namespace bulkhead::cli
+}  // namespace bulkhead::gpu

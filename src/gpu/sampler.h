@@ -10,10 +10,10 @@
 #include <string>
 
 #include "base/bus_guard.h"
-#include "cli/nvml.h"
+#include "gpu/nvml.h"
 #include "shm/region.h"
 
-namespace bulkhead::cli {
+namespace bulkhead::gpu {
 
 inline constexpr std::uint64_t kFastest_ns = 20'000'000;  // while books move or a process is young
 inline constexpr std::uint64_t kSlowest_ns = 1'000'000'000;  // idle: doubles up to it
@@ -51,4 +51,4 @@ void sample(shm::Region& region, unsigned device_count, const Nvml& nvml, const 
 // Before the process ends, if it was the one that samples: nobody need wait for it.
 void stop_sampling(shm::Region& region) noexcept;
 
-}  // namespace bulkhead::cli
+}  // namespace bulkhead::gpu

@@ -1,11 +1,11 @@
-#include "cli/nvml.h"
+#include "gpu/nvml.h"
 
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include "cli/install.h"
+#include <cstdlib>
 
-namespace bulkhead::cli {
+namespace bulkhead::gpu {
 namespace {
 
 constexpr std::uint64_t kNotAvailable = ~0ull;  // NVML_VALUE_NOT_AVAILABLE
@@ -63,7 +63,8 @@ Outcome<Nvml> Nvml::open(const std::string& directory) {
   const char* (*sim_problem)() = nullptr;
   sim_problem = reinterpret_cast<decltype(sim_problem)>(::dlsym(library, "bulkhead_sim_problem"));
   if (sim_problem != nullptr && sim_problem() != nullptr) {
-    const std::string profile = env_or_empty("BULKHEAD_SIM");
+    const char* const named = std::getenv("BULKHEAD_SIM");
+    const std::string profile = named != nullptr ? named : "";
     return Outcome<Nvml>::because(fmt::format("{}{}: {}", kSimulatedProblem,
                                               profile.empty() ? "" : " " + profile, sim_problem()));
   }
@@ -151,4 +152,4 @@ std::optional<std::vector<NvmlProcess>> Nvml::processes(nvmlDevice_t gpu) const 
   return std::nullopt;
 }
 
-}  // namespace bulkhead::cli
+}  // namespace bulkhead::gpu

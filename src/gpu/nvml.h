@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "abi/nvml_types.h"
-#include "cli/say.h"
+#include "base/outcome.h"
 
-namespace bulkhead::cli {
+namespace bulkhead::gpu {
 
 using Uuid = std::array<std::uint8_t, 16>;
 // From "GPU-..." or "MIG-..." with 32 hex digits.
@@ -55,4 +55,4 @@ class Nvml {
   bool simulated_ = false;
 };
 
-}  // namespace bulkhead::cli
+}  // namespace bulkhead::gpu

@@ -1,0 +1,171 @@
+// The daemon's socket protocol, version 1 (docs/formats/wire.md). One SOCK_SEQPACKET message a request, one or more a
+// reply; fixed layout, little endian, at most 64 KiB. Everything received is hostile: parse() checks it once.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "wire/record.h"
+#include "wire/view.h"
+
+namespace bulkhead::wire {
+
+inline constexpr std::uint32_t kMagic = 0x3157'4842;  // "BHW1" in memory order
+inline constexpr std::uint16_t kProtocol = 1;
+inline constexpr std::size_t kMaxMessage = 64u << 10;
+inline constexpr std::uint16_t kReplyBit = 0x8000;
+inline constexpr const char* kSocketName = "control.sock";
+
+enum class Kind : std::uint16_t {
+  kHello = 1,       // Empty -> HelloReply
+  kRegister = 2,    // RegisterRequest -> Verdict (kQueued any number of times, then the last)
+  kUnregister = 3,  // NameRequest -> Verdict
+  kUpdate = 4,      // UpdateRequest -> Verdict
+  kJoin = 5,        // JoinRequest -> Verdict: a process of a tenant reports itself
+  kWhoAmI = 6,      // Empty -> Verdict with the tenant the peer belongs to
+  kList = 7,        // NameRequest (after this name; "" = from the start) -> ListReply
+  kEvents = 8,      // EventsRequest -> EventsReply, once or for as long as it is followed
+  kUsage = 9,       // UsageRequest -> UsageReply (more = 1: another follows)
+  kReload = 10,     // Empty -> Verdict: read the configuration again
+};
+
+struct Header {
+  std::uint32_t magic;
+  std::uint16_t protocol;
+  std::uint16_t kind;      // a Kind; replies have kReplyBit
+  std::uint32_t bytes;     // of the whole message, this header included
+  std::uint32_t sequence;  // chosen by the asker, repeated in replies
+  std::uint32_t result;    // replies: an Errc, 0 = ok
+  std::uint32_t flags;     // replies: 1 = another message of this reply follows
+  std::uint64_t reserved;
+};
+inline constexpr std::uint32_t kMore = 1;
+
+struct Empty {
+  Header header;
+};
+struct NameRequest {
+  Header header;
+  char name[kNameBytes];
+  std::uint32_t flags;  // kUnregister: 1 = even if processes run
+  std::uint32_t reserved;
+};
+inline constexpr std::uint32_t kForce = 1;
+
+struct RegisterRequest {
+  Header header;
+  TenantRecord record;
+  std::uint64_t wait_ms;  // 0 = do not wait; ~0 = for ever
+  std::uint32_t flags;    // kJoinExisting
+  std::uint32_t reserved;
+};
+inline constexpr std::uint32_t kJoinExisting = 1;  // one of this name may exist; its limits stand
+inline constexpr std::uint32_t kSameOrRefuse =
+    2;  // with it: refuse if `record` asks for other limits
+
+enum UpdateMask : std::uint32_t {
+  kSetMemory = 1,
+  kSetCompute = 2,
+  kSetPriority = 4,
+  kSetMode = 8,
+  kSetAudit = 16,
+  kSetShareWith = 32,
+  kSetOnFault = 64,
+};
+struct UpdateRequest {
+  Header header;
+  TenantRecord record;  // name, and the fields named in mask; devices not listed are left alone
+  std::uint32_t mask;
+  std::uint32_t reserved;
+};
+struct JoinRequest {
+  Header header;
+  char name[kNameBytes];
+  std::uint32_t slot;
+  std::uint32_t generation;
+  std::uint32_t pid;  // in its own namespace
+  std::uint32_t reserved;
+  std::uint64_t start_ticks;
+  std::uint64_t pid_namespace;
+};
+struct EventsRequest {
+  Header header;
+  std::uint64_t after_id;  // ~0: none of the past
+  std::uint32_t follow;
+  std::uint32_t reserved;
+};
+struct UsageRequest {
+  Header header;
+  std::int64_t since_unix_s;
+  char after[kNameBytes];
+};
+
+struct HelloReply {
+  Header header;
+  std::uint32_t pid;
+  std::uint32_t uid;
+  std::uint64_t start_ticks;
+  std::uint32_t tenants;
+  std::uint32_t flags;  // 1 = its directory's node page outranks everything (root)
+  std::uint64_t next_event_id;
+  char version[32];
+};
+// The sum that decided, bytes; all 0 where no sum was made.
+struct Arithmetic {
+  std::uint8_t uuid[kUuidBytes];
+  std::uint64_t total_bytes;     // cuDeviceTotalMem
+  std::uint64_t reserve_bytes;   // kept for the reserve class
+  std::uint64_t overhead_bytes;  // taken by the driver and by processes of no tenant
+  std::uint64_t promised_bytes;  // to other tenants
+  std::uint64_t asked_bytes;
+};
+struct Verdict {
+  Header header;
+  char name[kNameBytes];  // the tenant it is about
+  Arithmetic sums;
+  std::uint32_t queued;  // 1 = waiting: `place` of `waiting`, another Verdict follows
+  std::uint32_t place;   // 1 = next
+  std::uint32_t waiting;
+  std::uint32_t reserved;
+  char text[512];  // one line for a person: why, and the fix; or a note
+};
+struct ListReply {
+  Header header;
+  std::uint32_t tenants;
+  std::uint32_t devices;
+  std::uint32_t strays;  // only to root and the daemon's own user
+  std::uint32_t reserved;
+  // then NodeDevice[devices], StrayView[strays], TenantView[tenants]; devices and strays only in the first reply
+};
+struct EventsReply {
+  Header header;
+  std::uint32_t events;
+  std::uint32_t lost;  // events between `after_id` and the first of these that are no longer kept
+  // then EventView[events]
+};
+struct UsageRow {
+  char tenant[kNameBytes];
+  std::uint8_t uuid[kUuidBytes];
+  std::int64_t from_unix_s, to_unix_s;  // what the row covers
+  std::uint64_t byte_seconds;
+  std::uint64_t held_ms;
+  std::uint64_t gpu_ms;       // ~0 = not measured
+  std::uint64_t moved_bytes;  // ~0 = not measured
+  std::uint64_t peak_bytes;
+  std::uint64_t refused;
+};
+struct UsageReply {
+  Header header;
+  std::uint32_t rows;
+  std::uint32_t reserved;
+  // then UsageRow[rows]
+};
+
+static_assert(sizeof(Header) == 32 && sizeof(NameRequest) == 104 &&
+              sizeof(RegisterRequest) == 1680);
+static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
+              sizeof(EventsRequest) == 48);
+static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
+static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 144);
+
+}  // namespace bulkhead::wire

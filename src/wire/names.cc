@@ -1,0 +1,73 @@
+#include "wire/view.h"
+
+namespace bulkhead::wire {
+
+const char* event_name(EventKind kind) noexcept {
+  switch (kind) {
+    case EventKind::kDaemonStarted:
+      return "daemon-started";
+    case EventKind::kDaemonStopping:
+      return "daemon-stopping";
+    case EventKind::kTenantRegistered:
+      return "tenant-registered";
+    case EventKind::kTenantUpdated:
+      return "tenant-updated";
+    case EventKind::kTenantRemoved:
+      return "tenant-removed";
+    case EventKind::kTenantAdopted:
+      return "tenant-adopted";
+    case EventKind::kTenantFaulty:
+      return "tenant-faulty";
+    case EventKind::kProcessJoined:
+      return "process-joined";
+    case EventKind::kProcessEnded:
+      return "process-ended";
+    case EventKind::kProcessReaped:
+      return "process-reaped";
+    case EventKind::kLimitBelowUse:
+      return "limit-below-use";
+    case EventKind::kAdmissionRefused:
+      return "admission-refused";
+    case EventKind::kWaiting:
+      return "waiting";
+    case EventKind::kBypassFound:
+      return "bypass-found";
+    case EventKind::kBypassGone:
+      return "bypass-gone";
+    case EventKind::kBypassKilled:
+      return "bypass-killed";
+    case EventKind::kDrift:
+      return "drift";
+    case EventKind::kLimitTampered:
+      return "limit-tampered";
+    case EventKind::kStoreFailed:
+      return "store-failed";
+    case EventKind::kStoreRecovered:
+      return "store-recovered";
+    case EventKind::kClockJumped:
+      return "clock-jumped";
+    case EventKind::kConfigLoaded:
+      return "config-loaded";
+    case EventKind::kConfigRefused:
+      return "config-refused";
+    case EventKind::kPeerRefused:
+      return "peer-refused";
+  }
+  return "unknown";
+}
+
+const char* severity_name(Severity severity) noexcept {
+  switch (severity) {
+    case Severity::kInfo:
+      return "info";
+    case Severity::kNotice:
+      return "notice";
+    case Severity::kWarning:
+      return "warning";
+    case Severity::kAlarm:
+      return "alarm";
+  }
+  return "unknown";
+}
+
+}  // namespace bulkhead::wire

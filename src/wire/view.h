@@ -1,0 +1,129 @@
+// What the daemon shows of devices, tenants, strays and events: the same fixed layout over the socket and in the
+// picture (picture.h). Little endian, no pointers; text is zero padded and may hold any bytes a tenant chose: whoever
+// prints it escapes it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "wire/record.h"
+
+namespace bulkhead::wire {
+
+inline constexpr std::uint32_t kUnknownShare = 0xffff'ffff;
+
+enum TenantViewFlag : std::uint32_t {
+  kViewEphemeral = 1,
+  kViewOvercommitted = 2,
+  kViewConfigured = 4,  // declared in the configuration file
+  kViewAdopted = 8,     // made without the daemon, then taken over
+  kViewFaulty = 16,     // its region cannot be read any more
+  kViewOverLimit = 32,  // holds more than its limit: growth has stopped
+  kViewOpenOnFault = 64,
+};
+
+struct DeviceView {  // one tenant on one device
+  std::uint8_t uuid[kUuidBytes];
+  std::uint64_t total_bytes;
+  std::uint64_t limit_bytes;
+  std::uint64_t used_bytes;    // by living processes, `other` included
+  std::uint64_t other_bytes;   // the part that is contexts, modules, heaps
+  std::uint64_t dead_bytes;    // held by processes that have died and are being reaped
+  std::uint64_t byte_seconds;  // integral of used_bytes since the tenant was first seen
+  std::uint64_t held_ms;       // time with at least one living process that holds memory
+  std::uint64_t gpu_ms;        // GPU time used (NVML per-process SM samples); ~0 = not measured
+  std::uint32_t share_x100;    // of the device's time in the last second, by NVML; kUnknownShare
+  std::uint32_t processes;     // living ones that hold memory here
+};
+
+struct TenantView {
+  char name[kNameBytes];
+  std::uint32_t owner_uid;
+  std::uint32_t flags;
+  std::uint32_t device_count;
+  std::uint32_t processes;  // living
+  std::uint64_t allocs, frees, refused, faults, uncovered;
+  std::uint64_t reaped_processes;  // ended without leaving, taken back by the daemon
+  std::uint64_t reaped_bytes;
+  std::int64_t since_unix_s;  // when the daemon first saw it
+  std::uint32_t priority;
+  std::uint32_t compute_mode;
+  std::uint8_t reserved[40];
+  DeviceView devices[kMaxDevices];
+};
+
+struct NodeDevice {
+  std::uint8_t uuid[kUuidBytes];
+  char name[64];
+  std::uint32_t index;             // NVML's
+  std::uint32_t flags;             // 1 = MIG enabled
+  std::uint64_t total_bytes;       // NVML's, the hardware's
+  std::uint64_t usable_bytes;      // cuDeviceTotalMem; 0 = not known yet
+  std::uint64_t used_bytes;        // NVML, device-wide
+  std::uint64_t promised_bytes;    // sum of the tenants' limits
+  std::uint64_t reserve_bytes;     // kept for the reserve class
+  std::uint32_t utilisation_x100;  // NVML; kUnknownShare
+  std::uint32_t reserved0;
+};
+
+// A process on a device that no tenant's books explain.
+enum class StrayKind : std::uint32_t { kUnregistered = 1, kDrift = 2, kHoldsNode = 3 };
+struct StrayView {
+  std::uint32_t pid;
+  std::uint32_t uid;
+  std::uint64_t start_ticks;
+  std::uint8_t uuid[kUuidBytes];
+  std::uint64_t bytes;  // NVML's; for a drift what the books lack
+  StrayKind kind;
+  std::uint32_t sightings;  // consecutive
+  char command[32];         // /proc/PID/comm
+  char tenant[kNameBytes];  // of a drift; else the tenant its cgroup or uid belongs to, or ""
+};
+
+enum class EventKind : std::uint32_t {
+  kDaemonStarted = 1,
+  kDaemonStopping,
+  kTenantRegistered,
+  kTenantUpdated,
+  kTenantRemoved,
+  kTenantAdopted,
+  kTenantFaulty,
+  kProcessJoined,
+  kProcessEnded,
+  kProcessReaped,
+  kLimitBelowUse,
+  kAdmissionRefused,
+  kWaiting,
+  kBypassFound,
+  kBypassGone,
+  kBypassKilled,
+  kDrift,
+  kLimitTampered,
+  kStoreFailed,
+  kStoreRecovered,
+  kClockJumped,
+  kConfigLoaded,
+  kConfigRefused,
+  kPeerRefused,
+};
+enum class Severity : std::uint32_t { kInfo = 0, kNotice = 1, kWarning = 2, kAlarm = 3 };
+struct EventView {
+  std::uint64_t id;  // rises by one; goes on over restarts
+  std::int64_t unix_ns;
+  EventKind kind;
+  Severity severity;
+  std::uint32_t pid;
+  std::uint32_t uid;
+  std::uint64_t bytes;
+  std::uint8_t uuid[kUuidBytes];
+  char tenant[kNameBytes];
+  char text[160];  // one line for a person
+};
+[[nodiscard]] const char* event_name(EventKind kind) noexcept;  // "process-reaped"; "unknown"
+[[nodiscard]] const char* severity_name(Severity severity) noexcept;
+
+static_assert(sizeof(DeviceView) == 88 && sizeof(TenantView) == 1600);
+static_assert(sizeof(NodeDevice) == 136 && sizeof(StrayView) == 144 && sizeof(EventView) == 280);
+static_assert(std::is_trivially_copyable_v<TenantView> && std::is_trivially_copyable_v<EventView>);
+
+}  // namespace bulkhead::wire
