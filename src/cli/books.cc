@@ -43,8 +43,8 @@ DeviceBooks read_device(const shm::DeviceEntry& from) {
 }
 
 void add_statistics(const shm::ProcSlot& from, TenantBooks& to) {
-  to.allocs += from.allocs.load(kRelaxed);
-  to.frees += from.frees.load(kRelaxed);
+  to.allocs += from.allocs.load(kRelaxed) + from.first_allocs.load(kRelaxed);
+  to.frees += from.frees.load(kRelaxed) + from.first_frees.load(kRelaxed);
   to.refused += from.refused.load(kRelaxed);
   to.faults += from.faults.load(kRelaxed);
   to.uncovered += from.uncovered.load(kRelaxed);
