@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "shm/quota.h"
+#include "shm/shares.h"
 
 namespace bulkhead::shm {
 namespace {
@@ -178,6 +179,9 @@ World Tenant::world() noexcept {
     if (fd >= 0) static_cast<void>(set_lock(fd, byte, false));
   };
   w.boottime_s = boottime_s;
+  w.mark_exists = [](void*, std::uint64_t start, std::uint64_t length) noexcept {
+    return mark_exists(ShareKey{start, length});
+  };
   w.pid_namespace = pid_namespace_;
   return w;
 }

@@ -131,6 +131,6 @@ void format_region(Region& r, const TenantSpec& spec, const char* name,
 struct FileRange {
   std::uint64_t offset, bytes;
 };
-[[nodiscard]] FileRange reserved_range(unsigned device_count, unsigned part) noexcept;  // part 0..2
+[[nodiscard]] FileRange reserved_range(unsigned device_count, unsigned part) noexcept;  // part 0..3
 
 }  // namespace bulkhead::shm
