@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "hook/process.h"
+#include "hook/shares.h"
 #include "shm/quota.h"
 #include "shm/witness.h"
 
@@ -44,6 +45,7 @@ void* run(void* poked_before) noexcept {
       stood = seat;
       shm::beat(*p.region, p.member.world, seat);
       remember_books(seat.slot);
+      if (shares_pending()) shares_tick();
     }
     shm::AtomicU32& poke = p.region->slots[seat.slot].poke;
     const timespec second{1, 0};

@@ -8,6 +8,7 @@
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
+#include "hook/shares.h"
 #include "shm/node.h"
 #include "shm/quota.h"
 
@@ -189,6 +190,7 @@ void forked_child() noexcept {
   p.device_count = 0;
   for (auto& bytes : p.remembered) bytes.store(0, kRelaxed);
   forget_contexts();
+  forget_shares();
   shm::forget_private_locks();
   memory_forked_child();
 }
@@ -289,6 +291,7 @@ bool take_new_seat() noexcept {
     const std::uint64_t bytes = p.remembered[i].load(kRelaxed);  // a second old: the best there is
     if (bytes > 0) shm::charge_forced(*p.region, p.member.seat.slot, dev, bytes);
   }
+  reseat_shares();
   count(Count::kFault);
   return true;
 }

@@ -19,6 +19,13 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
+std::uint64_t boottime_s(void*) noexcept { return boottime_ns() / 1'000'000'000u; }
+Presence presence(void*, std::uint32_t pid, std::uint64_t start) noexcept {
+  return presence_in_proc(pid, start);
+}
+
+}  // namespace
+
 Result<UniqueFd> open_region(const Dir& dir, const char* name, int flags) noexcept {
   if (!valid_name(name)) return Status{Errc::kInvalid, 0, "not a tenant's name"};
   Result<UniqueFd> tenants = open_directory(dir.fd.get(), "tenants", dir.euid);
@@ -29,13 +36,6 @@ Result<UniqueFd> open_region(const Dir& dir, const char* name, int flags) noexce
   const uid_t owner = dir.euid == 0 ? kAnyOwner : dir.euid;
   return open_file(home->get(), "region", flags, owner, sizeof(Region));
 }
-
-std::uint64_t boottime_s(void*) noexcept { return boottime_ns() / 1'000'000'000u; }
-Presence presence(void*, std::uint32_t pid, std::uint64_t start) noexcept {
-  return presence_in_proc(pid, start);
-}
-
-}  // namespace
 
 void format_region(Region& r, const TenantSpec& spec, const char* name,
                    const Identity& creator) noexcept {

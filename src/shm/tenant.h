@@ -103,6 +103,9 @@ void leave(Tenant& tenant, Member& member) noexcept;
 // Removes ephemeral tenants whose creator and processes are all dead. create_tenant() does it too.
 [[nodiscard]] Status sweep_tenants(const Dir& dir) noexcept;
 
+// The file of a tenant's region, checked for owner, links and size; not its content. A joined process must not open its own.
+[[nodiscard]] Result<UniqueFd> open_region(const Dir& dir, const char* name, int flags) noexcept;
+
 // A copy of a region's bytes, read by pread: a shrinking file cannot hurt the reader, and the
 // constant fields were checked. Cells may be a moment apart. It is the reader for status; not for
 // joined processes, for it opens and closes the file.
