@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "hook/books.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -158,6 +159,19 @@ void match_devices() noexcept {
   }
 }
 
+// What this machine's driver was measured to take (calibration.md), before the first allocation.
+void take_calibration() noexcept {
+  const Process& p = process;
+  for (int i = 0; i < p.device_count; ++i) {
+    const shm::DeviceEntry* const e = p.devices[i].entry;
+    if (e == nullptr) continue;
+    // relaxed: constants, published before the tenant's processes started
+    set_grain(p.devices[i].number,
+              {e->alloc_granularity.load(kRelaxed), e->small_slab_bytes.load(kRelaxed),
+               e->array_granularity.load(kRelaxed), e->pool_granularity.load(kRelaxed)});
+  }
+}
+
 using Statistic = shm::AtomicU64 shm::ProcSlot::*;
 constexpr Statistic kStatistics[] = {&shm::ProcSlot::allocs, &shm::ProcSlot::frees,
                                      &shm::ProcSlot::refused, &shm::ProcSlot::faults,
@@ -214,6 +228,7 @@ Mode bind_locked() noexcept {
   p.region = &p.tenant.get().region();
   if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) return fault(bad);
   match_devices();
+  take_calibration();
   set_seat(p.member.seat);
   move_early_counts();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()

@@ -7,6 +7,7 @@
 
 #include "shm/node.h"
 #include "shm/quota.h"
+#include "shm/shares.h"
 #include "shm/slots.h"
 #include "shm/tenant.h"
 
@@ -26,6 +27,22 @@ World any_world() {
   return w;
 }
 
+void use_shares(Region& r, const World& world, Seat me) {
+  const unsigned slot = me.slot < kMaxSlots ? me.slot : 0;
+  const ShareRef mine = publish_share(r, me, ShareKind::kIpc, 0, 1 << 20, 1, {1, 2});
+  const ShareRef found = find_share(r, ShareKind::kDescriptor, {0, 0});
+  for (const ShareRef ref : {mine, found}) {
+    if (!ref) continue;
+    if (ref.index >= kMaxShares) std::abort();
+    ShareFacts facts;
+    if (read_share(r, ref, facts) && facts.device >= kMaxDevices) std::abort();
+    const bool held = hold_share(r, slot, ref);
+    if (takeable(r, ref, me)) static_cast<void>(take_share(r, ref, me));
+    if (held) unhold_share(r, slot, ref);
+    static_cast<void>(close_share(r, world, me, ref));
+  }
+}
+
 void use(Region& r) {
   const World world = any_world();
   Identity me;
@@ -40,6 +57,7 @@ void use(Region& r) {
   charge_forced(r, slot, 0, 1 << 20);
   set_limit(r, 0, 1 << 20);
   static_cast<void>(settle(r, 0));
+  use_shares(r, world, seat.ok() ? *seat : Seat{});
   if (seat.ok()) {
     reap_dead(r, world, *seat);
     static_cast<void>(still_mine(r, *seat));
@@ -62,7 +80,10 @@ void fuzz_node(const std::uint8_t* data, std::size_t size) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace bulkhead::shm;
   static Region region;
-  std::memset(static_cast<void*>(&region.header), 0, offsetof(Region, cells[1]));
+  constexpr std::size_t kFirst = offsetof(Region, cells[1]);
+  constexpr std::size_t kSharesBytes = 64 * sizeof(ShareEntry);
+  std::memset(static_cast<void*>(&region.header), 0, kFirst);
+  std::memset(static_cast<void*>(&region.shares), 0, sizeof region.shares);
   TenantSpec spec;
   spec.device_count = 1;
   spec.devices[0].limit_bytes = spec.devices[0].total_bytes = 1ull << 30;
@@ -71,8 +92,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (std::size_t at = 0; at + 11 <= size; at += 11) {
     const std::size_t offset =
         (data[at] | std::size_t{data[at + 1]} << 8 | std::size_t{data[at + 2]} << 16) %
-        (offsetof(Region, cells[1]) - 8);
-    std::memcpy(bytes + offset, data + at + 3, 8);
+        (kFirst + kSharesBytes - 8);
+    if (offset > kFirst - 8 && offset < kFirst) continue;
+    const std::size_t there = offset < kFirst ? offset : offsetof(Region, shares) + offset - kFirst;
+    std::memcpy(bytes + there, data + at + 3, 8);
   }
   static_cast<void>(check_region(region));
   use(region);  // even after a good attach the bytes may change to anything
