@@ -21,7 +21,7 @@ bool partners_of(const shm::NodePage& page, unsigned index, policy::Partners& ou
 // The table of another tenant, a few entries at a time: its file is read, never mapped.
 bool table_has(const shm::Dir& dir, const char* name, shm::ShareKind kind,
                shm::ShareKey key) noexcept {
-  constexpr auto kRelaxed = std::memory_order_relaxed;  // of copies of our own
+  constexpr auto kRelaxed = std::memory_order_relaxed;
   constexpr unsigned kPiece = 16;
   Result<UniqueFd> fd = shm::open_region(dir, name, O_RDONLY);
   if (!fd.ok()) return false;
@@ -37,8 +37,10 @@ bool table_has(const shm::Dir& dir, const char* name, shm::ShareKind kind,
     if (!shm::read_exactly(fd->get(), bytes, sizeof bytes, at)) return false;
     const auto* const entries = reinterpret_cast<const shm::ShareEntry*>(bytes);
     for (unsigned j = 0; j < kPiece; ++j) {
+      // relaxed: a copy of our own
       const std::uint64_t word = entries[j].word.load(kRelaxed);
       const std::uint64_t state = shm::share_state(word);
+      // relaxed, both: as above
       if ((state == shm::kShareLive || state == shm::kShareReleased) &&
           shm::share_kind(word) == kind && entries[j].key[0].load(kRelaxed) == key.a &&
           entries[j].key[1].load(kRelaxed) == key.b) {

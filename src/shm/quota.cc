@@ -409,6 +409,7 @@ void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept { lower_cell(r, 
 
 void lower_cell(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
   MemCell& cell = r.cells[dev][slot];
+  // seq_cst: after every move of its owner, which is dead or ourselves; pairs with grow_locked()
   const std::uint64_t keep =
       std::min(units_up(bytes, r.devices[dev].unit_shift), used_of(cell.w.load(kSeqCst)));
   // P first: an unmoved grant ends here; seq goes on, so a late helper's CAS fails for ever

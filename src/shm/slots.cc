@@ -122,6 +122,7 @@ Ends look_for_ends(const Region& r, unsigned dev, unsigned self) noexcept {
   for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
     if (j == self || (holds_nothing(r, j, dev) && !holds_shares(r, j))) continue;
     const ProcSlot& slot = r.slots[j];
+    // acquire pairs with claim_at() and with a reaper's marks
     const SlotState state = static_cast<SlotState>(state_of(slot.state.load(kAcquire)));
     if (state == kFree) continue;
     if (state == kOwing) {  // asking costs system calls, and a holder's end is witnessed itself

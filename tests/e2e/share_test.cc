@@ -18,6 +18,12 @@ constexpr std::uint64_t kMiB = 1u << 20;
 constexpr std::uint64_t kContext = 518 * kMiB;
 constexpr std::uint64_t kLimit = 4096 * kMiB;
 
+// The simulated driver, unless BULKHEAD_TEST_DRIVER=real: then the machine's own (one GPU, nobody else on it).
+const bool kReal = [] {
+  const char* v = getenv("BULKHEAD_TEST_DRIVER");
+  return v != nullptr && std::string{v} == "real";
+}();
+
 struct Answer {
   int rc = -1;
   std::string more;
@@ -35,9 +41,13 @@ class Share : public testing::Test {
     EXPECT_EQ(std::system(("rm -rf " + dir_).c_str()), 0);
   }
   Client& start(const char* tenant = "one") {
-    const Env env{{"LD_PRELOAD", BH_LIBRARY},  {"LD_LIBRARY_PATH", BH_SIM},
-                  {"BULKHEAD_SIM", "h200"},    {"BULKHEAD_DIR", dir_},
-                  {"BULKHEAD_TENANT", tenant}, {"BULKHEAD_MEMORY", std::to_string(kLimit)}};
+    Env env{{"LD_PRELOAD", BH_LIBRARY},  {"LD_LIBRARY_PATH", BH_SIM},
+            {"BULKHEAD_SIM", "h200"},    {"BULKHEAD_DIR", dir_},
+            {"BULKHEAD_TENANT", tenant}, {"BULKHEAD_MEMORY", std::to_string(kLimit)}};
+    if (!kReal) {
+      env["LD_LIBRARY_PATH"] = BH_SIM;
+      env["BULKHEAD_SIM"] = "h200";
+    }
     all_.push_back(std::make_unique<Client>(Args{kClients + "share_client"}, env));
     EXPECT_EQ(ask(*all_.back(), "init").rc, 0) << all_.back()->errors;
     return *all_.back();

@@ -183,7 +183,8 @@ CUdeviceptr plain(size_t bytes, int value) {
 
 // ---- legacy IPC: A shares a large and two small allocations; `free_first`: A frees instead of dying
 void ipc_a(int s, bool free_first) {
-  const CUdeviceptr large = plain(256 * kMiB, 7), small1 = plain(65536, 1), small2 = plain(65536, 2);
+  const CUdeviceptr large = plain(256 * kMiB, 7), small1 = plain(65536, 1),
+                    small2 = plain(65536, 2);
   Message m;
   CUipcMemHandle again{}, inside{};
   code("get large", cu("cuIpcGetMemHandle", &m.ipc[0], large));
@@ -288,10 +289,12 @@ void vmm_a(int s, bool release_first) {
   std::printf("{\"kcmp_twice\":%ld,\"kcmp_dup\":%ld,\"errno\":%d}\n",
               kcmp_file(::getpid(), ::getpid(), fds[0], fds[1]),
               kcmp_file(::getpid(), ::getpid(), fds[0], dupped), errno);
-  std::printf("{\"mark\":%d,\"mark_again\":%d,\"mark_other\":%d}\n", mark(fds[0], 0x123456789abcdefll, 42),
-              mark(fds[1], 0x1122334455667788ll, 43), mark(fds[2], 0x123456789abcdefll, 44));
+  std::printf("{\"mark\":%d,\"mark_again\":%d,\"mark_other\":%d}\n",
+              mark(fds[0], 0x123456789abcdefll, 42), mark(fds[1], 0x1122334455667788ll, 43),
+              mark(fds[2], 0x123456789abcdefll, 44));
   show_fd("first, marked", fds[0]);
-  code("import own", cu("cuMemImportFromShareableHandle", &own, static_cast<void*>(reinterpret_cast<void*>(static_cast<long>(fds[0]))), 1));
+  code("import own", cu("cuMemImportFromShareableHandle", &own,
+                        static_cast<void*>(reinterpret_cast<void*>(static_cast<long>(fds[0]))), 1));
   same("own import is the handle", own == h);
   if (own != 0) cu("cuMemRelease", own);
   prop.requestedHandleTypes = static_cast<CUmemAllocationHandleType>(8);
@@ -299,8 +302,10 @@ void vmm_a(int s, bool release_first) {
   code("create fabric", cu("cuMemCreate", &fabric, 2 * kMiB, &prop, 0ull));
   if (fabric != 0) {
     CUmemFabricHandle f1{}, f2{};
-    code("export fabric", cu("cuMemExportToShareableHandle", static_cast<void*>(&f1), fabric, 8, 0ull));
-    code("export fabric again", cu("cuMemExportToShareableHandle", static_cast<void*>(&f2), fabric, 8, 0ull));
+    code("export fabric",
+         cu("cuMemExportToShareableHandle", static_cast<void*>(&f1), fabric, 8, 0ull));
+    code("export fabric again",
+         cu("cuMemExportToShareableHandle", static_cast<void*>(&f2), fabric, 8, 0ull));
     same("fabric handle twice", std::memcmp(&f1, &f2, 64) == 0);
     hex("fabric", &f1, 64);
     cu("cuMemRelease", fabric);
@@ -353,8 +358,8 @@ void vmm_b(int s, int death, bool release_first) {
   same("two descriptors, one handle", h == h3);
   CUmemAllocationProp prop{};
   code("properties", cu("cuMemGetAllocationPropertiesFromHandle", &prop, h));
-  std::printf("{\"prop_type\":%d,\"prop_device\":%d,\"prop_handles\":%d}\n", prop.type, prop.location.id,
-              prop.requestedHandleTypes);
+  std::printf("{\"prop_type\":%d,\"prop_device\":%d,\"prop_handles\":%d}\n", prop.type,
+              prop.location.id, prop.requestedHandleTypes);
   look("B imported");
   CUdeviceptr at = 0;
   cu("cuMemAddressReserve", &at, 256 * kMiB, size_t{0}, CUdeviceptr{0}, 0ull);
@@ -380,9 +385,11 @@ void vmm_b(int s, int death, bool release_first) {
     look("B: A is dead");
     show_fd("first after death", fds[0]);
     unsigned long long late = 0;
-    code("import after death (handle held)", cu("cuMemImportFromShareableHandle", &late, os(fds[0]), 1));
+    code("import after death (handle held)",
+         cu("cuMemImportFromShareableHandle", &late, os(fds[0]), 1));
     unsigned long long late2 = 0;
-    code("import of one never imported, after death", cu("cuMemImportFromShareableHandle", &late2, os(fds[2]), 1));
+    code("import of one never imported, after death",
+         cu("cuMemImportFromShareableHandle", &late2, os(fds[2]), 1));
     look("B imported 2 after death");
     if (late2 != 0) cu("cuMemRelease", late2);
     if (late != 0) cu("cuMemRelease", late);
@@ -415,10 +422,12 @@ void pool_a(int s, bool) {
   cu("cuMemsetD8_v2", p[0], static_cast<unsigned char>(3), 96 * kMiB);
   cu("cuStreamSynchronize", static_cast<void*>(nullptr));
   int fds[2] = {-1, -1};
-  code("export pool", cu("cuMemPoolExportToShareableHandle", static_cast<void*>(&fds[0]), pool, 1, 0ull));
-  code("export pool again", cu("cuMemPoolExportToShareableHandle", static_cast<void*>(&fds[1]), pool, 1, 0ull));
-  std::printf("{\"kcmp_pool_twice\":%ld,\"mark\":%d}\n", kcmp_file(::getpid(), ::getpid(), fds[0], fds[1]),
-              mark(fds[0], 77, 42));
+  code("export pool",
+       cu("cuMemPoolExportToShareableHandle", static_cast<void*>(&fds[0]), pool, 1, 0ull));
+  code("export pool again",
+       cu("cuMemPoolExportToShareableHandle", static_cast<void*>(&fds[1]), pool, 1, 0ull));
+  std::printf("{\"kcmp_pool_twice\":%ld,\"mark\":%d}\n",
+              kcmp_file(::getpid(), ::getpid(), fds[0], fds[1]), mark(fds[0], 77, 42));
   show_fd("pool", fds[0]);
   Message m;
   CUmemPoolPtrExportData again{};
@@ -431,7 +440,8 @@ void pool_a(int s, bool) {
   CUipcMemHandle legacy{};
   code("legacy handle of a pool's pointer", cu("cuIpcGetMemHandle", &legacy, p[0]));
   void* own = nullptr;
-  code("import own pool", cu("cuMemPoolImportFromShareableHandle", &own, reinterpret_cast<void*>(static_cast<long>(fds[0])), 1, 0ull));
+  code("import own pool", cu("cuMemPoolImportFromShareableHandle", &own,
+                             reinterpret_cast<void*>(static_cast<long>(fds[0])), 1, 0ull));
   look("A exported");
   send(s, m, fds, 2);
   hear(s);
@@ -528,5 +538,6 @@ int main() {
   scenario("ipc, A frees", ipc_a, ipc_b, true);
   scenario("vmm, A killed", vmm_a, vmm_b, false);
   scenario("vmm, A releases", vmm_a, vmm_b, true);
-  scenario("pool, A killed", pool_a, [](int s, int d, bool f) { pool_b(s, d, f); }, false);
+  scenario(
+      "pool, A killed", pool_a, [](int s, int d, bool f) { pool_b(s, d, f); }, false);
 }
