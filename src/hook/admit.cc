@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "hook/hot.h"
 #include "hook/process.h"
+#include "hook/shares.h"
 #include "shm/quota.h"
 
 namespace bulkhead::hook {
@@ -39,6 +40,9 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
   if (shm::worth_reaping(p.member, dev)) {
     const Undisturbed keep;
     if (shm::reap_and_charge(p.member, dev, bytes)) return true;
+  }
+  if (shares_pending() && shares_tick() && shm::charge(*p.region, p.member.seat.slot, dev, bytes)) {
+    return true;
   }
   if (memory_may_trim()) {
     const Undisturbed keep;

@@ -447,12 +447,17 @@ QuotaView view(const Region& r, unsigned dev) noexcept {
   return v;
 }
 
-void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept {
+void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept { lower_cell(r, slot, dev, 0); }
+
+void lower_cell(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
   MemCell& cell = r.cells[dev][slot];
+  // seq_cst: after every move of its owner, which is dead or ourselves; pairs with grow_locked()
+  const std::uint64_t keep =
+      std::min(units_up(bytes, r.devices[dev].unit_shift), used_of(cell.w.load(kSeqCst)));
   // P first: an unmoved grant ends here; seq goes on, so a late helper's CAS fails for ever
   cell.p.store(make_p(kIdle, (seq_of(cell.p.load(kSeqCst)) + 1) & kSeqMask), kSeqCst);
   BH_KILL_POINT("reap.wish_cleared");        // pairs with read_cell()
-  cell.w.store(0, kSeqCst);                  // pairs with read_cell()
+  cell.w.store(keep, kSeqCst);               // pairs with read_cell()
   cell.other_bytes.store(0, kRelaxed);       // a statistic
   cell.unseen_bytes.store(0, kRelaxed);      // as above
   r.observed[dev][slot].store(0, kRelaxed);  // advice

@@ -140,6 +140,8 @@ struct QuotaView {
 
 // Wipes a cell: its owner is dead or leaves. Only for the reaper named in S (slots.cc). Repeatable.
 void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept;
+// The same, but for `bytes` of used, which others hold on to (shares.h). Never raises the cell.
+void lower_cell(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept;
 // In a child after fork: frees the process-private locks its parent's other threads may have held.
 void forget_private_locks() noexcept;
 

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/kill_point.h"
 #include "shm/quota.h"
+#include "shm/shares.h"
 
 namespace bulkhead::shm {
 namespace {
@@ -103,35 +104,57 @@ bool holds_nothing(const Region& r, unsigned slot, unsigned dev) noexcept {
   return cell.w.load(kRelaxed) << 16 == 0 && phase_of(cell.p.load(kRelaxed)) == kIdle;
 }
 
+// Whether a slot that only owes can be lowered.
+bool owes_less(const Region& r, const World& world, unsigned slot, std::uint64_t s) noexcept {
+  Owed owed;
+  owed_by(r, world, Seat{slot, static_cast<std::uint32_t>(gen_of(s))}, owed);
+  if (!owed.any) return true;
+  for (unsigned d = 0; d < kMaxDevices; ++d) {
+    // relaxed: the cell changes only by a reaper, whose mark on S excludes this state
+    const std::uint64_t used = used_of(r.cells[d][slot].w.load(kRelaxed));
+    if (used > units_up(owed.bytes[d], r.devices[d].unit_shift)) return true;
+  }
+  return false;
+}
+
 // Of the slots that hold something on `dev`: whether an owner's end was witnessed.
 enum class Ends : std::uint8_t { kNone, kSome, kUnknown };
 Ends look_for_ends(const Region& r, unsigned dev, unsigned self) noexcept {
   Ends ends = Ends::kNone;
   for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
-    if (j == self || holds_nothing(r, j, dev)) continue;
+    if (j == self || (holds_nothing(r, j, dev) && !holds_shares(r, j))) continue;
     const ProcSlot& slot = r.slots[j];
+    // acquire pairs with claim_at() and with a reaper's marks
+    const SlotState state = static_cast<SlotState>(state_of(slot.state.load(kAcquire)));
+    if (state == kFree) continue;
+    if (state == kOwing) {  // asking costs system calls, and a holder's end is witnessed itself
+      ends = ends == Ends::kSome ? ends : Ends::kUnknown;
+      continue;
+    }
     // acquire: the kernel's mark (a locked instruction) is older than the death that others see
     const std::uint32_t witness = slot.witness.load(kAcquire);
-    const bool live =
-        state_of(slot.state.load(kAcquire)) == kLive;  // else a reaper is or was at it
-    if (!live || (witness & FUTEX_OWNER_DIED) != 0) return Ends::kSome;
+    // not live: a reaper is or was at it
+    if (state != kLive || (witness & FUTEX_OWNER_DIED) != 0) return Ends::kSome;
     if (witness == 0) ends = Ends::kUnknown;
   }
   return ends;
 }
 
 // Marks the slot as ours to wipe, wipes it, frees it. `s` = the state that was judged.
-bool reap_at(Region& r, unsigned j, std::uint64_t s, Seat self) noexcept {
+bool reap_at(Region& r, const World& world, unsigned j, std::uint64_t s, Seat self) noexcept {
   ProcSlot& slot = r.slots[j];
   std::uint64_t mine = make_s(kReaping, gen_of(s), self.slot, self.gen);
   if (!slot.state.compare_exchange_strong(s, mine, kAcqRel, kRelaxed)) return false;
   BH_KILL_POINT("reap.marked");  // acq_rel: pairs with claim_at() before and a successor after
   const unsigned devices =
       r.header.device_count < kMaxDevices ? r.header.device_count : kMaxDevices;
-  for (unsigned d = 0; d < devices; ++d) wipe_cell(r, j, d);
+  Owed owed;
+  settle_shares(r, world, Seat{j, static_cast<std::uint32_t>(gen_of(s))}, owed);
+  for (unsigned d = 0; d < devices; ++d) lower_cell(r, j, d, owed.bytes[d]);
   BH_KILL_POINT("reap.wiped");
+  const std::uint64_t after = make_s(owed.any ? kOwing : kFree, gen_of(s));
   // a CAS, so that a reaper that was replaced (it was known dead, so it is not us) changes nothing
-  const bool freed = slot.state.compare_exchange_strong(mine, make_s(kFree, gen_of(s)), kRelease,
+  const bool freed = slot.state.compare_exchange_strong(mine, after, kRelease,
                                                         kRelaxed);  // pairs with claim_at()
   BH_KILL_POINT("reap.freed");
   return freed;
@@ -156,14 +179,14 @@ Result<Seat> claim_slot(Region& r, const World& world, const Identity& me) noexc
   if (seat.slot == kGuest) return Status{Errc::kFull, 0, "all 1,024 process slots are in use"};
   for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
     const std::uint64_t s = r.slots[j].state.load(kAcquire);  // pairs with claim_at()
-    if (j != seat.slot && is_former_image(r.slots[j], s, me)) reap_at(r, j, s, seat);
+    if (j != seat.slot && is_former_image(r.slots[j], s, me)) reap_at(r, world, j, s, seat);
   }
   return seat;
 }
 
 void leave_slot(Region& r, const World& world, Seat seat) noexcept {
   if (!still_mine(r, seat)) return;
-  reap_at(r, seat.slot, make_s(kLive, seat.gen), seat);
+  reap_at(r, world, seat.slot, make_s(kLive, seat.gen), seat);
   world.drop_lock(world.self, seat.slot);
 }
 
@@ -188,6 +211,8 @@ bool owner_dead(const Region& r, const World& world, unsigned slot, Seat self) n
       return identity_dead(p, world, slot);
     case kReaping:
       return reaper_dead(r, world, s, self);
+    case kOwing:
+      return owes_less(r, world, slot, s);
     default:
       return true;  // no such state: scribbled over, belongs to nobody
   }
@@ -197,12 +222,15 @@ unsigned reap_dead(Region& r, const World& world, Seat self, Scope scope, unsign
   const bool guest = self.slot == kGuest;
   if (guest && !world.take_lock(world.self, kGuestByte)) return 0;
   unsigned reaped = 0;
-  for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
+  const unsigned end = slots_end(r);
+  // twice: what a slot owes falls when those who hold it are reaped
+  for (unsigned at = 0; at < 2 * end; ++at) {
+    const unsigned j = at < end ? at : at - end;
     const std::uint64_t s = r.slots[j].state.load(kAcquire);  // pairs with claim_at(); judged below
-    if (state_of(s) == kFree) continue;
-    if (scope == Scope::kHoldingOnly && holds_nothing(r, j, dev)) continue;
+    if (state_of(s) == kFree || (state_of(s) == kOwing) != (at >= end)) continue;
+    if (scope == Scope::kHoldingOnly && holds_nothing(r, j, dev) && !holds_shares(r, j)) continue;
     // the CAS in reap_at() fails unless S is still the one that was judged or became so before
-    if (owner_dead(r, world, j, self) && reap_at(r, j, s, self)) ++reaped;
+    if (owner_dead(r, world, j, self) && reap_at(r, world, j, s, self)) ++reaped;
   }
   if (guest) world.drop_lock(world.self, kGuestByte);
   return reaped;
@@ -212,7 +240,8 @@ unsigned count_live(const Region& r, const World& world) noexcept {
   unsigned live = 0;
   for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
     const std::uint64_t s = r.slots[j].state.load(kAcquire);  // pairs with claim_at()
-    if (state_of(s) != kFree && !owner_dead(r, world, j, Seat{})) ++live;
+    if (state_of(s) == kFree || state_of(s) == kOwing) continue;
+    if (!owner_dead(r, world, j, Seat{})) ++live;
   }
   return live;
 }
