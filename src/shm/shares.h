@@ -93,6 +93,10 @@ void owed_by(const Region& r, const World& world, Seat dead, Owed& out) noexcept
 // Clears the slot's bits and the entries it was filling, closes what nobody holds, releases the rest; then what is owed.
 void settle_shares(Region& r, const World& world, Seat dead, Owed& out) noexcept;
 [[nodiscard]] bool holds_shares(const Region& r, unsigned slot) noexcept;
+// Whether the tenant ever shared anything.
+[[nodiscard]] inline bool any_shares(const Region& r) noexcept {
+  return r.header.shares_high.load(std::memory_order_acquire) != 0;  // pairs with raise_high()
+}
 
 // Marks on open file descriptions (docs/formats/sharing.md, Identity).
 [[nodiscard]] bool new_mark(ShareKey& out) noexcept;  // random; false: none to be had

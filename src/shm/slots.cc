@@ -119,23 +119,31 @@ bool owes_less(const Region& r, const World& world, unsigned slot, std::uint64_t
 
 // Of the slots that hold something on `dev`: whether an owner's end was witnessed.
 enum class Ends : std::uint8_t { kNone, kSome, kUnknown };
-Ends look_for_ends(const Region& r, unsigned dev, unsigned self) noexcept {
+Ends end_of(const Region& r, unsigned j) noexcept {
+  const ProcSlot& slot = r.slots[j];
+  // acquire: the kernel's mark (a locked instruction) is older than the death that others see
+  const std::uint32_t witness = slot.witness.load(kAcquire);
+  const std::uint64_t state = state_of(slot.state.load(kAcquire));  // pairs with a reaper's marks
+  // asking costs system calls, and the end of who holds what it owes is witnessed itself
+  if (state == kOwing) return Ends::kUnknown;
+  // not live: a reaper is or was at it
+  if (state != kLive || (witness & FUTEX_OWNER_DIED) != 0) return Ends::kSome;
+  return witness == 0 ? Ends::kUnknown : Ends::kNone;
+}
+
+// `holders`: those that a refusal counted; null: whoever holds something now.
+Ends look_for_ends(const Region& r, unsigned dev, unsigned self, const Holders* holders) noexcept {
   Ends ends = Ends::kNone;
-  for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
-    if (j == self || (holds_nothing(r, j, dev) && !holds_shares(r, j))) continue;
-    const ProcSlot& slot = r.slots[j];
-    // acquire pairs with claim_at() and with a reaper's marks
-    const SlotState state = static_cast<SlotState>(state_of(slot.state.load(kAcquire)));
-    if (state == kFree) continue;
-    if (state == kOwing) {  // asking costs system calls, and a holder's end is witnessed itself
-      ends = ends == Ends::kSome ? ends : Ends::kUnknown;
-      continue;
-    }
-    // acquire: the kernel's mark (a locked instruction) is older than the death that others see
-    const std::uint32_t witness = slot.witness.load(kAcquire);
-    // not live: a reaper is or was at it
-    if (state != kLive || (witness & FUTEX_OWNER_DIED) != 0) return Ends::kSome;
-    if (witness == 0) ends = Ends::kUnknown;
+  // A dead importer may keep a charge up that is another's: with shares it is not enough to look at who holds.
+  if (holders != nullptr && any_shares(r)) holders = nullptr;
+  const unsigned end = holders != nullptr ? holders->count : slots_end(r);
+  for (unsigned i = 0; i < end; ++i) {
+    const unsigned j = holders != nullptr ? holders->slot[i] : i;
+    if (j == self) continue;
+    if (holders == nullptr && holds_nothing(r, j, dev) && !holds_shares(r, j)) continue;
+    const Ends one = end_of(r, j);
+    if (one == Ends::kSome) return one;
+    if (one == Ends::kUnknown) ends = one;
   }
   return ends;
 }
@@ -246,8 +254,8 @@ unsigned count_live(const Region& r, const World& world) noexcept {
   return live;
 }
 
-bool worth_reaping(Member& m, unsigned dev) noexcept {
-  const Ends ends = look_for_ends(*m.region, dev, m.seat.slot);
+bool worth_reaping(Member& m, unsigned dev, const Holders* holders) noexcept {
+  const Ends ends = look_for_ends(*m.region, dev, m.seat.slot, holders);
   if (ends == Ends::kSome) return true;
   Member::Asked& asked = m.asked[dev];
   const std::uint64_t tick = clock_ns(CLOCK_MONOTONIC_COARSE);

@@ -98,7 +98,10 @@ struct Member {
 [[nodiscard]] bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 // Its two halves after a refusal, for a caller that must prepare for system calls: whether liveness has to be asked
 // (no system call but a clock's reading), and the asking, with the second charge.
-[[nodiscard]] bool worth_reaping(Member& m, unsigned dev) noexcept;
+// `holders`: whom the refusal counted (quota.h); null: all are looked at.
+struct Holders;
+[[nodiscard]] bool worth_reaping(Member& m, unsigned dev,
+                                 const Holders* holders = nullptr) noexcept;
 [[nodiscard]] bool reap_and_charge(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 
 }  // namespace bulkhead::shm
