@@ -43,7 +43,7 @@ class Outside {
  public:
   Outside() {
     static_cast<void>(directory());
-    const std::string path = kReal ? "libnvidia-ml.so.1" : BH_SIM "/libnvidia-ml.so.1";
+    const std::string path = kReal ? "libnvidia-ml.so.1" : kSim + "/libnvidia-ml.so.1";
     void* const lib = dlopen(path.c_str(), RTLD_NOW);
     if (lib == nullptr) abort();
     reinterpret_cast<nvmlReturn_t (*)()>(dlsym(lib, "nvmlInit_v2"))();
@@ -73,12 +73,12 @@ Outside& outside() {
 class Tenant {
  public:
   Tenant(const char* name, std::uint64_t limit) : name_(name) {
-    env_ = {{"LD_PRELOAD", BH_LIBRARY},
+    env_ = {{"LD_PRELOAD", kLibrary},
             {"BULKHEAD_DIR", directory()},
             {"BULKHEAD_TENANT", name},
             {"BULKHEAD_MEMORY", std::to_string(limit)}};
     if (!kReal) {
-      env_["LD_LIBRARY_PATH"] = BH_SIM;
+      env_["LD_LIBRARY_PATH"] = kSim;
       env_["BULKHEAD_SIM"] = "h200";
     }
   }
