@@ -20,9 +20,19 @@ def no_room_beyond(cu):
     too_much = cu.alloc(left + 2 * MIB)
     all_of_it = cu.alloc(left)
     ok = too_much is None and all_of_it is not None
-    if all_of_it is not None:
-        cu.free(all_of_it)
+    for one in (too_much, all_of_it):
+        if one is not None:
+            cu.free(one)
     return ok
+
+
+def seen_outside():
+    """What NVML shows for this process to one that is in no tenant."""
+    plain = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD" and not k.startswith("BULKHEAD_")}
+    ask = ("import os, pynvml as n; n.nvmlInit(); print(sum(p.usedGpuMemory or 0 for p in "
+           "n.nvmlDeviceGetComputeRunningProcesses(n.nvmlDeviceGetHandleByIndex(0)) if p.pid == os.getppid()))")
+    out = subprocess.run([sys.executable, "-c", ask], env=plain, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return int(out) if out.isdigit() else None
 
 
 def share():
@@ -40,7 +50,8 @@ def share():
     alone = no_room_beyond(cu)
     other.stdin.close()
     other.wait(30)
-    alone = no_room_beyond(cu) and alone  # its refusal forgets the dead importer
+    no_room_beyond(cu)  # the dead are forgotten before a refusal: here something that did not fit may fit
+    alone = no_room_beyond(cu) and alone
     after = cu.used() - before
     cu.release(handle)
     os.close(fd)
@@ -141,21 +152,33 @@ def contexts():
         made.append(context)
         steps.append(cu.used() - before)
     exact = no_room_beyond(cu)
+    seen = [seen_outside()]
     for context in reversed(made):
         cu.call("cuCtxDestroy_v2", context)
+        seen.append(seen_outside())
+        steps.append(cu.used() - before)
     cu.primary()
     each = steps[0]
-    say(each > 0 and steps == [each, 2 * each, 3 * each] and cu.used() == before and exact, charged_bytes=steps,
+    say(each > 0 and steps == [n * each for n in (1, 2, 3, 2, 1, 0)] and cu.used() == before and exact, charged_bytes=steps, nvml_bytes=seen,
         exact_at_the_limit=exact, at_end_bytes=cu.used() - before)
+
+
+def keep():
+    """A context that lives until stdin ends: it keeps the driver's own first part out of others' figures."""
+    Driver().primary()
+    say(True)
+    sys.stdin.read()
 
 
 def managed():
     """Managed memory until it is refused; every page written on the device."""
     cu = Driver()
     cu.primary()
-    cu.free(cu.managed(2 * MIB))  # the first brings the driver's own part with it
-    print('{"ready": true}', flush=True)
-    sys.stdin.readline()
+    for stage in ("context", "first"):
+        if stage == "first":
+            cu.free(cu.managed(2 * MIB))  # the first brings the driver's own part with it
+        print(stage, flush=True)
+        sys.stdin.readline()
     held, size = [], 256 * MIB
     first, wrong = None, 0
     while size >= 2 * MIB:
@@ -169,7 +192,7 @@ def managed():
         held.append((size, got))
     cu.call("cuCtxSynchronize")
     taken, full = sum(n for n, _ in held), cu.used()
-    print('{"full": true}', flush=True)
+    print("full", flush=True)
     sys.stdin.readline()
     for _, address in held:
         cu.free(address)
@@ -183,7 +206,7 @@ if __name__ == "__main__":
             importer(int(sys.argv[2]))
         else:
             {"share": share, "external": external, "multicast": multicast, "green": green, "contexts": contexts,
-             "managed": managed}[sys.argv[1]]()
+             "managed": managed, "keep": keep}[sys.argv[1]]()
     except Refused as refused:
         say(False, error=str(refused))
         sys.exit(1)
