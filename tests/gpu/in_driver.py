@@ -159,7 +159,8 @@ def contexts():
         steps.append(cu.used() - before)
     cu.primary()
     each = steps[0]
-    say(each > 0 and steps == [n * each for n in (1, 2, 3, 2, 1, 0)] and cu.used() == before and exact, charged_bytes=steps, nvml_bytes=seen,
+    say(each > 0 and steps == [n * each for n in (1, 2, 3, 2, 1, 0)] and cu.used() == before and exact,
+        charged_bytes=steps, nvml_bytes=seen,
         exact_at_the_limit=exact, at_end_bytes=cu.used() - before)
 
 
