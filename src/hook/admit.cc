@@ -151,7 +151,9 @@ View view(const Device& d) noexcept {
 std::uint64_t context_bytes(const Device& d, bool first) noexcept {
   if (d.index < 0) return 0;
   const shm::DeviceEntry& e = process.region->devices[d.index];
-  return (first ? e.context_bytes : e.extra_context_bytes).load(kRelaxed);  // a measured constant
+  // relaxed: a measured constant; 0 = not measured, and what no context can take is rubbish
+  const std::uint64_t bytes = (first ? e.context_bytes : e.extra_context_bytes).load(kRelaxed);
+  return bytes <= process.total_bytes[d.number] ? bytes : 0;
 }
 
 void ask_supervisor() noexcept {
