@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "shm/quota.h"
+#include "shm/supervise.h"
 
 namespace bulkhead::daemon {
 namespace {
@@ -98,8 +99,7 @@ bool HeldRegion::held() {
 
 bool HeldRegion::adopt() {
   if (broken_) return false;
-  // release pairs with the acquire of `adopted` in the library's own thread: the page is there
-  tenant_.region().header.adopted.fetch_add(1, std::memory_order_release);
+  shm::raise_adopted(tenant_.region());
   return held();
 }
 
@@ -111,9 +111,30 @@ bool HeldRegion::set_limit(unsigned device, std::uint64_t bytes) {
 
 bool HeldRegion::set_on_fault(wire::OnFault value) {
   if (broken_) return false;
-  // relaxed: a fact on its own
-  tenant_.region().header.on_fault.store(static_cast<std::uint32_t>(value), kRelaxed);
+  shm::set_on_fault(tenant_.region(), static_cast<shm::OnFault>(value));
   return held();
+}
+
+HeldRegion::Owner HeldRegion::owner(unsigned slot) {
+  Owner out;
+  if (broken_) return out;
+  const shm::ProcSlot& at = tenant_.region().slots[slot];
+  // acquire pairs with the CAS to live: who sees it sees the identity
+  const std::uint64_t s = at.state.load(std::memory_order_acquire);
+  out.pid = at.pid.load(kRelaxed);  // published by the state, and checked by who opens its pidfd
+  out.start_ticks = at.start_ticks.load(kRelaxed);
+  out.pid_namespace = at.pid_namespace.load(kRelaxed);
+  out.gen = static_cast<std::uint32_t>(shm::gen_of(s));
+  out.live = held() && shm::state_of(s) == shm::kLive;
+  return out;
+}
+
+std::uint64_t HeldRegion::held_by(unsigned slot) {
+  std::uint64_t bytes = 0;
+  for (unsigned d = 0; d < devices_.size() && !broken_; ++d) {
+    bytes += shm::slot_held_bytes(tenant_.region(), slot, d);
+  }
+  return held() ? bytes : 0;
 }
 
 shm::Reaped HeldRegion::reap(unsigned slot, std::uint32_t gen) {

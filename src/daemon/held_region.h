@@ -41,6 +41,16 @@ class HeldRegion {
   [[nodiscard]] Status look(const Scratch& scratch);
   [[nodiscard]] bool broken() const { return broken_; }
 
+  // One slot as it is now: whose it is, and the bytes it holds on all devices.
+  struct Owner {
+    bool live = false;
+    std::uint32_t gen = 0, pid = 0;
+    std::uint64_t start_ticks = 0, pid_namespace = 0;
+    bool operator==(const Owner&) const = default;
+  };
+  [[nodiscard]] Owner owner(unsigned slot);
+  [[nodiscard]] std::uint64_t held_by(unsigned slot);
+
   // The rest writes, through the mapping. False: the region is broken, or broke under it.
   bool adopt();  // `adopted` + 1: its processes map the page (again)
   bool set_limit(unsigned device, std::uint64_t bytes);

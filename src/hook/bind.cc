@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
+#include "hook/alone.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -181,12 +183,20 @@ using Statistic = shm::AtomicU64 shm::ProcSlot::*;
 constexpr Statistic kStatistics[] = {&shm::ProcSlot::allocs, &shm::ProcSlot::frees,
                                      &shm::ProcSlot::refused, &shm::ProcSlot::faults,
                                      &shm::ProcSlot::uncovered};
+constexpr std::pair<Statistic, Statistic> kFirst[] = {
+    {&shm::ProcSlot::first_allocs, &shm::ProcSlot::allocs},
+    {&shm::ProcSlot::first_frees, &shm::ProcSlot::frees}};
 
 void move_early_counts() noexcept {
   for (const Statistic s : kStatistics) {
     // relaxed: statistics
     (process.place.load(kRelaxed)->slot->*s)
         .fetch_add((no_slot.*s).exchange(0, kRelaxed), kRelaxed);
+  }
+  for (const auto& [early, s] : kFirst) {
+    // relaxed: as above
+    (process.place.load(kRelaxed)->slot->*s)
+        .fetch_add((no_slot.*early).exchange(0, kRelaxed), kRelaxed);
   }
 }
 
@@ -209,6 +219,7 @@ void forked_child() noexcept {
   p.device_count = 0;
   for (auto& bytes : p.remembered) bytes.store(0, kRelaxed);
   forget_contexts();
+  forget_threads();
   shm::forget_private_locks();
   memory_forked_child();
 }

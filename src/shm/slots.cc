@@ -41,7 +41,8 @@ void write_identity(ProcSlot& slot, const World& world, const Identity& me) noex
   slot.image.store(me.image, kRelaxed);
   slot.heartbeat_s.store(world.boottime_s(world.self), kRelaxed);
   slot.witness.store(0, kRelaxed);
-  for (AtomicU64* s : {&slot.allocs, &slot.frees, &slot.refused, &slot.faults, &slot.uncovered}) {
+  for (AtomicU64* s : {&slot.allocs, &slot.frees, &slot.refused, &slot.faults, &slot.uncovered,
+                       &slot.first_allocs, &slot.first_frees}) {
     s->store(0, kRelaxed);
   }
 }
