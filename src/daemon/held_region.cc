@@ -79,13 +79,13 @@ Status HeldRegion::look(const Scratch& scratch) {
     }
   }
   const std::uint32_t high = high_of(r);
-  if (high > kFew && !shm::read_exactly(fd, &r.slots[kFew], (high - kFew) * sizeof(shm::ProcSlot),
-                                        first)) {
+  if (high > kFew &&
+      !shm::read_exactly(fd, &r.slots[kFew], (high - kFew) * sizeof(shm::ProcSlot), first)) {
     return kShort;
   }
   for (unsigned d = 0; d < devices_.size() && high > 0; ++d) {
-    const auto at = static_cast<std::size_t>(reinterpret_cast<char*>(r.cells[d]) -
-                                             reinterpret_cast<char*>(&r));
+    const auto at =
+        static_cast<std::size_t>(reinterpret_cast<char*>(r.cells[d]) - reinterpret_cast<char*>(&r));
     if (!shm::read_exactly(fd, r.cells[d], high * sizeof(shm::MemCell), at)) return kShort;
   }
   broken_ = false;

@@ -10,7 +10,8 @@ namespace bulkhead::daemon {
 
 class Loop {
  public:
-  explicit Loop(std::function<Now()> clock = read_clocks) : clock_(std::move(clock)), now_(clock_()) {}
+  explicit Loop(std::function<Now()> clock = read_clocks)
+      : clock_(std::move(clock)), now_(clock_()) {}
   [[nodiscard]] EpollPoller& poller() { return poller_; }
   // Ticked in the order of their coming, in every turn. The duty stays the caller's.
   void add(Duty& duty) { duties_.push_back(&duty); }

@@ -47,8 +47,8 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
 Status NodeFile::open(const shm::Dir& dir, std::uint32_t flags,
                       const std::function<bool(const char*)>& exists) {
   ::unlinkat(dir.fd.get(), "node.new", 0);  // of a daemon that died here; we hold daemon.lock
-  const UniqueFd fd{::openat(dir.fd.get(), "node.new",
-                             O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444)};
+  const UniqueFd fd{
+      ::openat(dir.fd.get(), "node.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444)};
   if (!fd.ok()) return Status{Errc::kIo, errno, "cannot make the node page"};
   BH_KILL_POINT("page.made");
   // room for all of it now: a full tmpfs would be SIGBUS in the middle of a turn

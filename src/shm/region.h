@@ -88,8 +88,9 @@ struct alignas(64) ProcSlot {
   AtomicU64 refused;
   AtomicU64 faults;
   AtomicU64 uncovered;
-  AtomicU64 first_allocs;  // further allocs and frees: by the one thread that counted first, without
-  AtomicU64 first_frees;   // a locked instruction
+  AtomicU64
+      first_allocs;       // further allocs and frees: by the one thread that counted first, without
+  AtomicU64 first_frees;  // a locked instruction
   std::uint8_t reserved2[8];
   AtomicU32 poke;  // supervisor; futex
   std::uint8_t reserved3[60];
