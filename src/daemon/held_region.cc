@@ -27,7 +27,8 @@ Scratch::Scratch() {
   if (at != MAP_FAILED) map_ = Mapping{at, sizeof(Region)};
 }
 
-Result<HeldRegion> HeldRegion::open(const shm::Dir& dir, const std::string& name) {
+Result<HeldRegion> HeldRegion::open(const shm::Dir& dir, const std::string& name,
+                                    const Scratch& scratch) {
   Result<shm::Tenant> tenant = shm::attach_tenant(dir, name.c_str());
   if (!tenant.ok()) return tenant.status();
   HeldRegion out;
@@ -37,11 +38,10 @@ Result<HeldRegion> HeldRegion::open(const shm::Dir& dir, const std::string& name
   if (fd < 0 || !shm::stat_fd(fd, st)) return Status{Errc::kIo, errno, "cannot look at the region"};
   out.uid_ = st.st_uid;
   out.inode_ = st.st_ino;
-  alignas(Region) unsigned char head[offsetof(Region, slots)];
-  if (!shm::read_exactly(fd, head, sizeof head, 0)) {
+  const Region& r = scratch.get();
+  if (!shm::read_exactly(fd, &scratch.get(), offsetof(Region, slots), 0)) {
     return Status{Errc::kCorrupt, 0, "the region was cut short"};
   }
-  const Region& r = *reinterpret_cast<const Region*>(head);  // only what lies before its slots
   if (const Status bad = shm::check_region(r); !bad.ok()) return bad;
   out.flags_ = r.header.flags;
   for (unsigned d = 0; d < r.header.device_count; ++d) {

@@ -34,7 +34,8 @@ class HeldRegion {
 
   // Opens, checks, maps and guards. `uid` is the file's owner as the kernel has it. As shm::attach_tenant(), and kFull
   // (no guard left).
-  static Result<HeldRegion> open(const shm::Dir& dir, const std::string& name);
+  static Result<HeldRegion> open(const shm::Dir& dir, const std::string& name,
+                                 const Scratch& scratch);
 
   // Copies header, devices, slots and cells into `scratch`: cells may be a moment apart. Not ok: the file is short or
   // its constant fields changed; from then on the region is broken() and is not touched again.

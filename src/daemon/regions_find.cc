@@ -1,5 +1,6 @@
 // TenantRegions: regions on disk that nobody here made, and those that vanished.
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -95,7 +96,7 @@ bool TenantRegions::consider(const std::string& name) {
   const ino_t inode = region_inode(*outside_.dir, name);
   if (inode == 0) return false;
   if (const auto it = ignored_.find(name); it != ignored_.end() && it->second == inode) return true;
-  Result<HeldRegion> held = HeldRegion::open(*outside_.dir, name);
+  Result<HeldRegion> held = HeldRegion::open(*outside_.dir, name, scratch_);
   if (held.ok() && take_over(name, std::move(*held))) {
     ignored_.erase(name);
     return true;

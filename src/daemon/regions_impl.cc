@@ -83,7 +83,7 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
     return done;
   }
   BH_KILL_POINT("make.created");
-  Result<HeldRegion> held = HeldRegion::open(*outside_.dir, name);
+  Result<HeldRegion> held = HeldRegion::open(*outside_.dir, name, scratch_);
   if (!held.ok()) return held.status();
   auto made = std::make_unique<Tenant>(std::move(*held));
   Tenant& tenant = *made;

@@ -106,7 +106,6 @@ struct Arithmetic {
 enum class Joining : std::uint8_t { kFirst, kAgain };
 inline constexpr int kJoinPatience_ms = 1000;
 [[nodiscard]] Status join(Tenant& tenant, Member& member, Joining how = Joining::kFirst) noexcept;
-<<<<<<< HEAD
 // kNotFound; kNotReady: a process is live and `force` is not set, or the directory's lock is held by somebody else for
 // longer than the caller is patient.
 inline constexpr int kBrief_ms = 20;
@@ -115,10 +114,6 @@ enum class Patience : std::uint8_t { kEndless, kBrief };
                                    Patience patience = Patience::kEndless) noexcept;
 // False: the creator of this region is known to have ended (its namespace is ours).
 [[nodiscard]] bool creator_may_live(const RegionHeader& h) noexcept;
-=======
-// kNotFound; kNotReady: a process is live and `force` is not set.
-[[nodiscard]] Status remove_tenant(const Dir& dir, const char* name, bool force = false) noexcept;
->>>>>>> main
 // Calls `fn` with each tenant's name, in no order; stops when it returns false.
 [[nodiscard]] Status list_tenants(const Dir& dir, bool (*fn)(void*, const char*),
                                   void* arg) noexcept;
