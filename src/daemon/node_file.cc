@@ -40,6 +40,17 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
                                 tenant.limits[d].limit_bytes.load(kRelaxed));
     }
   }
+  for (std::uint32_t i = 0; i < end; ++i) {  // indices differ: by their names
+    std::uint16_t partners[shm::kMaxPartners] = {};
+    for (unsigned p = 0; p < shm::kMaxPartners; ++p) {
+      const std::uint16_t was = old.tenants[i].share_with[p].load(kRelaxed);
+      const unsigned now = was != 0 && was <= end && old.tenants[was - 1].name[0] != 0
+                               ? shm::node_index(page, old.tenants[was - 1].name)
+                               : shm::kMaxTenants;
+      if (now != shm::kMaxTenants) partners[p] = static_cast<std::uint16_t>(now + 1);
+    }
+    (void)shm::set_node_partners(page, old.tenants[i].name, partners);  // of those that exist
+  }
 }
 
 }  // namespace
@@ -82,6 +93,18 @@ Status NodeFile::set(const std::string& name, const std::uint8_t* uuid, std::uin
 
 void NodeFile::drop(const std::string& name) {
   shm::remove_node_tenant(*map_.as<shm::NodePage>(), name.c_str());
+}
+
+void NodeFile::set_partners(const std::string& name, const std::vector<std::string>& others) {
+  auto& page = *map_.as<shm::NodePage>();
+  std::uint16_t partners[shm::kMaxPartners] = {};
+  unsigned count = 0;
+  for (const std::string& other : others) {
+    const unsigned index = shm::node_index(page, other.c_str());
+    if (index == shm::kMaxTenants || count == shm::kMaxPartners) continue;
+    partners[count++] = static_cast<std::uint16_t>(index + 1);
+  }
+  (void)shm::set_node_partners(page, name.c_str(), partners);
 }
 
 Result<std::uint64_t> NodeFile::limit(const std::string& name, const std::uint8_t* uuid) const {

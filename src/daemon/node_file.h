@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "base/bus_guard.h"
 #include "base/mapping.h"
@@ -21,6 +22,8 @@ class NodeFile {
                             const std::function<bool(const char* name)>& exists);
   [[nodiscard]] bool ok() const { return map_.ok(); }
   [[nodiscard]] Status set(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes);
+  // The tenants whose memory it may import, of those that the page names.
+  void set_partners(const std::string& name, const std::vector<std::string>& others);
   void drop(const std::string& name);
   // kNotFound.
   [[nodiscard]] Result<std::uint64_t> limit(const std::string& name,

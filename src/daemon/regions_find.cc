@@ -162,6 +162,7 @@ bool TenantRegions::take_over(const std::string& name, HeldRegion held) {
   }
   if (!tenant.region.adopt()) broken(tenant, "its file was cut short");
   BH_KILL_POINT("adopt.raised");
+  name_partners();
   tell(wire::EventKind::kTenantAdopted, tenant, "taken over from disk");
   scan(tenant, outside_.clock());
   return true;

@@ -103,6 +103,7 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
   tenants_[name] = std::move(made);
   if (!tenant.region.adopt()) broken(tenant, "its file was cut short");
   BH_KILL_POINT("make.adopted");
+  name_partners();
   scan(tenant, outside_.clock());
   return Status{};
 }
@@ -136,9 +137,18 @@ Status TenantRegions::set_on_fault(const std::string& name, wire::OnFault value)
 
 Status TenantRegions::set_share_with(const std::string& name,
                                      const std::vector<std::string>& others) {
-  if (find(name) == nullptr) return Status{Errc::kNotFound, 0, "no such tenant"};
-  if (others.empty()) return Status{};
-  return Status{Errc::kInvalid, 0, "sharing memory between tenants is not there yet"};
+  Tenant* tenant = find(name);
+  if (tenant == nullptr) return Status{Errc::kNotFound, 0, "no such tenant"};
+  tenant->share_with = others;
+  page_.set_partners(name, others);
+  return Status{};
+}
+
+// Who was named before there was such a tenant.
+void TenantRegions::name_partners() {
+  for (const auto& [name, tenant] : tenants_) {
+    if (!tenant->share_with.empty()) page_.set_partners(name, tenant->share_with);
+  }
 }
 
 Status TenantRegions::remove(const std::string& name, bool force) {

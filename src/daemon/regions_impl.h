@@ -74,6 +74,7 @@ class TenantRegions : public Regions, public Duty {
     std::uint32_t slot, gen;
   };
 
+  void name_partners();
   Tenant* find(const std::string& name) const;
   // regions_find.cc
   void discover();

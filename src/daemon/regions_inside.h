@@ -23,6 +23,7 @@ struct TenantRegions::Tenant {
   std::string name;
   HeldRegion region;
   std::vector<std::uint64_t> limits;  // by device, bytes as promised; the region rounds to its unit
+  std::vector<std::string> share_with;
   std::vector<Slot> slots;            // up to the highest ever seen
   wire::TenantView view{};            // of the last scan
   std::uint64_t past[5] = {};         // statistics of slots that are gone

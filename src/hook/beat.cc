@@ -12,6 +12,7 @@
 
 #include "hook/join.h"
 #include "hook/process.h"
+#include "hook/shares.h"
 #include "shm/quota.h"
 #include "shm/witness.h"
 
@@ -49,6 +50,7 @@ void* run(void* poked_before) noexcept {
       shm::beat(*p.region, p.member.world, seat);
       remember_books(seat.slot);
       daemon.second(seat, p.member.world.boottime_s(p.member.world.self));
+      if (shares_pending()) shares_tick();
     }
     shm::AtomicU32& poke = p.region->slots[seat.slot].poke;
     const timespec second{1, 0};

@@ -85,6 +85,28 @@ Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
   return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
 }
 
+unsigned node_index(const NodePage& page, const char* name) noexcept {
+  for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
+    if (is_named(page.tenants[i], name)) return i;
+  }
+  return kMaxTenants;
+}
+
+bool node_partners(const NodePage& page, unsigned index,
+                   std::uint16_t (&out)[kMaxPartners]) noexcept {
+  if (index >= tenants_end(page)) return false;
+  const NodeTenant& tenant = page.tenants[index];
+  for (int tries = 0; tries < kTries; ++tries) {
+    const std::uint64_t version = tenant.version.load(kAcquire);  // pairs with set_node_partners()
+    if ((version & 1) != 0) continue;
+    for (unsigned i = 0; i < kMaxPartners; ++i) {
+      out[i] = tenant.share_with[i].load(kAcquire);  // pairs with set_node_partners()
+    }
+    if (tenant.version.load(kRelaxed) == version) return true;  // ordered by the acquires above
+  }
+  return false;
+}
+
 std::uint32_t apply_page(const NodePage& page, Region& r, unsigned device_count,
                          const char* name) noexcept {
   std::uint32_t granted = 0;
@@ -150,6 +172,7 @@ class Writing {
 // Under Writing.
 void empty(NodeTenant& tenant) noexcept {
   tenant.device_count.store(0, kRelease);  // pairs with node_limit()
+  for (auto& partner : tenant.share_with) partner.store(0, kRelease);  // pairs with node_partners()
   std::memset(tenant.name, 0, sizeof tenant.name);
 }
 
@@ -188,14 +211,34 @@ Status set_node_limit(NodePage& page, const char* name, const std::uint8_t (&uui
   return Status{};
 }
 
-bool remove_node_tenant(NodePage& page, const char* name) noexcept {
-  for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
-    if (!valid_name(name) || !is_named(page.tenants[i], name)) continue;
-    const Writing odd{page.tenants[i]};
-    empty(page.tenants[i]);
-    return true;
+Status set_node_partners(NodePage& page, const char* name,
+                         const std::uint16_t (&named)[kMaxPartners]) noexcept {
+  const unsigned index = node_index(page, name);
+  if (index == kMaxTenants) {
+    return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
   }
-  return false;
+  NodeTenant& tenant = page.tenants[index];
+  const Writing odd{tenant};
+  for (unsigned i = 0; i < kMaxPartners; ++i) {
+    tenant.share_with[i].store(named[i], kRelease);  // after odd: pairs with node_partners()
+  }
+  return Status{};
+}
+
+// Those that name it first: the entry may soon be a stranger's.
+bool remove_node_tenant(NodePage& page, const char* name) noexcept {
+  const unsigned index = valid_name(name) ? node_index(page, name) : kMaxTenants;
+  if (index == kMaxTenants) return false;
+  for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
+    for (auto& partner : page.tenants[i].share_with) {
+      if (partner.load(kRelaxed) != index + 1) continue;  // the only writer
+      const Writing odd{page.tenants[i]};
+      partner.store(0, kRelease);  // after odd: pairs with node_partners()
+    }
+  }
+  const Writing odd{page.tenants[index]};
+  empty(page.tenants[index]);
+  return true;
 }
 
 void repair_node(NodePage& page) noexcept {

@@ -49,7 +49,11 @@ TEST(Node, AnEntryIsUsedAgain) {
   PageInMemory m;
   ASSERT_TRUE(set_node_limit(m.page, "a", m.gpu, 5).ok());
   ASSERT_TRUE(set_node_limit(m.page, "b", m.gpu, 6).ok());
+  ASSERT_TRUE(set_node_partners(m.page, "b", {1}).ok());
   EXPECT_TRUE(remove_node_tenant(m.page, "a"));
+  std::uint16_t partners[kMaxPartners] = {9};
+  ASSERT_TRUE(node_partners(m.page, 1, partners));
+  EXPECT_EQ(partners[0], 0u);  // whoever gets the entry is not b's partner
   EXPECT_FALSE(remove_node_tenant(m.page, "a"));
   EXPECT_EQ(node_limit(m.page, "a", m.gpu).status().code(), Errc::kNotFound);
   ASSERT_TRUE(set_node_limit(m.page, "c", m.gpu, 7).ok());
