@@ -22,7 +22,7 @@ void Queue::add(Key key, const wire::TenantRecord& record, std::uint64_t deadlin
 }
 
 void Queue::leave(Key key) {
-  std::erase_if(waiting_, [key](const Waiting& w) { return w.key == key; });
+  left_ |= std::erase_if(waiting_, [key](const Waiting& w) { return w.key == key; }) != 0;
 }
 
 bool Queue::has(Key key) const {

@@ -34,6 +34,8 @@ class Queue {
   [[nodiscard]] std::vector<Key> expire(std::uint64_t mono_ns);
   // Places that were not told yet; told from now on.
   [[nodiscard]] std::vector<std::pair<Key, Place>> moved();
+  // Whether somebody left, in whatever way, since this was last asked: those behind may fit.
+  [[nodiscard]] bool moved_out() { return std::exchange(left_, false); }
   [[nodiscard]] std::size_t size() const { return waiting_.size(); }
   [[nodiscard]] bool has(Key key) const;
   // The next deadline; kForEver: none.
@@ -48,6 +50,7 @@ class Queue {
   };
   [[nodiscard]] bool ahead(const wire::TenantRecord& record, std::size_t before) const;
   [[nodiscard]] Place place_at(std::size_t index) const;
+  bool left_ = false;
   std::vector<Waiting> waiting_;  // in order of arrival
 };
 
