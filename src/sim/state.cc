@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -200,12 +199,13 @@ const char* open_machine() noexcept {
 }
 
 const char* say_what_is_wrong() noexcept {
-  static std::atomic<bool> said{false};
+  static bool said = false;  // under open_mutex
   const char* const wrong = open_machine();
-  // relaxed: whether it was said is all there is to know
-  if (wrong != nullptr && !said.exchange(true, std::memory_order_relaxed)) {
-    std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
-  }
+  if (wrong == nullptr) return nullptr;
+  pthread_mutex_lock(&open_mutex);
+  if (!said) std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
+  said = true;
+  pthread_mutex_unlock(&open_mutex);
   return wrong;
 }
 

@@ -81,7 +81,7 @@ TEST(Storm, KilledAtEveryPointEarlyAndLate) {
       ASSERT_TRUE(dir.create("t", kLimit, 4 * kLimit).ok());
       Guest me;
       ASSERT_TRUE(me.join_to(dir.get(), "t"));
-      const bool creates = point.rfind("create.", 0) == 0;
+      const bool creates = point.starts_with("create.") || point.starts_with("remove.");
       const int status = wait_for(spawn([&] {
         arm_kill_point(point.c_str(), nth);
         if (creates) {
