@@ -187,6 +187,7 @@ const std::map<std::uint32_t, std::uint64_t>& ProcScan::round() {
   unsigned fds_left = options_.fds_a_round;
   list_state_files();
   for (auto it = holders_.begin(); it != holders_.end();) {
+    if (fds_left == 0) break;  // the rest stays as it is for this round
     const auto now = read_process(options_.root, it->first);
     const bool same = now && now->start_ticks == it->second && holds(it->first, fds_left);
     it = same ? std::next(it) : holders_.erase(it);

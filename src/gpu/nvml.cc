@@ -31,6 +31,8 @@ struct Nvml::Functions {
   nvmlReturn_t (*memory)(nvmlDevice_t, nvmlMemory_t*);
   nvmlReturn_t (*processes)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
   nvmlReturn_t (*mig_mode)(nvmlDevice_t, unsigned*, unsigned*);
+  nvmlReturn_t (*mig_count)(nvmlDevice_t, unsigned*);
+  nvmlReturn_t (*mig_handle)(nvmlDevice_t, unsigned, nvmlDevice_t*);
   nvmlReturn_t (*graphics)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
   nvmlReturn_t (*mps)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
   nvmlReturn_t (*utilisation)(nvmlDevice_t, nvmlUtilization_t*);
@@ -90,6 +92,8 @@ Outcome<Nvml> Nvml::open(const std::string& directory) {
   complete &= find(f.memory, "nvmlDeviceGetMemoryInfo");
   complete &= find(f.processes, "nvmlDeviceGetComputeRunningProcesses_v3");
   find(f.mig_mode, "nvmlDeviceGetMigMode");  // absent before CUDA 11
+  find(f.mig_count, "nvmlDeviceGetMaxMigDeviceCount");
+  find(f.mig_handle, "nvmlDeviceGetMigDeviceHandleByIndex");
   find(f.graphics, "nvmlDeviceGetGraphicsRunningProcesses_v3");
   find(f.mps, "nvmlDeviceGetMPSComputeRunningProcesses_v3");
   find(f.utilisation, "nvmlDeviceGetUtilizationRates");
@@ -129,6 +133,31 @@ std::vector<NvmlGpu> Nvml::gpus() const {
     gpu.mig = next_->mig_mode != nullptr &&
               next_->mig_mode(gpu.handle, &mode, &pending) == NVML_SUCCESS && mode == 1;
     out.push_back(std::move(gpu));
+  }
+  return out;
+}
+
+std::vector<NvmlGpu> Nvml::instances(const NvmlGpu& gpu) const {
+  std::vector<NvmlGpu> out;
+  unsigned most = 0;
+  if (!gpu.mig || next_->mig_count == nullptr || next_->mig_handle == nullptr ||
+      next_->mig_count(gpu.handle, &most) != NVML_SUCCESS) {
+    return out;
+  }
+  for (unsigned i = 0; i < most; ++i) {  // indices may have holes
+    NvmlGpu part;
+    char text[96] = "";
+    if (next_->mig_handle(gpu.handle, i, &part.handle) != NVML_SUCCESS) continue;
+    if (next_->uuid(part.handle, text, sizeof text) != NVML_SUCCESS) continue;
+    part.index = gpu.index;
+    part.uuid = text;
+    part.name = gpu.name;
+    part.mig = true;
+    if (const auto bytes = memory(part.handle)) {
+      part.total_bytes = bytes->total_bytes;
+      part.used_bytes = bytes->used_bytes;
+    }
+    out.push_back(std::move(part));
   }
   return out;
 }

@@ -53,6 +53,8 @@ class Nvml {
   [[nodiscard]] const std::string& driver_version() const { return driver_; }
   [[nodiscard]] bool simulated() const { return simulated_; }
   [[nodiscard]] std::vector<NvmlGpu> gpus() const;
+  // The MIG instances of a GPU that is split: index, handle, UUID and memory of each.
+  [[nodiscard]] std::vector<NvmlGpu> instances(const NvmlGpu& gpu) const;
   // MIG instances too. null: there is none with this UUID.
   [[nodiscard]] nvmlDevice_t by_uuid(const std::uint8_t* uuid) const;
   // nullopt: NVML refused. Processes whose memory it does not know are left out.
