@@ -55,7 +55,7 @@ constexpr Sample kSamples[] = {
 
 class Filler {
  public:
-  Filler() {
+  explicit Filler(bool tidy) : tidy_(tidy) {
     fd_ = UniqueFd{::memfd_create("picture", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
     if (::ftruncate(fd_.get(), sizeof(Picture)) != 0) std::abort();
     void* at = ::mmap(nullptr, sizeof(Picture), PROT_READ | PROT_WRITE, MAP_SHARED, fd_.get(), 0);
@@ -99,7 +99,7 @@ class Filler {
     d.bypasses_found = 1;
     text(d.version, "0.1.0");
   }
-  static void tenants(Picture& p, double t) {
+  void tenants(Picture& p, double t) const {
     p.tenants = 0;
     for (const Sample& s : kSamples) {
       TenantView& v = p.tenant[p.tenants++];
@@ -126,6 +126,7 @@ class Filler {
       d.byte_seconds = d.used_bytes * 3600;
       d.processes = s.processes;
     }
+    if (tidy_) return;
     // What a hostile tenant could make of its name, if names were not checked before.
     TenantView& bad = p.tenant[p.tenants++];
     bad = {};
@@ -157,7 +158,7 @@ class Filler {
           i == 0 ? static_cast<std::uint32_t>(6200 + 1500 * std::sin(t / 4)) : 9800;
     }
   }
-  static void strays(Picture& p) {
+  void strays(Picture& p) const {
     p.strays = 1;
     StrayView& s = p.stray[0];
     s = {};
@@ -167,7 +168,7 @@ class Filler {
     s.bytes = 3 * kGiB + (300u << 20);
     s.kind = StrayKind::kUnregistered;
     s.sightings = 212;
-    text(s.command, "<img src=x>");
+    text(s.command, tidy_ ? "python3" : "<img src=x>");
   }
   static void event(Picture& p, EventKind kind, Severity severity, const char* tenant,
                     const char* what) {
@@ -181,7 +182,7 @@ class Filler {
     text(e.text, what);
     ++p.event_count;
   }
-  static void events(Picture& p) {
+  void events(Picture& p) const {
     p.next_event_id = 5000;
     p.event_count = 0;
     using enum EventKind;
@@ -192,13 +193,15 @@ class Filler {
     event(p, kProcessReaped, kInfo, "risk-batch", "pid 4711 was killed; 9.61 GiB are free again after 118 us");
     event(p, kAdmissionRefused, kNotice, "run-48120-9376001",
           "64 GiB asked on GPU 0; 124 GiB of 139.8 GiB are promised, 15.8 GiB are left");
-    event(p, kBypassFound, kAlarm, "", "pid 31337 (<img src=x>, uid 1007) uses GPU 1 around the library: 3.29 GiB");
+    event(p, kBypassFound, kAlarm, "",
+          "pid 31337 (python3, uid 1007) uses GPU 1 around the library: 3.29 GiB");
     event(p, kLimitBelowUse, kWarning, "sandbox", "4 GiB is less than the 4.51 GiB it holds: growth has stopped");
-    event(p, kTenantFaulty, kWarning, "<b>x</b>", "<script>window.broken=2</script>");
+    if (!tidy_) event(p, kTenantFaulty, kWarning, "<b>x</b>", "<script>window.broken=2</script>");
   }
 
   UniqueFd fd_;
   Picture* picture_ = nullptr;
+  bool tidy_;
 };
 
 int number_after(int argc, char** argv, const char* flag) {
@@ -220,10 +223,10 @@ bool has(int argc, char** argv, const char* flag) {
 int main(int argc, char** argv) {
   if (argc == 2 && std::strcmp(argv[1], daemon::kSightFlag) == 0) return daemon::sight_child_main();
   if (argc < 2) {
-    std::fputs("fill_picture DIRECTORY [--metrics PORT] [--console PORT] [--hami] [--dcgm]\n", stderr);
+    std::fputs("fill_picture DIRECTORY [--metrics PORT] [--console PORT] [--hami] [--dcgm] [--tidy]\n", stderr);
     return 2;
   }
-  Filler filler;
+  Filler filler{has(argc, argv, "--tidy")};
   daemon::SightChild child;
   daemon::SightChild::Setup setup;
   setup.directory = argv[1];

@@ -97,7 +97,7 @@
   const show_devices = () => {
     $("devices").replaceChildren(...state.devices.map((d) => {
       const card = make("article", "card"), top = make("div", "top"), name = make("div"), use = make("div", "num");
-      name.append(make("h3", "", "GPU " + d.index + "  " + d.name), make("div", "soft small mono", d.uuid));
+      name.append(make("h3", "", "GPU " + d.index + " \u00b7 " + d.name), make("div", "soft small mono", d.uuid));
       use.append(make("h3", "", percent(d.utilisation_percent)), make("div", "soft small", "busy"));
       top.append(name, use);
       const big = make("p", "big", size(d.used_bytes) + " ");
