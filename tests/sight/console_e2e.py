@@ -73,7 +73,8 @@ class Browser(Case):
         self.addCleanup(self.tab.close)
 
     def wait(self, expression):
-        return self.until(lambda: self.tab.run(expression), expression)
+        guarded = "(() => { try { return %s } catch { return false } })()" % expression  # a page may still be loading
+        return self.until(lambda: self.tab.run(guarded), expression)
 
 
 @unittest.skipUnless(chromium.find(), "no Chromium is installed (package chromium)")
