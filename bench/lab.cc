@@ -178,6 +178,16 @@ Lab simulated_machine(const Lab& lab, const std::string& name, std::uint64_t tot
   return other;
 }
 
+Lab stub_machine(const Lab& lab) {
+  Lab other = lab;
+  other.scratch += "/stub";
+  fs::create_directories(other.scratch + "/state");
+  fs::permissions(other.scratch, fs::perms::owner_all);
+  other.sim = lab.build + "/stub";
+  other.device_bytes = 256ull << 30;
+  return other;
+}
+
 void close_lab(const Lab& lab) {
   std::error_code ignored;
   if (!lab.scratch.empty()) fs::remove_all(lab.scratch, ignored);

@@ -35,9 +35,13 @@ struct Lab {
   bool quick = false;
   unsigned repeats = 5;
   std::uint64_t deadline_ns = ~0ull;  // CLOCK_MONOTONIC; past it no further repeat or case is begun
+  std::string only;  // a case whose name does not hold this text is left out (rows 1, 2 and 4)
   std::string launch = "env";         // env: preload and variables; run: through `bulkhead run`
 
   [[nodiscard]] bool late() const;
+  [[nodiscard]] bool asked(const std::string& name) const {
+    return name.find(only) != std::string::npos;
+  }
   [[nodiscard]] Tenant make_tenant(std::uint64_t quota_bytes) const;
   // Ends the tenant's traces in the directories, so that its limit counts no longer.
   void drop_tenant(const Tenant& t) const;
@@ -59,5 +63,8 @@ void close_lab(const Lab& lab);
 // for the other.
 [[nodiscard]] Lab simulated_machine(const Lab& lab, const std::string& name,
                                     std::uint64_t total_bytes, std::uint64_t context_bytes);
+
+// The same lab over the driver that does nothing (stub_driver.cc).
+[[nodiscard]] Lab stub_machine(const Lab& lab);
 
 }  // namespace bulkhead::bench

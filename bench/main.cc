@@ -16,9 +16,9 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: bulkhead-bench [--suite memory|start|quota|crash|admission|all]... [--quick] [--json "
+    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|admission|all]... [--quick] [--json "
     "FILE]\n"
-    "         [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch env|run] "
+    "         [--only TEXT] [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch env|run] "
     "[--repeats N] [--seconds N] [--only-native]\n"
     "       bulkhead-bench --gate [--update]\n"
     "In a VALUE: %l the library, %b the quota in bytes, %M in MiB, %d a directory of the tenant's "
@@ -29,6 +29,7 @@ struct Suite {
   void (*run)(Bench&);
 };
 constexpr Suite kSuites[] = {{"memory", suite_memory},
+                             {"hook", suite_hook},
                              {"start", suite_start},
                              {"quota", suite_quota},
                              {"crash", suite_crash},
@@ -36,7 +37,7 @@ constexpr Suite kSuites[] = {{"memory", suite_memory},
 
 struct Options {
   std::vector<std::string> suites;
-  std::string json, sim, launch = "env";
+  std::string json, sim, only, launch = "env";
   std::vector<Variant> rivals;
   bool quick = false, gate = false, update = false, only_native = false;
   unsigned repeats = 0, seconds = 0;  // 0: as the mode says; no limit
@@ -83,6 +84,8 @@ bool parse(int argc, char** argv, Options& o) {
       o.suites.emplace_back(argv[++i]);
     } else if (a == "--json" && more) {
       o.json = argv[++i];
+    } else if (a == "--only" && more) {
+      o.only = argv[++i];
     } else if (a == "--launch" && more) {
       o.launch = argv[++i];
     } else if (a == "--repeats" && more) {
@@ -119,6 +122,7 @@ int run(const Options& o, const std::string& command) {
   b.lab.repeats = o.repeats != 0 ? o.repeats : o.quick ? 3 : 5;
   if (o.seconds != 0) b.lab.deadline_ns = monotonic_ns() + o.seconds * 1'000'000'000ull;
   b.lab.launch = o.launch;
+  b.lab.only = o.only;
   const bool no_driver = o.suites == std::vector<std::string>{"admission"} && !o.gate;
   if (!(no_driver ? open_scratch(b.lab)
                   : open_lab(b.lab, o.gate && o.sim.empty() ? "h200x1" : o.sim)))

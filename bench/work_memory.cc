@@ -1,4 +1,6 @@
 // Workers of rows 1, 2 and 4: the cost of calls, alone and beside others, and of refusals.
+#include <sched.h>
+
 #include <vector>
 
 #include "bench/worker.h"
@@ -6,11 +8,25 @@
 namespace bulkhead::bench {
 namespace {
 
+// The measuring thread on the last core that is allowed: every variant's on the same one, whatever else shares it.
+void pin() {
+  cpu_set_t allowed, one;
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  CPU_ZERO(&one);
+  for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu)
+    if (CPU_ISSET(cpu, &allowed)) {
+      CPU_SET(cpu, &one);
+      break;
+    }
+  ::sched_setaffinity(0, sizeof one, &one);
+}
+
 // `take` is timed into histogram 0, `drop` into histogram 1, one by one; then value[0] is the mean ns of a pair over
 // a run without a counter in it.
 template <class Take, class Drop>
 int time_pairs(Worker& w, Take take, Drop drop) {
   const std::uint64_t n = w.params.number("n", 20'000);
+  pin();
   for (std::uint64_t i = 0; i < n / 10 + 16; ++i) {  // warm: slabs, pools, slack
     const CUresult r = take();
     if (r != CUDA_SUCCESS) return w.fail("warm-up", r);
@@ -138,7 +154,8 @@ int work_member(Worker& w) {
 }
 
 // Refused requests, one by one: histogram 0 those that only the books can refuse (they fit the limit, not what is
-// left of it), histogram 1 those above the limit itself. value[0]: how many were granted after all.
+// left of it), histogram 1 those above the limit itself, histogram 2 the counter alone. value[0]: how many were granted
+// after all.
 int work_denied(Worker& w) {
   if (!w.begin()) return 1;
   std::size_t free = 0, total = 0;
@@ -147,6 +164,7 @@ int work_denied(Worker& w) {
   const std::uint64_t quota = w.params.number("quota");
   if (quota != 0 && total != quota) return w.fail("the total seen is not the quota", CUDA_SUCCESS);
   if (!w.turn('r')) return 1;
+  pin();
   const std::size_t left = free + (64u << 20) < total ? free + (64u << 20) : total;
   const std::uint64_t n = w.params.number("n", 20'000);
   for (int kind = 0; kind < 2; ++kind) {
@@ -164,6 +182,10 @@ int work_denied(Worker& w) {
       }
       if (i >= 64) w.out->histogram[kind].add(b - a);
     }
+  }
+  for (int i = 0; i < 20'000; ++i) {
+    const std::uint64_t a = ticks();
+    w.out->histogram[2].add(ticks() - a);
   }
   return 0;
 }

@@ -43,8 +43,8 @@ DeviceBooks read_device(const shm::DeviceEntry& from) {
 }
 
 void add_statistics(const shm::ProcSlot& from, TenantBooks& to) {
-  to.allocs += from.allocs.load(kRelaxed);
-  to.frees += from.frees.load(kRelaxed);
+  to.allocs += from.allocs.load(kRelaxed) + from.first_allocs.load(kRelaxed);
+  to.frees += from.frees.load(kRelaxed) + from.first_frees.load(kRelaxed);
   to.refused += from.refused.load(kRelaxed);
   to.faults += from.faults.load(kRelaxed);
   to.uncovered += from.uncovered.load(kRelaxed);
@@ -63,6 +63,7 @@ TenantBooks read_tenant(const shm::Dir& dir, const std::string& name) {
   const Region& region = shot->region();
   const shm::World world = shot->world();
   out.ephemeral = (region.header.flags & shm::kEphemeral) != 0;
+  out.left_over = shot->left_over();
   out.overcommitted = (region.header.flags & shm::kOvercommitted) != 0;
   out.open_on_fault = region.header.on_fault.load(kRelaxed) == shm::kOnFaultOpen;
   out.sampler_beat_s = region.header.sampler_beat_s.load(kRelaxed);
@@ -93,7 +94,11 @@ std::vector<TenantBooks> read_tenants(const shm::Dir& dir) {
   std::vector<TenantBooks> out;
   if (!shm::list_tenants(dir, add, &names).ok()) return out;
   std::sort(names.begin(), names.end());
-  for (const std::string& name : names) out.push_back(read_tenant(dir, name));
+  for (const std::string& name : names) {
+    TenantBooks tenant = read_tenant(dir, name);
+    // Nobody is in it and the next creation removes it before it counts anything.
+    if (!tenant.left_over) out.push_back(std::move(tenant));
+  }
   return out;
 }
 

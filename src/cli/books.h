@@ -37,6 +37,7 @@ struct TenantBooks {
   std::string name;
   std::string problem;  // not empty: the region cannot be read, and nothing below is known
   bool ephemeral = false;
+  bool left_over = false;  // ephemeral, without its creator and without processes
   bool overcommitted = false;
   bool open_on_fault = false;
   std::uint64_t sampler_beat_s = 0;  // CLOCK_BOOTTIME, 0 = nobody samples

@@ -4,6 +4,7 @@
 
 namespace bulkhead::cli {
 
+using gpu::kSimulatedProblem;
 using gpu::Nvml;
 using gpu::NvmlGpu;
 using gpu::NvmlProcess;

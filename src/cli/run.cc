@@ -7,6 +7,7 @@
 #include <cstring>
 #include <thread>
 
+#include "base/bus_guard.h"
 #include "cli/devices.h"
 #include "cli/install.h"
 #include "cli/launch.h"
@@ -15,6 +16,7 @@
 #include "policy/limit.h"
 #include "shm/node.h"
 #include "shm/quota.h"
+#include "shm/slots.h"
 #include "shm/tenant.h"
 
 namespace bulkhead::cli {
@@ -28,8 +30,25 @@ struct Run {
   const Request& request;
   Machine& machine;
   shm::Tenant tenant{};
+  GuardedRange guard{};  // of the tenant's region: after it, so that it ends before the mapping
   bool ephemeral = false;
 };
+
+// The region is its owner's to shrink: it is guarded before its first byte is read.
+Problem take_tenant(Run& run, shm::Tenant tenant) {
+  auto guarded = guard(&tenant.region(), sizeof(shm::Region));
+  if (!guarded.ok()) return fmt::format("tenant {}: {}", tenant.name(), describe(guarded.status()));
+  run.guard.reset();
+  run.tenant = std::move(tenant);
+  run.guard = std::move(*guarded);
+  return {};
+}
+
+Problem region_cut_short(const Run& run) {
+  if (!run.guard.faulted()) return {};
+  return fmt::format("{}/tenants/{}/region was cut short; 'bulkhead rm {}' removes it",
+                     run.machine.dir.path, run.tenant.name(), run.tenant.name());
+}
 
 Problem limit_for(const Request& request, unsigned index, const std::string& uuid,
                   std::uint64_t total_bytes, std::uint64_t& out) {
@@ -135,10 +154,10 @@ Problem create(Run& run, std::string& name, bool& exists) {
   name = made;
   auto tenant = shm::attach_tenant(machine.dir, made);
   if (!tenant.ok()) return fmt::format("tenant {}: {}", made, describe(tenant.status()));
+  if (Problem p = take_tenant(run, std::move(*tenant)); !p.empty()) return p;
   for (unsigned d = 0; d < granted.size(); ++d) {
-    shm::publish_facts(tenant->region(), d, granted[d].gpu->facts);
+    shm::publish_facts(run.tenant.region(), d, granted[d].gpu->facts);
   }
-  run.tenant = std::move(*tenant);
   return {};
 }
 
@@ -170,7 +189,7 @@ Problem attach_or_create(Run& run) {
     if (!name.empty()) {
       auto tenant = shm::attach_tenant(run.machine.dir, name.c_str());
       if (tenant.ok()) {
-        run.tenant = std::move(*tenant);
+        if (Problem p = take_tenant(run, std::move(*tenant)); !p.empty()) return p;
         return check_same(run);
       }
       if (tenant.status().code() != Errc::kNotFound) {
@@ -246,6 +265,14 @@ Problem prepare_environment(const Run& run) {
   return {};
 }
 
+// What the command left behind: its processes end without notice, and none of them tidies up.
+void tidy_up(Run& run) {
+  if (!run.guard.faulted()) shm::reap_dead(run.tenant.region(), run.tenant.world(), shm::Seat{});
+  // Refused while processes of it run on: then it vanishes with the first sweep after the last.
+  if (run.ephemeral) (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
+  (void)shm::sweep_tenants(run.machine.dir);
+}
+
 int supervise(Run& run) {
   const Child child = start(run.options.command);
   if (child.exec_errno != 0) {
@@ -256,13 +283,15 @@ int supervise(Run& run) {
     const std::string path =
         fmt::format("{}/tenants/{}/region", run.machine.dir.path, run.tenant.name());
     std::thread([&run, path] {
-      gpu::sample_forever(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path);
+      gpu::sample(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path, run.guard);
+      if (run.guard.faulted()) {
+        warn(fmt::format("{} was cut short: what the driver takes is no longer sampled", path));
+      }
     }).detach();
   }
   const int code = wait_for(child);
   if (run.machine.nvml) gpu::stop_sampling(run.tenant.region());
-  // Refused while processes of it run on: then it vanishes with the last of them.
-  if (run.ephemeral) (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
+  tidy_up(run);
   std::fflush(nullptr);
   ::_exit(code);  // the sampler's thread may be inside NVML: no destructors under its feet
 }
@@ -282,10 +311,17 @@ int run(const RunOptions& options) {
   disarm_environment();
   auto machine = open_machine(request.value->simulator, Directory::kCreate);
   if (!machine.ok()) return fail(kExitOurs, machine.problem);
+  if ((*machine)->simulated && !(*machine)->nvml) {
+    return fail(kExitOurs, (*machine)->nvml_problem);
+  }
   Run state{options, *request.value, **machine};
   if (Problem p = check_daemon(state); !p.empty()) return fail(kExitOurs, p);
-  if (Problem p = attach_or_create(state); !p.empty()) return fail(kExitOurs, p);
+  if (Problem p = attach_or_create(state); !p.empty()) {
+    const Problem cut = region_cut_short(state);
+    return fail(kExitOurs, cut.empty() ? p : cut);
+  }
   Problem p = check_node(state);
+  if (Problem cut = region_cut_short(state); !cut.empty()) p = std::move(cut);
   if (p.empty()) p = prepare_environment(state);
   if (!p.empty()) {
     if (state.ephemeral) (void)shm::remove_tenant(state.machine.dir, state.tenant.name());

@@ -229,6 +229,9 @@ int status(const StatusOptions& options) {
   options.json ? print_json(picture) : print_people(picture);
   std::fflush(stdout);
   int code = kExitOk;
+  if (picture.machine.simulated && !picture.machine.nvml) {
+    code = fail(kExitProblem, picture.machine.nvml_problem);
+  }
   for (const TenantBooks& t : picture.tenants) {
     if (t.problem.empty()) continue;
     code = fail(kExitProblem, fmt::format("{}/tenants/{}/region: {}; 'bulkhead rm {}' removes it",

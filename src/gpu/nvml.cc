@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 namespace bulkhead::gpu {
 namespace {
 
@@ -57,6 +59,15 @@ Outcome<Nvml> Nvml::open(const std::string& directory) {
   const std::string path = (directory.empty() ? "" : directory + "/") + "libnvidia-ml.so.1";
   void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return Outcome<Nvml>::because(::dlerror());
+  // Asked instead of told by nvmlInit: the reason goes into our own one line.
+  const char* (*sim_problem)() = nullptr;
+  sim_problem = reinterpret_cast<decltype(sim_problem)>(::dlsym(library, "bulkhead_sim_problem"));
+  if (sim_problem != nullptr && sim_problem() != nullptr) {
+    const char* const asked = std::getenv("BULKHEAD_SIM");
+    const std::string profile = asked == nullptr ? "" : asked;
+    return Outcome<Nvml>::because(fmt::format("{}{}: {}", kSimulatedProblem,
+                                              profile.empty() ? "" : " " + profile, sim_problem()));
+  }
   static Functions f{};
   bool complete = true;
   const auto find = [&](auto& to, const char* name) {

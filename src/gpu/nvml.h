@@ -32,6 +32,9 @@ struct NvmlProcess {
   std::uint64_t bytes;
 };
 
+// How a problem of open() begins if it is the simulated driver's.
+inline constexpr const char* kSimulatedProblem = "simulated driver";
+
 class Nvml {
  public:
   // `directory` empty: as the dynamic linker finds it. The library stays loaded.

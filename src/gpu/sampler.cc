@@ -134,14 +134,15 @@ void become_sampler(const std::string& path) {
 
 }  // namespace
 
-void sample_forever(shm::Region& region, unsigned device_count, const Nvml& nvml,
-                    const std::string& path) {
+void sample(shm::Region& region, unsigned device_count, const Nvml& nvml, const std::string& path,
+            const GuardedRange& guard) {
   become_sampler(path);
   const auto sampler = std::make_unique<Sampler>(region, device_count, nvml);
   std::uint64_t period_ns = kFastest_ns;
   // acquire pairs with the release add of a process that asks
   std::uint32_t asked = region.header.ask.load(std::memory_order_acquire);
-  for (;;) {
+  // What was read before a fault was seen may be zeros: it is only told to the region, which nobody reads then.
+  while (!guard.faulted()) {
     ::pthread_mutex_lock(&sampling);
     is_sampler = true;
     const bool moved = sampler->round();

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/bus_guard.h"
 #include "gpu/nvml.h"
 #include "shm/region.h"
 
@@ -43,9 +44,10 @@ class Observation {
   bool any_ = false;
 };
 
-// Samples until the process ends. `path` is the region's file, for the lock. Does not return.
-[[noreturn]] void sample_forever(shm::Region& region, unsigned device_count, const Nvml& nvml,
-                                 const std::string& path);
+// Samples until the process ends, or returns when the region, guarded by `guard`, was cut short.
+// `path` is the region's file, for the lock.
+void sample(shm::Region& region, unsigned device_count, const Nvml& nvml, const std::string& path,
+            const GuardedRange& guard);
 // Before the process ends, if it was the one that samples: nobody need wait for it.
 void stop_sampling(shm::Region& region) noexcept;
 

@@ -70,11 +70,16 @@ bool charge_slow(Device& d, std::uint64_t bytes) noexcept {
   const shm::Seat seat = seat_now();
   if (d.index < 0 || !shm::still_mine(*p.region, seat)) return charge_cold(d, bytes);
   const auto dev = static_cast<unsigned>(d.index);
+  const std::uint64_t units = shm::units_up(bytes, d.unit_shift);
+  // What the supervisor could tell would only make it fuller.
+  if (shm::lately_refused(dev) && shm::surely_full(*p.region, dev, units)) {
+    return charge_refused(d, dev, bytes);
+  }
   // a supervisor's figure may be wanted (relaxed: whether there is one at all)
   if (p.region->header.sampler_beat_s.load(kRelaxed) != 0 && near_limit(*p.region, dev, bytes)) {
     return charge_cold(d, bytes);
   }
-  if (shm::grow(*p.region, seat.slot, dev, shm::units_up(bytes, d.unit_shift))) [[likely]]
+  if (shm::grow(*p.region, seat.slot, dev, units)) [[likely]]
     return true;
   return charge_refused(d, dev, bytes);
 }
@@ -151,7 +156,9 @@ View view(const Device& d) noexcept {
 std::uint64_t context_bytes(const Device& d, bool first) noexcept {
   if (d.index < 0) return 0;
   const shm::DeviceEntry& e = process.region->devices[d.index];
-  return (first ? e.context_bytes : e.extra_context_bytes).load(kRelaxed);  // a measured constant
+  // relaxed: a measured constant; 0 = not measured, and what no context can take is rubbish
+  const std::uint64_t bytes = (first ? e.context_bytes : e.extra_context_bytes).load(kRelaxed);
+  return bytes <= process.total_bytes[d.number] ? bytes : 0;
 }
 
 void ask_supervisor() noexcept {

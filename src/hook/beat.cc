@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "hook/process.h"
 #include "shm/quota.h"
 #include "shm/witness.h"
@@ -49,8 +51,9 @@ void* run(void* poked_before) noexcept {
     const timespec second{1, 0};
     ::syscall(SYS_futex, &poke, FUTEX_WAIT, poked, &second, nullptr, 0);
     const std::uint32_t now = poke.load(std::memory_order_acquire);  // pairs with the supervisor
-    if (now == poked || !shm::still_mine(*p.region, seat)) continue;
-    poked = now;
+    if (now == poked) continue;
+    poked = now;  // also if the slot was lost: the wait must not end at once for ever
+    if (!shm::still_mine(*p.region, seat)) continue;
     // A figure taken before a charge_other() of ours does not know of it: it may only raise.
     const std::uint32_t latest = p.other_epoch.load(kRelaxed);
     apply_observed(latest == epoch && p.leading.load(kRelaxed) == 0);  // advice, as other_epoch
@@ -75,7 +78,8 @@ void apply_observed(bool lower) noexcept {
     if (observed > p.total_bytes[i] && p.total_bytes[i] != 0) continue;
     if (observed > booked) book_other(p.devices[i], static_cast<std::int64_t>(observed - booked));
     if (observed < booked && lower) {
-      book_other(p.devices[i], -static_cast<std::int64_t>(booked - observed));
+      constexpr std::uint64_t kMost = std::uint64_t{1} << 62;  // `booked` may be anything
+      book_other(p.devices[i], -static_cast<std::int64_t>(std::min(booked - observed, kMost)));
     }
   }
 }

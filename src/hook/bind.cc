@@ -1,10 +1,13 @@
 // From nothing to a slot: mode(), and what a fork, a lost slot or a fault makes of it.
+#include <errno.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
+#include "hook/alone.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -31,6 +34,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 // is being written.
 constexpr unsigned kPlaces = 64;
 constinit Place places[kPlaces]{};
+constexpr int kMostRegions =
+    3;  // attached at one binding; TenantPlace::put() keeps them all mapped
 constinit unsigned next_place = 0;  // under `binding`, or alone after a fork
 
 void set_place(shm::Seat seat) noexcept {
@@ -55,6 +60,9 @@ void set_seat(shm::Seat seat) noexcept {
   process.seat.store(seat.slot | static_cast<std::uint64_t>(seat.gen) << 32, kRelaxed);
   set_place(seat);
 }
+
+constexpr Status kNoBooks{Errc::kIo, ENOMEM,
+                          "no address space for the books: RLIMIT_AS is too small"};
 
 // The visible devices as the driver numbers them now. False: the driver is not initialised.
 bool load_devices() noexcept {
@@ -140,6 +148,20 @@ Status attach(bool may_create) noexcept {
   return last;
 }
 
+// Between the two an ephemeral tenant may vanish with its last process, or be removed: once more then.
+Status attach_and_join() noexcept {
+  Process& p = process;
+  Status last{};
+  for (int i = 0; i < kMostRegions && (i == 0 || last.code() == Errc::kNotFound); ++i) {
+    if (i > 0 || !p.tenant.ok() || left_over(p.tenant.get())) {
+      if (const Status bad = attach(true); !bad.ok()) return bad;
+    }
+    p.region = &p.tenant.get().region();
+    last = shm::join(p.tenant.get(), p.member);
+  }
+  return last;
+}
+
 void match_devices() noexcept {
   Process& p = process;
   for (int i = 0; i < p.device_count; ++i) {
@@ -161,12 +183,20 @@ using Statistic = shm::AtomicU64 shm::ProcSlot::*;
 constexpr Statistic kStatistics[] = {&shm::ProcSlot::allocs, &shm::ProcSlot::frees,
                                      &shm::ProcSlot::refused, &shm::ProcSlot::faults,
                                      &shm::ProcSlot::uncovered};
+constexpr std::pair<Statistic, Statistic> kFirst[] = {
+    {&shm::ProcSlot::first_allocs, &shm::ProcSlot::allocs},
+    {&shm::ProcSlot::first_frees, &shm::ProcSlot::frees}};
 
 void move_early_counts() noexcept {
   for (const Statistic s : kStatistics) {
     // relaxed: statistics
     (process.place.load(kRelaxed)->slot->*s)
         .fetch_add((no_slot.*s).exchange(0, kRelaxed), kRelaxed);
+  }
+  for (const auto& [early, s] : kFirst) {
+    // relaxed: as above
+    (process.place.load(kRelaxed)->slot->*s)
+        .fetch_add((no_slot.*early).exchange(0, kRelaxed), kRelaxed);
   }
 }
 
@@ -189,6 +219,7 @@ void forked_child() noexcept {
   p.device_count = 0;
   for (auto& bytes : p.remembered) bytes.store(0, kRelaxed);
   forget_contexts();
+  forget_threads();
   shm::forget_private_locks();
   memory_forked_child();
 }
@@ -206,11 +237,9 @@ Mode bind_locked() noexcept {
   if (!p.fork_handler) {
     p.fork_handler = ::pthread_atfork(nullptr, nullptr, forked_child) == 0;
   }
-  if (!p.tenant.ok() || left_over(p.tenant.get())) {
-    if (const Status bad = attach(true); !bad.ok()) return fault(bad);
-  }
-  p.region = &p.tenant.get().region();
-  if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) return fault(bad);
+  // Before anything can be charged that the books would have to remember.
+  if (!memory_bound()) return fault(kNoBooks);
+  if (const Status bad = attach_and_join(); !bad.ok()) return fault(bad);
   match_devices();
   set_seat(p.member.seat);
   move_early_counts();
@@ -230,7 +259,6 @@ Mode bind_locked() noexcept {
     const Held held{process.binding};
     m = bind_locked();
   }
-  if (m == Mode::kOn) memory_bound();
   inside = was_inside;
   return m;
 }
@@ -277,7 +305,7 @@ bool take_new_seat() noexcept {
   Process& p = process;
   const Held held{p.binding};
   if (shm::still_mine(*p.region, seat_now())) return true;  // another thread was first
-  if (const Status bad = shm::join(p.tenant.get(), p.member); !bad.ok()) {
+  if (const Status bad = shm::join(p.tenant.get(), p.member, shm::Joining::kAgain); !bad.ok()) {
     fault(bad);
     return false;
   }

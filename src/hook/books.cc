@@ -47,14 +47,15 @@ void lay_out(char* zeroed) noexcept {
 }  // namespace
 
 // Only address space is taken: a page costs memory when it is first written.
-void memory_bound() noexcept {
+bool memory_bound() noexcept {
   const int keep_errno = errno;
+  bool made = true;
   if (arena.load(std::memory_order_acquire) == nullptr) {  // pairs with the exchange below
     void* at = ::mmap(nullptr, layout().end, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     char* none = nullptr;
     if (at == MAP_FAILED) {
-      count(Count::kFault);  // not ready: every allocation is refused or passes, as on_fault says
+      made = false;  // RLIMIT_AS: without books the process is not bound at all, as on_fault says
     } else if (arena.compare_exchange_strong(none, static_cast<char*>(at),
                                              std::memory_order_acq_rel)) {  // pairs with the load
       lay_out(static_cast<char*>(at));
@@ -64,6 +65,7 @@ void memory_bound() noexcept {
     }
   }
   errno = keep_errno;
+  return made;
 }
 
 bool wait_for_books() noexcept {

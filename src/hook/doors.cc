@@ -20,6 +20,7 @@ struct Asked {
 };
 
 void* ask(const Asked& a, void* handle) noexcept {
+  BH_TICKS_AWAY;  // what it costs without us
   return a.version == nullptr ? real_dlsym(handle, a.name) : real_dlvsym(handle, a.name, a.version);
 }
 
@@ -50,6 +51,7 @@ void* find(const Asked& a, void* caller) noexcept {
 }
 
 void* door(Door which, const Asked& a, void* caller) noexcept {
+  BH_TICKS_IN;
   const Undisturbed keep;
   void* const found = find(a, caller);
   Answer answer = found == nullptr ? Answer::kNone : Answer::kDriver;
@@ -110,3 +112,10 @@ void* bh_dlvsym(void* handle, const char* name, const char* version, void* calle
   return door(Door::kDlvsym, {handle, name, version}, caller);
 }
 }
+
+#if defined(BH_TICKS)
+extern "C" [[gnu::visibility("default")]] unsigned long long bulkhead_ticks_inside() noexcept;
+unsigned long long bulkhead_ticks_inside() noexcept {
+  return bulkhead::hook::ticks_inside.load(std::memory_order_relaxed);  // a statistic
+}
+#endif

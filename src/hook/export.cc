@@ -45,6 +45,7 @@ bool denied() noexcept {
     if (hook::inside) [[unlikely]]                                                           \
       return hook::next.name(BH_ARGS(__VA_ARGS__));                                          \
     const hook::Inside guard;                                                                \
+    BH_TICKS_IN;                                                                             \
     if constexpr (hook::Family::family == hook::Family::alloc) {                             \
       if (hook::denied()) [[unlikely]]                                                       \
         return CUDA_ERROR_OUT_OF_MEMORY;                                                     \
@@ -60,6 +61,7 @@ bool denied() noexcept {
     if (hook::inside) [[unlikely]]                                                               \
       return hook::nvml_next.name(BH_ARGS(__VA_ARGS__));                                         \
     const hook::Inside guard;                                                                    \
+    BH_TICKS_IN;                                                                                 \
     return hook::name(BH_ARGS(__VA_ARGS__));                                                     \
   }
 #include "abi/nvml.def"

@@ -91,7 +91,8 @@ extern thread_local constinit bool inside __attribute__((tls_model("initial-exec
 // The memory side's part in the process's life, called by the doors.
 void memory_forked_child() noexcept;  // in the child of a fork: forget everything, the child owns
                                       // nothing
-void memory_bound() noexcept;         // after the process was bound to a slot
+bool memory_bound() noexcept;  // before the process is bound to a slot: its books are made; false: no
+                               // address space for them
 bool memory_trim(
     Device& device) noexcept;  // before a refusal: give unused pool memory back; true if some came
 bool memory_may_trim() noexcept;  // whether that can bring anything; no call into the driver

@@ -20,6 +20,7 @@ inline Device& hot_numbered(std::uint8_t number) noexcept { return numbered(numb
 
 #else
 
+#include "hook/alone.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "shm/quota.h"
@@ -86,9 +87,9 @@ Device* device_of(CUcontext context) noexcept;
   shm::ProcSlot& slot = *place_now().slot;
   switch (what) {
     case Count::kAlloc:
-      return shm::count(slot.allocs);
+      return alone() ? shm::count_alone(slot.first_allocs) : shm::count(slot.allocs);
     case Count::kFree:
-      return shm::count(slot.frees);
+      return alone() ? shm::count_alone(slot.first_frees) : shm::count(slot.frees);
     default:
       return count(what);
   }

@@ -157,8 +157,8 @@ inline CUresult pool_alloc(Pool& p, const Request& q, CUdeviceptr* dptr, Call ca
   const CUresult r = call(&ptr);
   if (r != CUDA_SUCCESS) [[unlikely]]
     return r;
-  std::uint64_t reserved = 0;
-  if (!pool_reserved(p, reserved) || reserved != pool_charged(p)) [[unlikely]] {
+  const std::uint64_t grain = books.grain[p.device].pool;
+  if (!pool_known(p, ptr, bytes, grain) && !pool_look(p, ptr, bytes, grain)) [[unlikely]] {
     if (!pool_settle(p, d, 0)) return undo(p, d, ptr, q);
   }
   if (tracked) books.given.put(ptr, bytes >> kUnitShift, p);

@@ -197,6 +197,8 @@ CUresult synchronize() {
 }
 CUresult pool_attribute(CUmemoryPool pool, CUmemPool_attribute attr, void* value) {
   const Lock l{driver.lock};
+  ++driver.pool_queries;
+  if (driver.on_query) driver.on_query();
   auto it = pools.find(pool);
   if (it == pools.end()) return CUDA_ERROR_INVALID_VALUE;
   *static_cast<std::uint64_t*>(value) =

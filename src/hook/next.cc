@@ -21,6 +21,7 @@ struct Stub;
 template <class T, class R, class... A, Entry<R(A...) noexcept> T::*member>
 struct Stub<member> {
   [[gnu::cold]] static R first(A... args) noexcept {
+    BH_TICKS_IN;
     resolve_for(static_cast<T*>(nullptr));
     return (table_of(static_cast<T*>(nullptr)).*member)(args...);
   }
@@ -86,6 +87,7 @@ bool resolve(std::atomic<int>& state, const char* soname, Load load,
   if (was == kResolved) return true;
   void* library = ::dlopen(soname, RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr && load == Load::kYes && was == kUnresolved) {
+    BH_TICKS_AWAY;  // the program would load it a moment later
     library = ::dlopen(soname, RTLD_LAZY);
   }
   if (library == nullptr) {

@@ -14,6 +14,7 @@
 #include <atomic>
 
 #include "hook/driver.h"
+#include "hook/ticks.h"
 
 namespace bulkhead::hook {
 
@@ -25,6 +26,7 @@ class Entry<R(A...)> {
   using Fn = R (*)(A...);
   constexpr explicit Entry(Fn first, Fn missing) noexcept : fn_(first), missing_(missing) {}
   R operator()(A... args) const noexcept {
+    BH_TICKS_AWAY;
     // acquire pairs with set(): the code behind it was mapped before
     return fn_.load(std::memory_order_acquire)(args...);
   }

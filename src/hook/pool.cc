@@ -42,6 +42,7 @@ bool lower(Pool& p, Device& d, std::uint64_t w, std::uint64_t reserved,
   reuse_forget(p);
   std::uint64_t back = charged - reserved;
   std::uint64_t bytes = 0;
+  pool_doubt(p);
   if (pool_reserved(p, bytes) && to_units(bytes) > reserved) {
     const std::uint64_t grown = to_units(bytes) - reserved;
     const std::uint64_t keep = grown < back ? grown : back;
@@ -84,6 +85,18 @@ std::uint64_t pool_charged(const Pool& p) noexcept {
   return to_bytes(charged_of(p.word.load(std::memory_order_seq_cst)));  // pairs with lower()
 }
 
+bool pool_look(Pool& p, CUdeviceptr at, std::uint64_t bytes, std::uint64_t grain) noexcept {
+  std::uint64_t none = pool_doubt(p);
+  std::uint64_t reserved = 0;
+  if (!pool_reserved(p, reserved) || reserved != pool_charged(p)) return false;
+  const std::uint64_t block = (at & -grain) >> kPoolUnitShift;
+  if (((at + bytes - 1) ^ at) < grain && block <= kBlockMask) {
+    // seq_cst: as in pool_doubt(); fails if somebody doubted meanwhile
+    p.block.compare_exchange_strong(none, none | block, std::memory_order_seq_cst);
+  }
+  return true;
+}
+
 bool pool_begin(Pool& p, Device& d, std::uint64_t bytes) noexcept {
   if (bytes > kMostBytes || !charge(d, bytes)) return false;
   std::uint64_t w = p.word.load(std::memory_order_relaxed);  // the CAS validates it
@@ -97,6 +110,7 @@ bool pool_begin(Pool& p, Device& d, std::uint64_t bytes) noexcept {
 bool pool_settle(Pool& p, Device& d, std::uint64_t mine_bytes) noexcept {
   const std::uint64_t mine = to_units(mine_bytes);
   for (int i = 0; i < kTries; ++i) {
+    pool_doubt(p);
     std::uint64_t w = p.word.load(std::memory_order_seq_cst);  // pairs with lower()
     std::uint64_t bytes = 0;
     if (!pool_reserved(p, bytes)) bytes = to_bytes(charged_of(w));  // gone: leave the charge alone
@@ -149,6 +163,7 @@ void pool_drop(Pool& p, Device& d) noexcept {
                                        std::memory_order_seq_cst)) {  // as in lower()
   }
   p.hole.store(0, std::memory_order_relaxed);  // a hint
+  pool_doubt(p);
   reuse_forget(p);
   if (charged_of(w) != 0) give_back(d, to_bytes(charged_of(w)));
 }
@@ -199,6 +214,7 @@ Pool* PoolTable::make(CUmemoryPool pool, std::uint8_t device, PoolKind kind) noe
     p.glance.store(0, std::memory_order_relaxed);
     p.hole.store(0, std::memory_order_relaxed);
     reuse_forget(p);
+    pool_doubt(p);
     p.word.store(0, std::memory_order_relaxed);
     p.ready.store(1, std::memory_order_release);            // pairs with find(), for_each()
     unsigned high = high_.load(std::memory_order_relaxed);  // the CAS validates it
@@ -237,6 +253,7 @@ void PoolTable::clear() noexcept {
     p.handle.store(0, std::memory_order_relaxed);  // as above
     p.ready.store(0, std::memory_order_relaxed);
     p.word.store(0, std::memory_order_relaxed);
+    pool_doubt(p);
     reuse_forget(p);
   }
   for (unsigned i = 0; i < 16; ++i) {

@@ -6,7 +6,14 @@
 //        into `charged` what the driver's figure shows. A lowering of `charged` is read back from the driver before
 //        the bytes leave our hands: a growth that was seen neither by that reading nor in `pending` compares
 //        its own reading with the lowered word (both sides: change, then look; one of them sees the other).
-// Price  one driver query (27 ns) an allocation.
+// Block  a request that a hole takes is looked at after the call, by such a query or without one: if its pointer lies in
+//        `block`, the pool cannot be larger than its charge by it. Proof: a pool is made of aligned blocks of the
+//        device's grain (charge.md), and `block` was in it when a query showed reserved == charged. Since then it
+//        grew only by calls that doubt() the word before their own query (every settling and lowering does, and
+//        a look outside the block), or by this very block. Who reads the word still set after its call was
+//        therefore before that doubt, so before the query, which saw its growth (a growth maps memory: a system call).
+//        Tag: a word doubted by another since is not set; it would take 2^24 doubts within one query to be fooled.
+// Price  one driver query (27 ns) an allocation that leaves the block of the last one.
 //
 // Lock-free; every loop is bounded. All functions may be called from any thread.
 #pragma once
@@ -20,6 +27,8 @@ namespace bulkhead::hook {
 
 inline constexpr unsigned kPoolUnitShift = 21;  // of the words below
 
+inline constexpr std::uint64_t kBlockMask = (std::uint64_t{1} << 40) - 1;
+
 struct alignas(64) Pool {
   std::atomic<std::uintptr_t> handle{0};  // 0: free
   std::atomic<std::uint8_t> ready{0};     // device and kind are written
@@ -32,6 +41,7 @@ struct alignas(64) Pool {
       0};  // bytes that found no place inside, in frees() `at_frees`; hints
   std::atomic<std::uint32_t> at_frees{0};
   std::atomic<std::int64_t> hole{0};          // bytes that surely are free in one piece; a hint
+  std::atomic<std::uint64_t> block{0};        // tag:24 | address / 2 MiB:40, 0: none; see Block
   std::atomic<std::uint32_t> reuse_epoch{0};  // reuse.h; hints, both
   std::atomic<std::uint64_t> reuse[8]{};
 };
@@ -83,6 +93,26 @@ bool pool_reserved(const Pool& p, std::uint64_t& bytes) noexcept;
 bool pool_used(const Pool& p, std::uint64_t& bytes) noexcept;
 std::uint64_t pool_charged(const Pool& p) noexcept;
 
+// Whether [at, at + bytes) lies in the block that is known to be paid for; after the call that gave it.
+[[gnu::always_inline]] inline bool pool_known(const Pool& p, CUdeviceptr at, std::uint64_t bytes,
+                                              std::uint64_t grain) noexcept {
+  // seq_cst: after the call; pairs with pool_doubt()
+  const std::uint64_t block = p.block.load(std::memory_order_seq_cst) & kBlockMask;
+  return block == (at & -grain) >> kPoolUnitShift && ((at + bytes - 1) ^ at) < grain;
+}
+// Forgets the block; returns the word as it is then.
+inline std::uint64_t pool_doubt(Pool& p) noexcept {
+  std::uint64_t w = p.block.load(std::memory_order_relaxed);  // the CAS validates it
+  std::uint64_t none = 0;
+  do {  // lock-free
+    none = (w & ~kBlockMask) + kBlockMask + 1;
+    // seq_cst: before the driver is asked; pairs with pool_known()
+  } while (!p.block.compare_exchange_weak(w, none, std::memory_order_seq_cst));
+  return none;
+}
+// Asks the driver: true if reserved == charged; then the block of `at` is known from here on.
+[[gnu::noinline]] bool pool_look(Pool& p, CUdeviceptr at, std::uint64_t bytes,
+                                 std::uint64_t grain) noexcept;
 // Pays for a growth of at most `bytes` (multiple of 2 MiB) before the call. False: refused.
 [[nodiscard]] bool pool_begin(Pool& p, Device& d, std::uint64_t bytes) noexcept;
 // After the call: corrects the charge to what is reserved and gives the rest of `mine` (what pool_begin() paid, or

@@ -25,8 +25,8 @@ class TenantPlace {
   [[nodiscard]] shm::Tenant& get() const noexcept {  // only if ok()
     return *std::launder(reinterpret_cast<shm::Tenant*>(const_cast<unsigned char*>(bytes_)));
   }
-  // What was there before stays mapped: another thread may be reading it (NVML). That happens at most
-  // twice in a process: a region left over by others, looked at, then replaced by its own.
+  // What was there before stays mapped: another thread may be reading it (NVML). That happens a
+  // few times in a process at most: a region left over by others, or removed before it was joined.
   void put(shm::Tenant&& tenant) noexcept {
     ::new (bytes_) shm::Tenant(static_cast<shm::Tenant&&>(tenant));
     made_ = true;

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "abi/cuda_types.h"
+#include "hook/alone.h"
 #include "hook/pool.h"
 
 namespace bulkhead::hook {
@@ -40,14 +41,17 @@ class ReuseKey {
 inline bool reuse_take(Pool& p, const ReuseKey& key) noexcept {
   std::atomic<std::uint64_t>& place = key.place(p);
   std::uint64_t w = place.load(std::memory_order_relaxed);  // the CAS validates it; a hint
-  return w - key.name() - 1 < ReuseKey::kCount &&
-         place.compare_exchange_strong(w, w - 1, std::memory_order_relaxed);  // as above
+  if (w - key.name() - 1 >= ReuseKey::kCount) return false;
+  if (!alone()) return place.compare_exchange_strong(w, w - 1, std::memory_order_relaxed);
+  place.store(w - 1, std::memory_order_relaxed);  // as above
+  return true;
 }
 
 inline void reuse_add(Pool& p, const ReuseKey& key) noexcept {
   std::atomic<std::uint64_t>& place = key.place(p);
   std::uint64_t w = place.load(std::memory_order_relaxed);  // the CAS validates it; a hint
   const std::uint64_t more = w - key.name() < ReuseKey::kCount ? w + 1 : key.name() + 1;
+  if (alone()) return place.store(more, std::memory_order_relaxed);   // as above
   place.compare_exchange_strong(w, more, std::memory_order_relaxed);  // lost if others were faster
 }
 

@@ -66,6 +66,8 @@ std::string layout() {
   BH_AT(ProcSlot, refused);
   BH_AT(ProcSlot, faults);
   BH_AT(ProcSlot, uncovered);
+  BH_AT(ProcSlot, first_allocs);
+  BH_AT(ProcSlot, first_frees);
   BH_AT(ProcSlot, poke);
   BH_SIZE(MemCell);
   BH_AT(MemCell, w);

@@ -313,13 +313,55 @@ void restrict_slack(Region& r, unsigned dev) noexcept {
   settle(r, dev);
 }
 
+constinit AtomicU32 refused_lately{0};  // a bit a device of this process's; a hint
+
+void note_outcome(unsigned dev, bool granted) noexcept {
+  const std::uint32_t bit = 1u << dev;
+  const std::uint32_t bits = refused_lately.load(kRelaxed);  // a hint: lost updates cost nothing
+  if (((bits & bit) == 0) == granted) return;
+  refused_lately.store(granted ? bits & ~bit : bits | bit, kRelaxed);  // as above
+}
+
 }  // namespace
+
+bool lately_refused(unsigned dev) noexcept {
+  return (refused_lately.load(kRelaxed) >> dev & 1) != 0;  // a hint
+}
+
+bool surely_full(const Region& r, unsigned dev, std::uint64_t units) noexcept {
+  std::uint64_t seen[kMaxSlots];  // P's phase and 46 bits of seq, W's version and t
+  if (units > limit_units(r.devices[dev])) return true;
+  const unsigned end = scan_end(r);
+  const MemCell* const cells = r.cells[dev];
+  std::uint64_t held = 0, moving = 0;
+  for (unsigned j = 0; j < end; ++j) {
+    const std::uint64_t p = cells[j].p.load(kSeqCst);  // pairs with every decision
+    const std::uint64_t w = cells[j].w.load(kSeqCst);  // pairs with every CAS on W
+    seen[j] = p << 16 | w >> 48;
+    moving |= phase_of(p) == kGranted;
+    held += used_of(w);
+  }
+  const std::uint64_t limit = limit_units(r.devices[dev]);  // the moment
+  if (moving != 0 || held + units <= limit) return false;
+  std::uint64_t changed = 0;
+  held = 0;
+  for (unsigned j = 0; j < end; ++j) {
+    const std::uint64_t w = cells[j].w.load(kSeqCst);  // W within P's two readings
+    const std::uint64_t p = cells[j].p.load(kSeqCst);
+    changed |= seen[j] ^ (p << 16 | w >> 48);
+    held += used_of(w);
+  }
+  return changed == 0 && held + units > limit;
+}
 
 bool grow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept {
   if (units == 0) return true;
   if (units > limit_units(r.devices[dev])) return false;  // exact: held + n was over at this load
+  if (lately_refused(dev) && surely_full(r, dev, units)) return false;
   const PrivateLock lock{slot, dev};
-  return grow_locked(r, slot, dev, units);
+  const bool granted = grow_locked(r, slot, dev, units);
+  note_outcome(dev, granted);
+  return granted;
 }
 
 void give_back_slow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept {

@@ -16,6 +16,10 @@
 //          cell j, h_j rises only by a fast or a forced charge, which changes its version; equal
 //          versions mean h_j(t) >= the h_j read second. Their sum + n > limit, so
 //          H(t) + n > limit(t).
+//        4' Exact, without a turn (surely_full): the same two collects, taken by anybody at any time. Then h_j may
+//          also rise by a decision, which changes P; and no P comes twice. A P that is equal at both reads of cell j
+//          was the same all the time between them, so only fast and forced charges are left, as in 4. It is
+//          never tried on a cell whose P is granted.
 //        5 Counted once: t in W tells the two sides of the move apart; P is read before and after W.
 //        6 Lock-free: a collect is repeated only because somebody charged, gave back or moved a
 //          grant. The turn is handed to the next wish in slot order, so honest wishers wait at most
@@ -57,6 +61,13 @@ inline constexpr int kGentleRounds =
 [[gnu::noinline]] bool grow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept;
 [[gnu::cold, gnu::noinline]] void give_back_slow(Region& r, unsigned slot, unsigned dev,
                                                  std::uint64_t units) noexcept;
+
+// True: there was a moment within the call at which held + units > the limit (4'), so a request of that many units is
+// refused. False says nothing. Writes no shared word: two loads of each claimed cell's line.
+[[nodiscard, gnu::noinline]] bool surely_full(const Region& r, unsigned dev,
+                                              std::uint64_t units) noexcept;
+// Whether the last growth on this device was refused in this process: a hint that surely_full() is worth its loads.
+[[nodiscard]] bool lately_refused(unsigned dev) noexcept;
 
 // Charges `n` units to W from its own slack. False: not enough of it, nothing is changed.
 [[nodiscard]] inline bool charge_slack(AtomicU64& word, std::uint64_t n) noexcept {

@@ -193,6 +193,28 @@ TEST(Quota, ATurnThatCannotBeFinishedEndsInACountedRefusal) {
   static_cast<void>(view(*r, 0));
 }
 
+// A second refusal needs no turn: nothing shared is written, and what stands in the way of the proof is seen.
+TEST(Quota, ARefusalAfterARefusalWritesNothing) {
+  TestRegion r{100};
+  r.open_slots(3);
+  ASSERT_TRUE(take(*r, 0, 60));
+  ASSERT_TRUE(take(*r, 1, 30));
+  EXPECT_FALSE(surely_full(*r, 0, 10));
+  EXPECT_TRUE(surely_full(*r, 0, 11));
+  EXPECT_TRUE(surely_full(*r, 0, 101)) << "above the limit itself";
+  EXPECT_FALSE(take(*r, 2, 11));
+  EXPECT_TRUE(lately_refused(0));
+  const std::uint64_t p = r->cells[0][2].p.load();
+  EXPECT_FALSE(take(*r, 2, 11));
+  EXPECT_EQ(r->cells[0][2].p.load(), p) << "no wish was published";
+  EXPECT_TRUE(take(*r, 2, 10));
+  EXPECT_FALSE(lately_refused(0));
+  // A grant on its way is not judged: it may be counted on either side.
+  EXPECT_TRUE(surely_full(*r, 0, 1));
+  r->cells[0][1].p.store(make_p(kGranted, seq_of(r->cells[0][1].p.load())));
+  EXPECT_FALSE(surely_full(*r, 0, 1));
+}
+
 // The moving hole: two cells that are never both counted full, though a scan may see them so. With
 // version, a refusal needs two equal looks; tests/model has the variant without it.
 TEST(Quota, AFastChargeChangesTheVersion) {

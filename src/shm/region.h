@@ -88,7 +88,9 @@ struct alignas(64) ProcSlot {
   AtomicU64 refused;
   AtomicU64 faults;
   AtomicU64 uncovered;
-  std::uint8_t reserved2[24];
+  AtomicU64 first_allocs;  // further allocs and frees: by the one thread that counted first, without
+  AtomicU64 first_frees;   // a locked instruction
+  std::uint8_t reserved2[8];
   AtomicU32 poke;  // supervisor; futex
   std::uint8_t reserved3[60];
 };
@@ -164,6 +166,8 @@ BH_AT(ProcSlot, frees, 136);
 BH_AT(ProcSlot, refused, 144);
 BH_AT(ProcSlot, faults, 152);
 BH_AT(ProcSlot, uncovered, 160);
+BH_AT(ProcSlot, first_allocs, 168);
+BH_AT(ProcSlot, first_frees, 176);
 BH_AT(ProcSlot, poke, 192);
 BH_AT(MemCell, w, 0);
 BH_AT(MemCell, p, 8);
@@ -180,6 +184,11 @@ BH_AT(Region, observed, 1'318'912);
 // A statistic of one process: nothing is ordered by it.
 inline void count(AtomicU64& statistic) noexcept {
   statistic.fetch_add(1, std::memory_order_relaxed);
+}
+// The same where the caller is the only one who writes it.
+inline void count_alone(AtomicU64& statistic) noexcept {
+  // relaxed: as above
+  statistic.store(statistic.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
 }  // namespace bulkhead::shm

@@ -25,10 +25,11 @@ unsigned slots_end(const Region& r) noexcept {
 // Before the slot's first wish (R7), so that every collect that can meet the wish reads its cell.
 void raise_high(Region& r, unsigned slot) noexcept {
   std::uint32_t high = r.header.slots_high.load(kRelaxed);  // the CAS validates it
-  // ends: the word only rises, and only to 1,024
-  while (high <= slot &&
-         !r.header.slots_high.compare_exchange_weak(high, slot + 1, kSeqCst, kRelaxed)) {
-  }  // pairs with the loads in scan_end() and slots_end()
+  // the word only rises, and only to 1,024; bounded for the case that somebody scribbles in it
+  for (std::uint32_t i = 0; i < kBudget && high <= slot; ++i) {
+    // pairs with the loads in scan_end() and slots_end()
+    if (r.header.slots_high.compare_exchange_weak(high, slot + 1, kSeqCst, kRelaxed)) return;
+  }
 }
 
 void write_identity(ProcSlot& slot, const World& world, const Identity& me) noexcept {
@@ -40,7 +41,8 @@ void write_identity(ProcSlot& slot, const World& world, const Identity& me) noex
   slot.image.store(me.image, kRelaxed);
   slot.heartbeat_s.store(world.boottime_s(world.self), kRelaxed);
   slot.witness.store(0, kRelaxed);
-  for (AtomicU64* s : {&slot.allocs, &slot.frees, &slot.refused, &slot.faults, &slot.uncovered}) {
+  for (AtomicU64* s : {&slot.allocs, &slot.frees, &slot.refused, &slot.faults, &slot.uncovered,
+                       &slot.first_allocs, &slot.first_frees}) {
     s->store(0, kRelaxed);
   }
 }

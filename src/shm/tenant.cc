@@ -1,16 +1,19 @@
-// One process and its region: format, check, attach, join, leave, snapshot. The directory's
+// One process and its region: format, check, attach, join, snapshot. The directory's
 // business (create, list, remove, sums) is in tenants.cc.
 #include "shm/tenant.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "base/clock.h"
+#include "base/kill_point.h"
 #include "shm/quota.h"
 
 namespace bulkhead::shm {
@@ -33,6 +36,42 @@ std::uint64_t boottime_s(void*) noexcept { return boottime_ns() / 1'000'000'000u
 Presence presence(void*, std::uint32_t pid, std::uint64_t start) noexcept {
   return presence_in_proc(pid, start);
 }
+
+constexpr int kNoDescriptor = -1;
+
+// The region's file stays where it is as long as this lives: who removes a tenant for want of users
+// needs the same lock for itself (tenants.cc), and looks for users after it has it.
+class InPlace {
+ public:
+  explicit InPlace(int fd) noexcept : fd_(fd) {
+    if (fd < 0) return;
+    const timespec pause{0, 1'000'000};
+    for (int ms = 0; !held_ && ms < kJoinPatience_ms; ++ms) {
+      held_ = ::flock(fd, LOCK_SH | LOCK_NB) == 0;
+      if (!held_) ::nanosleep(&pause, nullptr);
+    }
+    BH_KILL_POINT("join.in_place");
+    struct stat st {};
+    linked_ = stat_fd(fd, st) && st.st_nlink != 0;
+  }
+  InPlace(const InPlace&) = delete;
+  InPlace& operator=(const InPlace&) = delete;
+  // Unlocked in so many words: a child forked meanwhile shares the open file.
+  ~InPlace() {
+    if (held_) ::flock(fd_, LOCK_UN);
+  }
+  [[nodiscard]] Status status() const noexcept {
+    if (!linked_) return Status{Errc::kNotFound, 0, "the tenant was removed meanwhile"};
+    if (!held_)
+      return Status{Errc::kNotReady, 0, "the tenant is being removed, or its file is kept locked"};
+    return Status{};
+  }
+
+ private:
+  int fd_;
+  bool held_ = false;
+  bool linked_ = false;
+};
 
 }  // namespace
 
@@ -93,24 +132,30 @@ Status check_region(const Region& r) noexcept {
   return Status{};
 }
 
+// Checked in a copy, read by pread: the mapping is not touched before its owner can guard it against a
+// file that shrinks (base/bus_guard.h).
 Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept {
   Result<UniqueFd> fd = open_region(dir, name, O_RDWR);
   if (!fd.ok()) return fd.status();
+  alignas(Region) unsigned char head[offsetof(Region, slots)];
+  if (!read_exactly(fd->get(), head, sizeof head, 0)) {
+    return Status{Errc::kCorrupt, 0, "the region was cut short while it was read"};
+  }
+  const Region& r = *reinterpret_cast<const Region*>(head);  // only what lies before its slots
+  if (const Status bad = check_region(r); !bad.ok()) return bad;
+  if (std::strncmp(r.header.name, name, kNameBytes) != 0) {
+    return Status{Errc::kCorrupt, 0, "region carries another tenant's name"};
+  }
   void* const at =
       ::mmap(nullptr, sizeof(Region), PROT_READ | PROT_WRITE, MAP_SHARED, fd->get(), 0);
   if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map the region"};
   Tenant tenant;
   tenant.map_ = Mapping{at, sizeof(Region)};
-  const Region& r = tenant.region();
-  if (const Status bad = check_region(r); !bad.ok()) return bad;
-  if (std::strncmp(r.header.name, name, kNameBytes) != 0) {
-    return Status{Errc::kCorrupt, 0, "region carries another tenant's name"};
-  }
   struct stat st {};
   if (!stat_fd(fd->get(), st)) return Status{Errc::kIo, errno, "cannot look at the region"};
   tenant.device_ = st.st_dev;
   tenant.inode_ = st.st_ino;
-  tenant.device_count_ = std::min(r.header.device_count, kMaxDevices);
+  tenant.device_count_ = r.header.device_count;  // checked, of the copy
   UniqueFd kept = out_of_the_way(std::move(*fd));
   if (!kept.ok()) return Status{Errc::kIo, EMFILE, "no descriptor left for the region"};
   tenant.fd_.store(kept.release(), kRelaxed);  // the number is all that is shared
@@ -182,10 +227,13 @@ World Tenant::world() noexcept {
   return w;
 }
 
-Status join(Tenant& tenant, Member& member) noexcept {
+Status join(Tenant& tenant, Member& member, Joining how) noexcept {
+  const InPlace place{how == Joining::kFirst ? tenant.descriptor() : kNoDescriptor};
+  if (how == Joining::kFirst && !place.status().ok()) return place.status();
   member.region = &tenant.region();
   member.world = tenant.world();
   Result<Seat> seat = claim_slot(*member.region, member.world, read_identity());
+  BH_KILL_POINT("join.claimed");
   if (!seat.ok()) return seat.status();
   member.seat = *seat;
   reap_dead(*member.region, member.world, member.seat);
@@ -205,6 +253,8 @@ World Snapshot::world() noexcept {
   w.pid_namespace = read_identity().pid_namespace;
   return w;
 }
+
+bool Snapshot::keep_others_out() noexcept { return ::flock(fd_.get(), LOCK_EX | LOCK_NB) == 0; }
 
 Result<Snapshot> snapshot_tenant(const Dir& dir, const char* name) noexcept {
   Result<UniqueFd> fd = open_region(dir, name, O_RDONLY);

@@ -2,8 +2,8 @@
 // nothing.
 //
 // Creating sums the limits of all regions in the directory, per device UUID, under one flock, and
-// refuses what would pass a device's total. Everything that the hook uses (attach, join, create,
-// leave) takes no heap, no exception and no C++ runtime.
+// refuses what would pass a device's total. Everything that the hook uses (attach, join, create)
+// takes no heap, no exception and no C++ runtime.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -87,20 +87,28 @@ struct Arithmetic {
 [[nodiscard]] Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
                                    char (*name_out)[kNameBytes] = nullptr) noexcept;
 // kNotFound, kUntrusted, kBadSize, kBadMagic, kBadVersion, kNotReady, kCorrupt, kInvalid (name),
-// kIo.
+// kIo. Reads the file, not the mapping: the first access to the region is the caller's, who may guard
+// it before (base/bus_guard.h).
 [[nodiscard]] Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept;
 // Claims a slot for this process, reaps the dead, and fills `member` (for charge_or_reap). `tenant`
-// must stay where it is from now on.
-[[nodiscard]] Status join(Tenant& tenant, Member& member) noexcept;
-// In good order: gives the slot up; an ephemeral tenant without another process vanishes. No other
-// thread may still be charging.
-void leave(Tenant& tenant, Member& member) noexcept;
+// must stay where it is from now on. Between attach and join the tenant may have been removed, its
+// last process gone; kFirst answers kNotFound then (attach or create anew), and kNotReady if somebody
+// who removes tenants stands still for kJoinPatience_ms. kAgain: this process lost its slot; it goes
+// on in the region it has, whatever became of the name.
+//
+// There is no call for leaving. A process ends without notice more often than with, and while it
+// exits, other threads and the driver's own exit handlers still charge and give back; so its slot is
+// left to the reapers, and an ephemeral tenant without processes to the next sweep.
+enum class Joining : std::uint8_t { kFirst, kAgain };
+inline constexpr int kJoinPatience_ms = 1000;
+[[nodiscard]] Status join(Tenant& tenant, Member& member, Joining how = Joining::kFirst) noexcept;
 // kNotFound; kNotReady: a process is live and `force` is not set.
 [[nodiscard]] Status remove_tenant(const Dir& dir, const char* name, bool force = false) noexcept;
 // Calls `fn` with each tenant's name, in no order; stops when it returns false.
 [[nodiscard]] Status list_tenants(const Dir& dir, bool (*fn)(void*, const char*),
                                   void* arg) noexcept;
-// Removes ephemeral tenants whose creator and processes are all dead. create_tenant() does it too.
+// Removes ephemeral tenants whose creator and processes are all dead. create_tenant() does it too, and
+// `run` at its end.
 [[nodiscard]] Status sweep_tenants(const Dir& dir) noexcept;
 
 // A copy of a region's bytes, read by pread: a shrinking file cannot hurt the reader, and the
@@ -112,6 +120,11 @@ class Snapshot {
   [[nodiscard]] unsigned device_count() const noexcept { return device_count_; }
   [[nodiscard]] World world() noexcept;  // liveness of its processes; refers to this object
   [[nodiscard]] unsigned live() noexcept { return count_live(region(), world()); }
+  // Ephemeral, and its creator and all its processes are known dead: gone but for the next sweep.
+  [[nodiscard]] bool left_over() noexcept;
+  // Until this object ends nobody joins. False: somebody is joining just now. What was copied before
+  // may be out of date: take another.
+  [[nodiscard]] bool keep_others_out() noexcept;
 
  private:
   friend Result<Snapshot> snapshot_tenant(const Dir& dir, const char* name) noexcept;

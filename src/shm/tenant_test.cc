@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -88,7 +89,7 @@ class TenantTest : public testing::Test {
   std::string root_, asked_, root_dir_;
 };
 
-TEST_F(TenantTest, CreateAttachJoinChargeLeave) {
+TEST_F(TenantTest, CreateAttachJoinChargeAndGiveUpTheSlot) {
   const Dir d = dir();
   ASSERT_TRUE(create(d, spec("a", 10 * kGiB)).ok());
   EXPECT_EQ(create(d, spec("a", 1 * kGiB)).code(), Errc::kExists);
@@ -103,7 +104,7 @@ TEST_F(TenantTest, CreateAttachJoinChargeLeave) {
   EXPECT_EQ(held_bytes(shot->region(), 0), 10 * kGiB);
   EXPECT_EQ(limit_bytes(shot->region(), 0), 10 * kGiB);
   EXPECT_EQ(remove_tenant(d, "a").code(), Errc::kNotReady);
-  leave(*t, m);
+  leave_slot(*m.region, m.world, m.seat);
   EXPECT_EQ(held_bytes(t->region(), 0), 0u);
   EXPECT_EQ(names(d), std::vector<std::string>{"a"}) << "a named tenant stays";
   EXPECT_TRUE(remove_tenant(d, "a").ok());
@@ -335,7 +336,7 @@ TEST_F(TenantTest, AnEphemeralTenantVanishesWithItsLastProcess) {
   EXPECT_EQ(names(d), std::vector<std::string>{"named"});
   ASSERT_TRUE(remove_tenant(d, "named").ok());
 
-  // A process of it lives on: it stays. The last one leaves: it goes.
+  // A process of it lives on: it stays. The last one ends: the next sweep takes it.
   int hold[2], ready[2];
   ASSERT_EQ(::pipe(hold), 0);
   ASSERT_EQ(::pipe(ready), 0);
@@ -357,8 +358,7 @@ TEST_F(TenantTest, AnEphemeralTenantVanishesWithItsLastProcess) {
     char go = 'j';
     if (::write(ready[1], &go, 1) != 1) ::_exit(1);
     static_cast<void>(::read(hold[0], &go, 1));
-    leave(*t, m);
-    ::_exit(0);
+    ::_exit(0);  // as most processes end
   }
   char joined = 0;
   ASSERT_EQ(::read(ready[0], &joined, 1), 1);
@@ -369,6 +369,10 @@ TEST_F(TenantTest, AnEphemeralTenantVanishesWithItsLastProcess) {
   ::close(hold[0]);
   ASSERT_EQ(::waitpid(user, &status, 0), user);
   EXPECT_EQ(WEXITSTATUS(status), 0);
+  Result<Snapshot> left = snapshot_tenant(d, name);
+  ASSERT_TRUE(left.ok()) << "nobody removes it before the next sweep";
+  EXPECT_TRUE(left->left_over());
+  ASSERT_TRUE(sweep_tenants(d).ok());
   EXPECT_TRUE(names(d).empty());
 }
 
@@ -384,6 +388,60 @@ TEST_F(TenantTest, AnEphemeralTenantMayHaveAName) {
   ASSERT_EQ(WEXITSTATUS(status), 0);
   EXPECT_TRUE(create(d, s).ok()) << "the left-over of the same name is swept first";
   EXPECT_TRUE(attach_tenant(d, "chosen").ok());
+}
+
+// Attached, then removed with its last process: who joins then must not count alone in a file that
+// nobody else finds.
+TEST_F(TenantTest, JoiningATenantThatWasRemovedMeanwhileIsRefused) {
+  const Dir d = dir();
+  ASSERT_TRUE(create(d, spec("a", 10 * kGiB)).ok());
+  Result<Tenant> t = attach_tenant(d, "a");
+  ASSERT_TRUE(t.ok());
+  ASSERT_TRUE(remove_tenant(d, "a").ok());
+  Member m;
+  EXPECT_EQ(join(*t, m).code(), Errc::kNotFound);
+  EXPECT_EQ(count_live(t->region(), t->world()), 0u) << "and no slot was taken";
+  ASSERT_TRUE(create(d, spec("a", 5 * kGiB)).ok());
+  EXPECT_EQ(join(*t, m).code(), Errc::kNotFound) << "another file of the same name";
+  // One that lost its slot goes on in the file it has.
+  EXPECT_TRUE(join(*t, m, Joining::kAgain).ok());
+  Result<Tenant> again = attach_tenant(d, "a");
+  ASSERT_TRUE(again.ok());
+  Member n;
+  EXPECT_TRUE(join(*again, n).ok());
+}
+
+// The two sides of the door, each held open by a process that stands still in the middle.
+TEST_F(TenantTest, WhoRemovesAndWhoJoinsExcludeEachOther) {
+  const Dir d = dir();
+  TenantSpec s = spec("chosen", kGiB);
+  s.ephemeral = true;
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(create(d, s).ok() ? 0 : 1);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(WEXITSTATUS(status), 0);
+  {
+    const UniqueFd joining{::open(region_path("chosen").c_str(), O_RDWR | O_CLOEXEC)};
+    ASSERT_EQ(::flock(joining.get(), LOCK_SH), 0);  // as join() does
+    EXPECT_TRUE(sweep_tenants(d).ok());
+    EXPECT_EQ(names(d).size(), 1u) << "somebody is joining";
+    EXPECT_EQ(remove_tenant(d, "chosen").code(), Errc::kNotReady);
+  }
+  Result<Tenant> t = attach_tenant(d, "chosen");
+  ASSERT_TRUE(t.ok());
+  {
+    Result<Snapshot> removing = snapshot_tenant(d, "chosen");
+    ASSERT_TRUE(removing.ok());
+    ASSERT_TRUE(removing->keep_others_out());
+    Member m;
+    EXPECT_EQ(join(*t, m).code(), Errc::kNotReady) << "waited for, but not for ever";
+    ASSERT_TRUE(sweep_tenants(d).ok());
+  }
+  Member m;
+  EXPECT_TRUE(join(*t, m).ok()) << "the remover died before it removed";
+  EXPECT_TRUE(sweep_tenants(d).ok());
+  EXPECT_EQ(names(d).size(), 1u);
 }
 
 // Real processes, real locks: a child dies holding everything, the next charge gets all of it.

@@ -41,11 +41,19 @@ void unlink_tenant(int tenants, const char* name, uid_t euid) noexcept {
   ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
 }
 
-bool creator_may_live(const Snapshot& shot) noexcept {
-  const RegionHeader& h = shot.region().header;
+bool creator_may_live(const RegionHeader& h) noexcept {
   const Identity me = read_identity();
   if (h.creator_pid_namespace == 0 || h.creator_pid_namespace != me.pid_namespace) return true;
   return presence_in_proc(h.creator_pid, h.creator_start_ticks) != Presence::kGone;
+}
+
+// Whether `name` is without users, and stays so as long as `door` lives: nobody is joining, nobody
+// joined since it was first looked at. One that cannot be read has no users either.
+bool shut(const Dir& dir, const char* name, Snapshot& door) noexcept {
+  if (!door.keep_others_out()) return false;
+  BH_KILL_POINT("remove.shut");
+  Result<Snapshot> again = snapshot_tenant(dir, name);
+  return !again.ok() || again->live() == 0;
 }
 
 // Under the lock. An ephemeral tenant goes when its creator and all its processes are known dead.
@@ -59,8 +67,7 @@ bool sweep_name(const Sweep& sweep, const char* name) noexcept {
     if (shot.status().code() == Errc::kNotFound) unlink_tenant(sweep.tenants, name, sweep.dir.euid);
     return true;
   }
-  if ((shot->region().header.flags & kEphemeral) == 0) return true;
-  if (!creator_may_live(*shot) && shot->live() == 0) {
+  if (shot->left_over() && shut(sweep.dir, name, *shot)) {
     unlink_tenant(sweep.tenants, name, sweep.dir.euid);
   }
   return true;
@@ -171,16 +178,17 @@ Status write_region(int home, const TenantSpec& spec, const char* name, const Id
       ::openat(home, "region.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
   if (!fd.ok()) return Status{Errc::kIo, errno, "cannot make the region"};
   BH_KILL_POINT("create.opened");
-  if (::fchmod(fd.get(), 0600) != 0 ||
-      (euid == 0 && ::fchown(fd.get(), spec.owner_uid, static_cast<gid_t>(-1)) != 0)) {
-    return Status{Errc::kIo, errno, "cannot give the region to its owner"};
-  }
   if (const Status bad = reserve_file(fd.get(), spec.device_count); !bad.ok()) return bad;
   void* const at = ::mmap(nullptr, sizeof(Region), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map the region"};
   const Mapping map{at, sizeof(Region)};
   format_region(*map.as<Region>(), spec, name, me);
   BH_KILL_POINT("create.formatted");
+  // Last: from here on its owner may shrink it under us.
+  if (::fchmod(fd.get(), 0600) != 0 ||
+      (euid == 0 && ::fchown(fd.get(), spec.owner_uid, static_cast<gid_t>(-1)) != 0)) {
+    return Status{Errc::kIo, errno, "cannot give the region to its owner"};
+  }
   if (::renameat(home, "region.new", home, "region") != 0) {
     return Status{Errc::kIo, errno, "cannot publish the region"};
   }
@@ -189,6 +197,11 @@ Status write_region(int home, const TenantSpec& spec, const char* name, const Id
 }
 
 }  // namespace
+
+bool Snapshot::left_over() noexcept {
+  const RegionHeader& h = region().header;
+  return (h.flags & kEphemeral) != 0 && !creator_may_live(h) && live() == 0;
+}
 
 FileRange reserved_range(unsigned device_count, unsigned part) noexcept {
   switch (part) {
@@ -249,13 +262,14 @@ Status remove_tenant(const Dir& dir, const char* name, bool force) noexcept {
   struct stat st {};
   if (!stat_at(tenants->get(), name, st)) return Status{Errc::kNotFound, 0, "no such tenant"};
   if (!force) {
-    Result<Snapshot> shot =
-        snapshot_tenant(dir, name);  // one that cannot be read has no users either
-    if (shot.ok() && shot->live() > 0) {
+    Result<Snapshot> shot = snapshot_tenant(dir, name);
+    if (shot.ok() && (shot->live() > 0 || !shut(dir, name, *shot))) {
       return Status{Errc::kNotReady, 0, "processes of the tenant are running"};
     }
+    unlink_tenant(tenants->get(), name, dir.euid);  // with the door still shut
+  } else {
+    unlink_tenant(tenants->get(), name, dir.euid);
   }
-  unlink_tenant(tenants->get(), name, dir.euid);
   return stat_at(tenants->get(), name, st)
              ? Status{Errc::kIo, 0, "other files lie in the tenant's directory"}
              : Status{};
@@ -288,26 +302,6 @@ Status sweep_tenants(const Dir& dir) noexcept {
   }
   Sweep sweep{dir, tenants->get()};
   return for_each_entry(tenants->get(), sweep_one, &sweep);
-}
-
-void leave(Tenant& tenant, Member& member) noexcept {
-  if (member.region == nullptr) return;
-  const bool ephemeral = (member.region->header.flags & kEphemeral) != 0;
-  leave_slot(*member.region, member.world, member.seat);
-  const bool last = count_live(*member.region, member.world) == 0;
-  member.region = nullptr;
-  if (!ephemeral || !last) return;
-  Dir dir;
-  dir.euid = ::geteuid();
-  std::memcpy(dir.path, tenant.dir_path(), sizeof dir.path);
-  Result<UniqueFd> fd = open_directory(AT_FDCWD, dir.path, dir.euid);
-  if (!fd.ok()) return;
-  dir.fd = std::move(*fd);
-  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX | LOCK_NB);  // busy: the next creator sweeps
-  if (!lock.ok()) return;
-  Result<UniqueFd> tenants = open_tenants(dir, false);
-  Sweep sweep{dir, tenants.ok() ? tenants->get() : -1};
-  if (tenants.ok()) sweep_name(sweep, tenant.name());
 }
 
 }  // namespace bulkhead::shm

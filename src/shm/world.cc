@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "base/fd.h"
@@ -86,6 +88,24 @@ bool proc_is_ours(std::uint32_t pid) noexcept {
   return got > 0 && named == pid;
 }
 
+// What /proc said of this process: it never changes, and a start asks for it half a dozen times. The page is wiped in a
+// child of a fork, by the kernel (MADV_WIPEONFORK), so also if the child has its parent's pid in a namespace of its
+// own; where the kernel cannot do that nothing is kept.
+struct alignas(4096) Known {
+  std::atomic<std::uint32_t> pid;  // 0: nothing; stored last
+  std::atomic<std::uint64_t> start_ticks, pid_namespace;
+  unsigned char rest[4096 - 24];
+};
+static_assert(sizeof(Known) == 4096);
+constinit Known known{};
+
+void remember(const Identity& id) noexcept {
+  if (::madvise(&known, sizeof known, MADV_WIPEONFORK) != 0) return;
+  known.start_ticks.store(id.start_ticks, std::memory_order_relaxed);      // published below
+  known.pid_namespace.store(id.pid_namespace, std::memory_order_relaxed);  // as above
+  known.pid.store(id.pid, std::memory_order_release);  // pairs with read_identity()
+}
+
 }  // namespace
 
 Identity read_identity() noexcept {
@@ -97,6 +117,11 @@ Identity read_identity() noexcept {
   if (const auto* random = reinterpret_cast<const unsigned char*>(::getauxval(AT_RANDOM))) {
     for (int i = 0; i < 16; ++i) id.image = (id.image ^ random[i]) * 0x100'0000'01b3;
   }
+  if (known.pid.load(std::memory_order_acquire) == id.pid) {  // pairs with remember()
+    id.start_ticks = known.start_ticks.load(std::memory_order_relaxed);  // as above
+    id.pid_namespace = known.pid_namespace.load(std::memory_order_relaxed);
+    return id;
+  }
   if (!proc_is_ours(id.pid)) return id;
   ProcStat stat;
   int error = 0;
@@ -106,6 +131,7 @@ Identity read_identity() noexcept {
   if (::syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/ns/pid", &ns, 0) != 0) return id;
   id.start_ticks = stat.start_ticks;
   id.pid_namespace = ns.st_ino;
+  remember(id);
   return id;
 }
 

@@ -12,10 +12,7 @@ namespace bulkhead::sim {
 namespace {
 
 CUresult initialise(Driver& d) noexcept {
-  if (const char* wrong = open_machine()) {
-    std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
-    return CUDA_ERROR_SYSTEM_NOT_READY;
-  }
+  if (say_what_is_wrong() != nullptr) return CUDA_ERROR_SYSTEM_NOT_READY;
   if (!join_machine()) return CUDA_ERROR_DEVICE_UNAVAILABLE;
   unsigned units[kMaxUnits];
   const unsigned n = visible_units(std::getenv("CUDA_VISIBLE_DEVICES"), units, kMaxUnits);

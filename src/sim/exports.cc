@@ -3,6 +3,7 @@
 
 #include "sim/api.h"
 #include "sim/gate.h"
+#include "sim/state.h"
 
 namespace bulkhead::sim {
 namespace {
@@ -50,4 +51,8 @@ std::span<const Export> exports() noexcept { return kTable; }
 
 extern "C" [[gnu::visibility("default")]] const char* bulkhead_sim_version() noexcept {
   return "0.1.0";
+}
+// Null, or why nothing here will work: for programs that say it in their own words.
+extern "C" [[gnu::visibility("default")]] const char* bulkhead_sim_problem() noexcept {
+  return bulkhead::sim::open_machine();
 }

@@ -35,7 +35,7 @@ bool within(const T* p, const T* table, unsigned n) noexcept {
 
 nvmlReturn_t start() noexcept {
   pthread_mutex_lock(&count_mutex);
-  const char* wrong = open_machine();
+  const char* wrong = say_what_is_wrong();
   if (wrong == nullptr) {
     ++inits;
     for (unsigned i = 0; i < kMaxUnits; ++i) {
@@ -44,7 +44,6 @@ nvmlReturn_t start() noexcept {
     }
   }
   pthread_mutex_unlock(&count_mutex);
-  if (wrong != nullptr) std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
   return wrong == nullptr ? NVML_SUCCESS : NVML_ERROR_DRIVER_NOT_LOADED;
 }
 

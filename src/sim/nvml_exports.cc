@@ -43,3 +43,7 @@ constinit Gate gates[kFunctions] = {
 extern "C" [[gnu::visibility("default")]] const char* bulkhead_sim_version() noexcept {
   return "0.1.0";
 }
+// Null, or why nothing here will work: for programs that say it in their own words.
+extern "C" [[gnu::visibility("default")]] const char* bulkhead_sim_problem() noexcept {
+  return bulkhead::sim::open_machine();
+}

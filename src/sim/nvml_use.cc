@@ -83,6 +83,7 @@ unsigned long long now_us() noexcept { return clock_ns(CLOCK_REALTIME) / 1000; }
 // Busy time is what kernels and copies cost in the model; percent of the time since it was last asked.
 struct Sample {
   unsigned pid;
+  std::uint64_t start_ticks;  // a pid alone may be another process by now
   std::uint64_t busy_ns, at_ns;
   unsigned percent;
 };
@@ -92,7 +93,9 @@ unsigned percent_of(const ProcessUse& use, unsigned unit) noexcept {
   static Sample samples[kMaxUnits][64];
   Sample& s = samples[unit][use.pid % 64];
   const std::uint64_t now = monotonic_ns();
-  if (s.pid != use.pid) s = {use.pid, use.busy_ns, now, 0};
+  if (s.pid != use.pid || s.start_ticks != use.start_ticks) {
+    s = {use.pid, use.start_ticks, use.busy_ns, now, 0};
+  }
   const std::uint64_t wall = now - s.at_ns, busy = use.busy_ns - s.busy_ns;
   if (wall < 1'000'000) return s.percent;  // too short to say anything new
   s.percent = static_cast<unsigned>(busy >= wall ? 100 : busy * 100 / wall);

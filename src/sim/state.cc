@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -53,6 +54,16 @@ void format(SharedState& s) noexcept {
   s.magic = kStateMagic;
 }
 
+// The file's bytes, so that a full tmpfs is an error here and not a SIGBUS at some later store.
+const char* reserve_state(int fd, const struct stat& st) noexcept {
+  if (st.st_size != 0 && st.st_blocks * 512 >= st.st_size) return nullptr;
+  const int error = ::posix_fallocate(fd, 0, sizeof(SharedState));
+  if (error != ENOSPC && error != EDQUOT) return nullptr;  // file systems that cannot reserve
+  // One nobody has formatted yet is left as it was found; the size is set by who comes next.
+  if (st.st_size == 0) static_cast<void>(!::ftruncate(fd, 0));
+  return "no room for the state file (1 MiB) in sim/ of the directory in use";
+}
+
 // Under flock, so a formatter that was killed half way is followed by one that starts over.
 const char* map_state(Machine& m) noexcept {
   char path[320];
@@ -65,6 +76,7 @@ const char* map_state(Machine& m) noexcept {
   if (!sized && st.st_size != 0) return "state file of another version: remove it";
   if (!sized && ::ftruncate(fd.get(), sizeof(SharedState)) != 0)
     return "state file cannot be sized";
+  if (const char* wrong = reserve_state(fd.get(), st)) return wrong;
   void* at = ::mmap(nullptr, sizeof(SharedState), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (at == MAP_FAILED) return "state file cannot be mapped";
   auto* state = static_cast<SharedState*>(at);
@@ -184,6 +196,16 @@ const char* open_machine() noexcept {
     if (wrong == nullptr) wrong = map_state(machine);
   }
   pthread_mutex_unlock(&open_mutex);
+  return wrong;
+}
+
+const char* say_what_is_wrong() noexcept {
+  static std::atomic<bool> said{false};
+  const char* const wrong = open_machine();
+  // relaxed: whether it was said is all there is to know
+  if (wrong != nullptr && !said.exchange(true, std::memory_order_relaxed)) {
+    std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
+  }
   return wrong;
 }
 
@@ -365,7 +387,7 @@ unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept {
         bytes += o.bytes;
     }
     if (bytes == 0 && p.contexts[unit] == 0) continue;
-    if (n < room) out[n] = {p.pid, bytes, p.busy_ns[unit]};
+    if (n < room) out[n] = {p.pid, bytes, p.busy_ns[unit], p.start_ticks};
     ++n;
   }
   return n;

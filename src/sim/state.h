@@ -71,6 +71,8 @@ extern constinit Machine machine;
 
 // Reads the profile and maps the state; thread-safe, done once. nullptr or what is wrong.
 const char* open_machine() noexcept;
+// The same, for a program that may not look: one line on stderr at the first failure of this library.
+const char* say_what_is_wrong() noexcept;
 // Claims this process's ledger; idempotent. False: 1,024 live processes already.
 bool join_machine() noexcept;
 // In a forked child: the parent's ledger is not ours.
@@ -110,6 +112,7 @@ struct ProcessUse {
   std::uint32_t pid;
   std::uint64_t bytes;
   std::uint64_t busy_ns;
+  std::uint64_t start_ticks;  // with the pid: which process
 };
 unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept;  // after a sweep
 bool alive(std::uint32_t pid, std::uint64_t start_ticks) noexcept;

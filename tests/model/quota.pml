@@ -24,6 +24,11 @@
 #ifndef SLACK
 #define SLACK 0                  /* initial slack, spread in every way */
 #endif
+#ifdef NOSLACK
+#define KEEP 0                   /* as give_back_slow(): no slack is kept */
+#else
+#define KEEP (cap&1)
+#endif
 #ifndef NR
 #define NR 1                     /* reapers */
 #endif
@@ -103,6 +108,9 @@ inline settle() {
 
 proctype thread(byte id; byte me; byte pr; byte rounds) provided (!dead[pr] && !stop[pr]) {
   byte n, g, p, i, j, C, Hs, nn, x, d, lim, nx, s; bool seen, same, force; byte vv[3]; short w;
+#ifdef SURELY
+  byte vp[3];
+#endif
   if :: me==3 -> if                                   /* claim a slot that the reaper freed */
        :: atomic { S[1]==0 -> S[1]=1; own[1]=pr; me=1 }
        :: atomic { S[2]==0 -> S[2]=1; own[2]=pr; me=2 }
@@ -113,7 +121,7 @@ next:
   :: rounds==0 -> goto end
   :: rounds>0 && mine[id]>0 ->                        /* give_back; slack stays if the cap is on */
      do
-     :: GIVE { w=W[me]; x=cap&1; atomic { if
+     :: GIVE { w=W[me]; x=KEEP; atomic { if
         :: W[me]==w -> d=mine[id]; W[me]=MK(U(w)-d,(x->K(w)+d:K(w)),V(w),T(w));
            H=H-d; mine[id]=0; w=0; d=0; x=0; rounds--; goto next
         :: else -> w=0; x=0 fi } }
@@ -127,6 +135,37 @@ fast: GRP { w=W[me];
         :: else -> w=0; goto fast fi }
      :: else -> w=0
   fi };
+#ifdef SURELY
+  if                                                  /* surely_full(): two collects without a turn, on a hint */
+  :: skip -> goto slow
+  :: atomic { skip; j=0; Hs=0; same=1; seen=1 }
+  fi;
+  do                                                  /* vp: P, vv: version and t of the first collect */
+  :: j<3 -> x=P[j];
+     atomic { w=W[j]; vp[j]=x; vv[j]=V(w)|(T(w)<<2); if :: PH(x)==YES -> seen=0 :: else fi; j++; w=0; x=0 }
+  :: else -> break
+  od;
+  atomic { lim=Lim; j=0; if :: !seen -> same=0 :: else fi }
+  do
+  :: j<3 && same -> w=W[j];
+     atomic { x=P[j];
+       if
+#ifdef B_NOP
+       :: vv[j]==(V(w)|(T(w)<<2)) -> Hs=Hs+U(w)       /* broken: P is not compared */
+#elif defined(B_NOW)
+       :: vp[j]==x -> Hs=Hs+U(w)                      /* broken: W's version is not compared */
+#else
+       :: vp[j]==x && vv[j]==(V(w)|(T(w)<<2)) -> Hs=Hs+U(w)
+#endif
+       :: else -> same=0
+       fi; j++; w=0; x=0 }
+  :: else -> break
+  od;
+  atomic { if :: same && Hs+n>lim -> assert(sat[id]); d=1 :: else -> d=0 fi;   /* exactness */
+           j=0; Hs=0; same=0; seen=0; lim=0; vv[0]=0; vv[1]=0; vv[2]=0; vp[0]=0; vp[1]=0; vp[2]=0 }
+  if :: atomic { d==1 -> d=0 } goto got :: else fi;
+slow:
+#endif
   atomic { !lock[pr] -> lock[pr]=1; N[me]=n }
   atomic { d=SEQ(P[me])+1; if :: (d&1)==T(W[me]) -> d++ :: else fi; P[me]=PK(WISH,d); d=0 }
 grow:
@@ -285,6 +324,8 @@ init { byte m;
   atomic { own[0]=0; own[1]=1; own[2]=2; S[0]=1; S[1]=1; S[2]=1;
 #ifdef DIP                              /* slot 1 holds 1, slot 2 has slack 1 */
     W[1]=1; mine[1]=1; H=1; W[2]=8;
+#elif defined(HOLD1)                    /* slot 1 holds 1 */
+    W[1]=1; mine[1]=1; H=1;
 #else                                   /* any slack within the limit */
     m=0; do :: m<3 -> if :: K(W[0])+K(W[1])+K(W[2])<SLACK -> W[m]=W[m]+8 :: m++ fi :: else -> break od; m=0;
 #endif

@@ -13,6 +13,12 @@ check "limit 2 to 1, 1 process, amounts 1-2"     holds $q -DGOVERN -DNEWL=1 -DR0
 check "forced past the limit, 7 operations"      holds $q $force -DR0=3 -DR1=4
 check "newcomer in a freed slot, 2 reapers"      holds $q $newcomer -DCRASHES=1
 check "wishes withdrawn at any time (safety)"    holds $q -DWITHDRAW -DONE -DR0=2 -DR1=2 -DR2=0 $calm
+surely="-DSURELY -DONE -DHOLD1 -DNOSLACK -DR0=1 -DR1=1 -DR2=3 $calm"
+check "refused without a turn, moving hole"      holds $q -DSURELY $hole
+check "refused without a turn, 1 crash, reaper"  holds $q -DSURELY -DONE -DL=1 -DR0=1 -DR1=2 -DR2=0 -DCRASHES=1
+check "refused without a turn, 5 operations"     holds $q $surely
+check "broken: P not compared without a turn"    broken $q $surely -DB_NOP
+check "broken: version not compared without one" broken $q -DSURELY -DB_NOW $hole
 check "broken: no version"                       broken $q -DB_NOVER $hole
 check "broken: one look refuses"                 broken $q -DB_ONELOOK $hole
 check "broken: W read before P"                  broken $q -DB_WP -DR0=2 -DR1=2 -DR2=0 $calm
