@@ -1,11 +1,12 @@
-// The command line: grammar only; each command is a file of its own. CLI11 is met here and nowhere
-// else.
+// The command line: grammar only; each command is a file of its own. CLI11 is met here and in
+// describe.cc.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "cli/demo.h"
+#include "cli/describe.h"
 #include "cli/doctor.h"
 #include "cli/probe.h"
 #include "cli/rm.h"
@@ -131,6 +132,7 @@ int parse_and_run(int argc, char** argv) {
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
   rm.add_flag("--force", o.rm.force,
               "Even if processes of it run: they keep their quota, new ones are refused");
+  if (argc == 2 && std::string{argv[1]} == "__describe") return describe_grammar(app);
   Line line = split(argc, argv);
   try {
     app.parse(std::move(line.ours));

@@ -41,8 +41,6 @@ int sight_child_main();
 [[nodiscard]] Outcome<UniqueFd> listen_unix(const std::string& path);
 // 127.0.0.1 only.
 [[nodiscard]] Outcome<UniqueFd> listen_loopback(std::uint16_t port);
-// "127.0.0.1:9477", "localhost:9477", "9477" -> port; problem: any other address, one line.
-[[nodiscard]] Outcome<std::uint16_t> parse_loopback(const std::string& text);
 // The console's address with its token in the fragment, from DIR/console.url (0640; root's group `bulkhead`). A file
 // that is there and well formed keeps its token, so that pages stay open over a restart. Returns the token.
 [[nodiscard]] Outcome<std::string> console_token(const std::string& directory, std::uint16_t port);

@@ -106,14 +106,6 @@ TEST(Http, OnlyOurOwnNames) {
   }
 }
 
-TEST(Addresses, LoopbackOnly) {
-  EXPECT_EQ(parse_loopback("127.0.0.1:9478").value, 9478);
-  EXPECT_EQ(parse_loopback("localhost:80").value, 80);
-  EXPECT_EQ(parse_loopback("9477").value, 9477);
-  for (const char* text : {"0.0.0.0:1", "[::]:1", "10.0.0.1:9478", "", "0", "65536", "9478x", ":9478"})
-    EXPECT_FALSE(parse_loopback(text).ok()) << text;
-}
-
 struct PictureFile {
   int fd = ::memfd_create("picture", 0);
   wire::Picture* at = nullptr;

@@ -12,7 +12,6 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 
 #include "daemon/sight/sight.h"
@@ -93,20 +92,6 @@ Outcome<UniqueFd> listen_loopback(std::uint16_t port) {
       ::listen(fd.get(), 64) != 0)
     return Outcome<UniqueFd>::because(because(fmt::format("127.0.0.1:{}", port)));
   return fd;
-}
-
-Outcome<std::uint16_t> parse_loopback(const std::string& text) {
-  std::string digits = text;
-  for (const char* host : {"127.0.0.1:", "localhost:"}) {
-    if (text.rfind(host, 0) == 0) digits = text.substr(std::strlen(host));
-  }
-  unsigned port = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (error != std::errc{} || end != digits.data() + digits.size() || port == 0 || port > 65535) {
-    return Outcome<std::uint16_t>::because(fmt::format(
-        "\"{}\" is no loopback address; write 127.0.0.1:PORT (it never listens elsewhere)", text));
-  }
-  return static_cast<std::uint16_t>(port);
 }
 
 Outcome<std::string> console_token(const std::string& directory, std::uint16_t port) {
