@@ -11,6 +11,7 @@ inline constexpr auto kRelaxed = std::memory_order_relaxed;  // in copies nothin
 struct TenantRegions::Slot {
   bool live = false;
   bool reaped = false;  // wiped by us: its end is told already
+  bool owed = false;    // its process is gone, what it exported is held by others
   std::uint32_t gen = 0;
   std::uint32_t pid = 0;  // in our namespace; 0: not known there
   std::uint64_t start_ticks = 0;
@@ -24,9 +25,9 @@ struct TenantRegions::Tenant {
   HeldRegion region;
   std::vector<std::uint64_t> limits;  // by device, bytes as promised; the region rounds to its unit
   std::vector<std::string> share_with;
-  std::vector<Slot> slots;            // up to the highest ever seen
-  wire::TenantView view{};            // of the last scan
-  std::uint64_t past[5] = {};         // statistics of slots that are gone
+  std::vector<Slot> slots;     // up to the highest ever seen
+  wire::TenantView view{};     // of the last scan
+  std::uint64_t past[5] = {};  // statistics of slots that are gone
   std::uint64_t scanned_ns = 0;
   unsigned tampered = 0;        // scans in a row in which a limit was not ours
   unsigned reaped_by_scan = 0;  // wiped by the scan, their ends not told yet

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 
 #include "base/kill_point.h"
@@ -98,13 +99,14 @@ void TenantRegions::ended(const std::string& name, unsigned index, std::uint32_t
   const std::uint32_t pid = slot.pid;
   drop_watch(slot);
   dirty_.insert(name);
-  const std::uint64_t bytes = tenant->region.held_by(index);
+  std::uint64_t bytes = tenant->region.held_by(index);
   BH_KILL_POINT("daemon.ended");
   if (tenant->region.reap(index, gen) != shm::Reaped::kFreed)
     return;  // the scan tells what became of it
   const std::uint64_t began_ns = outside_.turn_began().mono_ns, now_ns = outside_.clock().mono_ns;
   const std::uint64_t delay_ns = now_ns > began_ns ? now_ns - began_ns : 0;
   BH_KILL_POINT("daemon.reaped");
+  bytes -= std::min(bytes, tenant->region.held_by(index));  // what others still hold of its exports
   slot.reaped = true;
   count_reaped(*tenant, bytes);
   reaped_.delay_sum_ns += delay_ns;

@@ -86,12 +86,13 @@ void TenantRegions::scan_slots(Tenant& tenant, unsigned& suspicious) {
     }
     if (!live) {
       if (shm::state_of(s) != shm::kFree) ++suspicious;
+      slot.owed = shm::state_of(s) == shm::kOwing;
       reaping |= shm::state_of(s) == shm::kReaping;
       continue;
     }
     if (!slot.live) {
       slot.live = true;
-      slot.reaped = false;
+      slot.reaped = slot.owed = false;
       slot.gen = gen;
       slot.pid = 0;
       unwatched_.push_back({tenant.name, j, gen});
@@ -168,6 +169,7 @@ void TenantRegions::add_up(Tenant& tenant, const Now& now) {
     to.gpu_ms = ~0ull;
     to.share_x100 = wire::kUnknownShare;
     for (unsigned j = 0; j < tenant.slots.size(); ++j) {
+      if (tenant.slots[j].owed) to.dead_bytes += shm::slot_held_bytes(r, j, d);
       if (!tenant.slots[j].live || d >= tenant.slots[j].booked.size()) continue;
       const std::uint64_t held = tenant.slots[j].booked[d];
       const bool dead = shm::state_of(r.slots[j].state.load(kRelaxed)) != shm::kLive;

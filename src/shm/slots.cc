@@ -253,7 +253,7 @@ Reaped reap_slot(Region& r, const World& world, unsigned slot, std::uint32_t gen
     return wiping ? Reaped::kBusy : Reaped::kGone;
   }
   if (!world.take_lock(world.self, kGuestByte)) return Reaped::kBusy;
-  const bool freed = reap_at(r, slot, live, Seat{});
+  const bool freed = reap_at(r, world, slot, live, Seat{});
   world.drop_lock(world.self, kGuestByte);
   return freed ? Reaped::kFreed : Reaped::kBusy;
 }
