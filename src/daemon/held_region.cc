@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "shm/quota.h"
 #include "shm/supervise.h"
@@ -61,6 +62,10 @@ Status HeldRegion::look(const Scratch& scratch) {
   constexpr Status kChanged{Errc::kCorrupt, 0, "constant fields of the region were changed"};
   if (broken_) return kShort;
   Region& r = scratch.get();
+  if (std::exchange(touched_, false)) {
+    // only our page table entries go: the kernel maps what lies around a page we touch, for each of 1,024 tenants
+    ::madvise(&tenant_.region(), sizeof(Region), MADV_DONTNEED);
+  }
   const int fd = tenant_.descriptor();
   constexpr std::size_t kFew = 16;  // slots: most tenants have fewer processes, and one read does
   const std::size_t first = offsetof(Region, slots) + kFew * sizeof(shm::ProcSlot);
@@ -93,6 +98,7 @@ Status HeldRegion::look(const Scratch& scratch) {
 }
 
 bool HeldRegion::held() {
+  touched_ = true;
   if (guard_.faulted()) broken_ = true;
   return !broken_;
 }

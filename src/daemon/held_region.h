@@ -76,6 +76,7 @@ class HeldRegion {
   ino_t inode_ = 0;
   std::uint32_t flags_ = 0;
   bool broken_ = false;
+  bool touched_ = false;  // through the mapping, since the last look
 };
 
 }  // namespace bulkhead::daemon

@@ -26,13 +26,4 @@ void Loop::run() {
   while (!stopping_) turn();
 }
 
-int ClockWatch::tick(const Now& now) {
-  const std::int64_t offset = now.unix_ns - static_cast<std::int64_t>(now.boot_ns);
-  const std::int64_t jump = offset - offset_ns_;
-  if (any_ && (jump > kJump_ns || jump < -kJump_ns)) jumped_(now, jump);
-  any_ = true;
-  offset_ns_ = offset;
-  return 1000;
-}
-
 }  // namespace bulkhead::daemon

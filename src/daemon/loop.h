@@ -32,20 +32,4 @@ class Loop {
   bool stopping_ = false;
 };
 
-// Tells of wall clocks that were set: unix_ns moved against boot_ns by more than kJump_ns since the last tick. Nothing
-// here depends on the wall clock; what is written with it (events, usage) does.
-class ClockWatch : public Duty {
- public:
-  static constexpr std::int64_t kJump_ns = 2'000'000'000;
-  explicit ClockWatch(std::function<void(const Now&, std::int64_t jump_ns)> jumped)
-      : jumped_(std::move(jumped)) {}
-  int tick(const Now& now) override;
-  const char* name() const override { return "clock"; }
-
- private:
-  std::function<void(const Now&, std::int64_t)> jumped_;
-  std::int64_t offset_ns_ = 0;
-  bool any_ = false;
-};
-
 }  // namespace bulkhead::daemon

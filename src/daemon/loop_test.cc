@@ -101,25 +101,6 @@ TEST(Loop, RunsDutiesByAnInjectedClock) {
   EXPECT_GE(counter.ticks, 4);
 }
 
-TEST(ClockWatch, TellsOfAWallClockThatWasSet) {
-  std::vector<std::int64_t> jumps;
-  ClockWatch watch{[&](const Now&, std::int64_t ns) { jumps.push_back(ns); }};
-  constexpr std::int64_t kSecond = 1'000'000'000;
-  Now now{.mono_ns = 1, .boot_ns = 1, .unix_ns = 100 * kSecond};
-  watch.tick(now);
-  now.boot_ns += kSecond, now.unix_ns += kSecond;
-  watch.tick(now);
-  now.boot_ns += 3600 * kSecond, now.unix_ns += 3600 * kSecond;  // a suspend is no jump
-  watch.tick(now);
-  EXPECT_TRUE(jumps.empty());
-  now.unix_ns -= 50 * kSecond;
-  watch.tick(now);
-  now.unix_ns += 70 * kSecond;
-  watch.tick(now);
-  watch.tick(now);
-  EXPECT_EQ(jumps, (std::vector<std::int64_t>{-50 * kSecond, 70 * kSecond}));
-}
-
 class Folder : public testing::Test {
  protected:
   void SetUp() override {
