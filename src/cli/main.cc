@@ -1,11 +1,12 @@
-// The command line: grammar only; each command is a file of its own. CLI11 is met here and nowhere
-// else.
+// The command line: grammar only; each command is a file of its own. CLI11 is met here and in
+// describe.cc.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "cli/demo.h"
+#include "cli/describe.h"
 #include "cli/doctor.h"
 #include "cli/probe.h"
 #include "cli/rm.h"
@@ -13,6 +14,7 @@
 #include "cli/say.h"
 #include "cli/sniff.h"
 #include "cli/status.h"
+#include "cli/top.h"
 
 namespace {
 
@@ -53,6 +55,7 @@ struct Options {
   SniffOptions sniff;
   DemoOptions demo;
   RmOptions rm;
+  TopOptions top;
 };
 
 void add_run(CLI::App& app, RunOptions& o) {
@@ -73,6 +76,18 @@ void add_run(CLI::App& app, RunOptions& o) {
   app.prefix_command();
 }
 
+void add_top(CLI::App& app, TopOptions& o) {
+  app.add_flag("--batch", o.batch, "Plain text, again and again; no terminal needed");
+  app.add_flag("--json", o.json, "For programs: one object a line");
+  app.add_option("-n,--rounds", o.rounds, "End after so many rounds (with --batch or --json)")
+      ->check(CLI::Range(1, 1'000'000))
+      ->type_name("N");
+  app.add_option("-d,--delay", o.delay_s, "Time between two rounds (default 2)")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->type_name("SECONDS");
+  app.add_flag("--sim{h200}", o.simulator, "Of the simulated driver");
+}
+
 int usage(const std::string& text) { return fail(kExitUsage, text + "; see 'bulkhead --help'"); }
 
 int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) {
@@ -88,6 +103,7 @@ int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) 
   }
   if (!command.empty()) return usage(sub.get_name() + " takes no command");
   if (sub.get_name() == "status") return status(o.status);
+  if (sub.get_name() == "top") return top(o.top);
   if (sub.get_name() == "doctor") return doctor(o.doctor);
   if (sub.get_name() == "demo") return demo(o.demo);
   return rm(o.rm);
@@ -103,6 +119,7 @@ int parse_and_run(int argc, char** argv) {
   CLI::App& status = *app.add_subcommand("status", "Show tenants, their quotas and what they use");
   status.add_flag("--json", o.status.json, "For programs");
   status.add_flag("--sim{h200}", o.status.simulator, "Of the simulated driver");
+  add_top(*app.add_subcommand("top", "Watch who holds how much of each GPU"), o.top);
   CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
   doctor.add_flag("--json", o.doctor.json, "For programs");
   doctor.add_flag("--sim{h200}", o.doctor.simulator, "Check with the simulated driver");
@@ -115,6 +132,7 @@ int parse_and_run(int argc, char** argv) {
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
   rm.add_flag("--force", o.rm.force,
               "Even if processes of it run: they keep their quota, new ones are refused");
+  if (argc == 2 && std::string{argv[1]} == "__describe") return describe_grammar(app);
   Line line = split(argc, argv);
   try {
     app.parse(std::move(line.ours));

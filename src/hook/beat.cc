@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "hook/join.h"
 #include "hook/process.h"
 #include "hook/shares.h"
 #include "shm/quota.h"
@@ -38,6 +39,7 @@ void* run(void* poked_before) noexcept {
   ::prctl(PR_SET_NAME, "bulkhead");
   Process& p = process;
   shm::Witness witness;
+  DaemonLink daemon;
   shm::Seat stood{};
   std::uint32_t epoch = 0;
   auto poked = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(poked_before));
@@ -48,6 +50,7 @@ void* run(void* poked_before) noexcept {
       stood = seat;
       shm::beat(*p.region, p.member.world, seat);
       remember_books(seat.slot);
+      daemon.second(seat, p.member.world.boottime_s(p.member.world.self));
       if (shares_pending()) shares_tick();
     }
     shm::AtomicU32& poke = p.region->slots[seat.slot].poke;

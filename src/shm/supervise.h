@@ -84,6 +84,16 @@ inline void publish_round(Region& r, std::uint64_t beat_s) noexcept {
   wake_all(r.header.sampled);
 }
 
+// The daemon: from now on (again, at each of its starts) the node page binds this region. Its processes map the page
+// when they see the word change, within a second.
+inline void raise_adopted(Region& r) noexcept {
+  // release pairs with the acquire in the library's own thread: the page is in its place
+  r.header.adopted.fetch_add(1, std::memory_order_release);
+}
+inline void set_on_fault(Region& r, OnFault value) noexcept {
+  r.header.on_fault.store(value, std::memory_order_relaxed);  // a fact on its own
+}
+
 // Sleeps until `ask` is no longer `seen`, or `timeout_ns` passed, or for no reason. Returns its
 // value.
 inline std::uint32_t wait_for_ask(Region& r, std::uint32_t seen,

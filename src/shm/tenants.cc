@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -16,11 +17,17 @@ namespace {
 
 // The directory's lock: held while limits are summed, tenants made, swept or removed. A kernel
 // lock, so it falls with its holder.
-Result<UniqueFd> lock_directory(const Dir& dir, int how) noexcept {
+Result<UniqueFd> lock_directory(const Dir& dir, Patience patience) noexcept {
   UniqueFd fd{::openat(dir.fd.get(), "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
   if (!fd.ok()) return Status{Errc::kIo, errno, "cannot open the directory's lock file"};
-  while (::flock(fd.get(), how) != 0) {
-    if (errno != EINTR) return Status{Errc::kIo, errno, "cannot lock the directory"};
+  const int how = patience == Patience::kEndless ? LOCK_EX : LOCK_EX | LOCK_NB;
+  const timespec pause{0, 1'000'000};
+  for (int ms = 0; ::flock(fd.get(), how) != 0;) {
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) return Status{Errc::kIo, errno, "cannot lock the directory"};
+    if (++ms > kBrief_ms)
+      return Status{Errc::kNotReady, 0, "somebody else holds the directory's lock"};
+    ::nanosleep(&pause, nullptr);
   }
   return fd;
 }
@@ -39,12 +46,6 @@ void unlink_tenant(int tenants, const char* name, uid_t euid) noexcept {
   ::unlinkat(home->get(), "region", 0);
   ::unlinkat(home->get(), "region.new", 0);
   ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
-}
-
-bool creator_may_live(const RegionHeader& h) noexcept {
-  const Identity me = read_identity();
-  if (h.creator_pid_namespace == 0 || h.creator_pid_namespace != me.pid_namespace) return true;
-  return presence_in_proc(h.creator_pid, h.creator_start_ticks) != Presence::kGone;
 }
 
 // Whether `name` is without users, and stays so as long as `door` lives: nobody is joining, nobody
@@ -198,6 +199,12 @@ Status write_region(int home, const TenantSpec& spec, const char* name, const Id
 
 }  // namespace
 
+bool creator_may_live(const RegionHeader& h) noexcept {
+  const Identity me = read_identity();
+  if (h.creator_pid_namespace == 0 || h.creator_pid_namespace != me.pid_namespace) return true;
+  return presence_in_proc(h.creator_pid, h.creator_start_ticks) != Presence::kGone;
+}
+
 bool Snapshot::left_over() noexcept {
   const RegionHeader& h = region().header;
   return (h.flags & kEphemeral) != 0 && !creator_may_live(h) && live() == 0;
@@ -230,13 +237,16 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   } else {
     ephemeral_name(name, me);
   }
-  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  Result<UniqueFd> lock =
+      lock_directory(dir, spec.admitted ? Patience::kBrief : Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, true);
   if (!tenants.ok()) return tenants.status();
   struct stat st {};
   Sweep sweep{dir, tenants->get()};
-  if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
+  if (!spec.admitted) {
+    if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
+  }
   BH_KILL_POINT("create.locked");
   if (::mkdirat(tenants->get(), name, dir.euid == 0 ? 0755 : 0700) != 0 && errno != EEXIST) {
     return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
@@ -245,8 +255,10 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   if (!home.ok()) return home.status();
   if (stat_at(home->get(), "region", st))
     return Status{Errc::kExists, 0, "the tenant exists already"};
-  Status made = check_sums(dir, tenants->get(), spec, sums);
-  if (made.ok()) made = write_region(home->get(), spec, name, me, dir.euid);
+  const Identity& creator = spec.creator != nullptr ? *spec.creator : me;
+  Status made{};
+  if (!spec.admitted) made = check_sums(dir, tenants->get(), spec, sums);
+  if (made.ok()) made = write_region(home->get(), spec, name, creator, dir.euid);
   if (!made.ok()) {
     unlink_tenant(tenants->get(), name, dir.euid);
     return made;
@@ -255,9 +267,9 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   return Status{};
 }
 
-Status remove_tenant(const Dir& dir, const char* name, bool force) noexcept {
+Status remove_tenant(const Dir& dir, const char* name, bool force, Patience patience) noexcept {
   if (!valid_name(name)) return Status{Errc::kInvalid, 0, "not a tenant's name"};
-  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  Result<UniqueFd> lock = lock_directory(dir, patience);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
   if (!tenants.ok()) return tenants.status();
@@ -296,7 +308,7 @@ Status list_tenants(const Dir& dir, bool (*fn)(void*, const char*), void* arg) n
 }
 
 Status sweep_tenants(const Dir& dir) noexcept {
-  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
   if (!tenants.ok()) {
