@@ -18,12 +18,14 @@ std::string text_of(const wire::Verdict& v) {
   return v.header.result == 0 ? "" : fmt::format("the daemon refused (class {})", v.header.result);
 }
 
+std::string unheard(const Status& s) { return describe(s) + "; look at it, or use --no-daemon"; }
+
 template <class Q>
 std::string verdict(wire::Client& client, wire::Kind kind, Q& request, bool& ok) {
   wire::Verdict v{};
   const Status s = client.call(kind, request, v, kDaemonPatience_ms);
   ok = s.ok() && v.header.result == 0;
-  return s.ok() ? text_of(v) : "the daemon: " + describe(s);
+  return s.ok() ? text_of(v) : describe(s) + "; look at it with 'bulkhead doctor'";
 }
 
 // The queue's place, on a line of its own or over the last one.
@@ -80,7 +82,7 @@ int enrol(wire::Client& client, wire::RegisterRequest& request, bool quiet, std:
           std::string& problem) {
   wire::begin(request, wire::Kind::kRegister, client.next_sequence());
   if (const Status s = client.send(&request, sizeof request, kDaemonPatience_ms); !s.ok()) {
-    problem = "the daemon: " + describe(s);
+    problem = unheard(s);
     return kExitOurs;
   }
   sigset_t set;
@@ -99,7 +101,7 @@ int enrol(wire::Client& client, wire::RegisterRequest& request, bool quiet, std:
     const auto got =
         client.receive(&v, sizeof v, wire::Kind::kRegister, client.sequence(), kDaemonPatience_ms);
     if (!got.ok()) {
-      problem = "the daemon: " + describe(got.status());
+      problem = unheard(got.status());
       return kExitOurs;
     }
     if (*got == sizeof v && v.queued != 0 && v.header.result == 0) {

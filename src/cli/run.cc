@@ -335,7 +335,8 @@ Problem check_daemon(Run& run) {
   if (!run.options.wait_time.empty()) {
     return "--wait needs a daemon that serves the queue: start bulkheadd, or leave it out";
   }
-  if (!run.options.quiet && !run.options.no_daemon) {
+  const bool goes_on = run.request.has_memory || !run.request.tenant.empty();
+  if (goes_on && !run.options.quiet && !run.options.no_daemon) {
     warn("no daemon: limits hold, dead processes are reclaimed by their peers");
   }
   return {};
