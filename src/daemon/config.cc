@@ -240,6 +240,28 @@ void check_tenants(const Config& c, Problems& problems) {
   }
 }
 
+// toml++ 3.3 has undefined behaviour or asserts on some characters beyond ASCII, and on NUL, where a key is expected. It gets
+// none: in lines of comment they become '?', elsewhere they are a problem. Returns the line of the first such, 0 = none.
+unsigned without_oddities(std::string& text) {
+  unsigned line = 1;
+  bool comment = false, blank = true;
+  for (char& c : text) {
+    if (c == '\n') {
+      ++line;
+      comment = false;
+      blank = true;
+      continue;
+    }
+    if (blank && c == '#') comment = true;
+    blank = blank && (c == ' ' || c == '\t');
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte >= 0x20 && byte < 0x7f) || c == '\t' || c == '\r') continue;
+    if (!comment) return line;
+    c = '?';
+  }
+  return 0;
+}
+
 }  // namespace
 
 bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept {
@@ -257,7 +279,13 @@ bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept
 }
 
 Outcome<Config> parse_config(std::string_view text, const std::string& file) {
-  const toml::parse_result parsed = toml::parse(text, file);
+  std::string plain{text};
+  if (const unsigned line = without_oddities(plain); line != 0) {
+    return Outcome<Config>::because(
+        file + ":" + std::to_string(line) +
+        ": a control character, or one beyond ASCII; only lines of comment may have some");
+  }
+  const toml::parse_result parsed = toml::parse(std::string_view{plain}, file);
   if (!parsed) {
     std::string what{parsed.error().description()};
     for (char& ch : what) {
