@@ -262,6 +262,31 @@ unsigned without_oddities(std::string& text) {
   return 0;
 }
 
+// The same library takes for granted that a key follows "[" or "[[". Returns the line of the first header without one, 0 = none.
+unsigned header_without_key(std::string_view text) {
+  unsigned line = 1;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    std::string_view rest = text.substr(0, end);
+    const auto skip = [&rest](std::string_view what) {
+      while (!rest.empty() && what.find(rest.front()) != what.npos) rest.remove_prefix(1);
+    };
+    skip(" \t");
+    if (!rest.empty() && rest.front() == '[') {
+      rest.remove_prefix(rest.starts_with("[[") ? 2 : 1);
+      skip(" \t");
+      const char c = rest.empty() ? '\0' : rest.front();
+      const bool key = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '_' || c == '-' || c == '"' || c == '\'';
+      if (!key) return line;
+    }
+    if (end == text.npos) return 0;
+    text.remove_prefix(end + 1);
+    ++line;
+  }
+  return 0;
+}
+
 }  // namespace
 
 bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept {
@@ -284,6 +309,11 @@ Outcome<Config> parse_config(std::string_view text, const std::string& file) {
     return Outcome<Config>::because(
         file + ":" + std::to_string(line) +
         ": a control character, or one beyond ASCII; only lines of comment may have some");
+  }
+  if (const unsigned line = header_without_key(plain); line != 0) {
+    return Outcome<Config>::because(
+        file + ":" + std::to_string(line) +
+        ": a name is missing after [; write it like [policy] or [[tenant]]");
   }
   const toml::parse_result parsed = toml::parse(std::string_view{plain}, file);
   if (!parsed) {
