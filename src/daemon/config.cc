@@ -287,6 +287,33 @@ unsigned header_without_key(std::string_view text) {
   return 0;
 }
 
+// Nor does it look for a "}" where a value is expected. Returns the line of the first, 0 = none.
+unsigned brace_without_value(std::string_view text) {
+  unsigned line = 1;
+  char before = '\0';  // the last that is neither blank nor in a text or comment
+  char quote = '\0';
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') {
+      ++line;
+      quote = quote == '#' ? '\0' : quote;
+    } else if (quote == '#') {
+      continue;
+    } else if (quote != '\0') {
+      if (c == '\\' && quote == '"') ++i;
+      if (c == quote) quote = '\0';
+    } else if (c == '"' || c == '\'' || c == '#') {
+      quote = c;
+      if (c != '#') before = c;
+    } else if (c == '}' && (before == '[' || before == ',' || before == '=')) {
+      return line;
+    } else if (c != ' ' && c != '\t' && c != '\r') {
+      before = c;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept {
@@ -314,6 +341,10 @@ Outcome<Config> parse_config(std::string_view text, const std::string& file) {
     return Outcome<Config>::because(
         file + ":" + std::to_string(line) +
         ": a name is missing after [; write it like [policy] or [[tenant]]");
+  }
+  if (const unsigned line = brace_without_value(plain); line != 0) {
+    return Outcome<Config>::because(file + ":" + std::to_string(line) +
+                                    ": a value is missing before }; write it like {uid = 1000}");
   }
   const toml::parse_result parsed = toml::parse(std::string_view{plain}, file);
   if (!parsed) {
