@@ -12,6 +12,7 @@
 #include "cli/rm.h"
 #include "cli/run.h"
 #include "cli/say.h"
+#include "cli/set.h"
 #include "cli/sniff.h"
 #include "cli/status.h"
 #include "cli/top.h"
@@ -56,6 +57,7 @@ struct Options {
   DemoOptions demo;
   RmOptions rm;
   TopOptions top;
+  SetOptions set;
 };
 
 void add_run(CLI::App& app, RunOptions& o) {
@@ -71,6 +73,8 @@ void add_run(CLI::App& app, RunOptions& o) {
       ->type_name("deny|open");
   app.add_flag("--overcommit", o.overcommit, "Let the quotas of all tenants pass the GPU's memory");
   app.add_flag("--no-daemon", o.no_daemon, "Do not look for a daemon");
+  app.add_flag("--wait{forever}", o.wait_time,
+               "If the node is full wait for room: --wait=90s, 5m, 2h for so long");
   app.add_flag("--sim{h200}", o.simulator, "Use the simulated driver: --sim=h200x2 for two GPUs");
   app.add_flag("-q,--quiet", o.quiet, "Print nothing but errors");
   app.prefix_command();
@@ -106,6 +110,7 @@ int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) 
   if (sub.get_name() == "top") return top(o.top);
   if (sub.get_name() == "doctor") return doctor(o.doctor);
   if (sub.get_name() == "demo") return demo(o.demo);
+  if (sub.get_name() == "set") return set(o.set);
   return rm(o.rm);
 }
 
@@ -132,6 +137,13 @@ int parse_and_run(int argc, char** argv) {
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
   rm.add_flag("--force", o.rm.force,
               "Even if processes of it run: they keep their quota, new ones are refused");
+  CLI::App& set = *app.add_subcommand("set", "Change a tenant's quota while its programs run");
+  set.add_option("NAME", o.set.name, "The tenant")->required();
+  set.add_option("--memory", o.set.memory, "Quota on each GPU it has: 10GiB, 50%; GPU=SIZE for one")
+      ->type_name("SPEC")
+      ->required();
+  set.add_flag("--overcommit", o.set.overcommit,
+               "Let the quotas of all tenants pass the GPU's memory");
   if (argc == 2 && std::string{argv[1]} == "__describe") return describe_grammar(app);
   Line line = split(argc, argv);
   try {

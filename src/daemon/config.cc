@@ -240,6 +240,80 @@ void check_tenants(const Config& c, Problems& problems) {
   }
 }
 
+// toml++ 3.3 has undefined behaviour or asserts on some characters beyond ASCII, and on NUL, where a key is expected. It gets
+// none: in lines of comment they become '?', elsewhere they are a problem. Returns the line of the first such, 0 = none.
+unsigned without_oddities(std::string& text) {
+  unsigned line = 1;
+  bool comment = false, blank = true;
+  for (char& c : text) {
+    if (c == '\n') {
+      ++line;
+      comment = false;
+      blank = true;
+      continue;
+    }
+    if (blank && c == '#') comment = true;
+    blank = blank && (c == ' ' || c == '\t');
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte >= 0x20 && byte < 0x7f) || c == '\t' || c == '\r') continue;
+    if (!comment) return line;
+    c = '?';
+  }
+  return 0;
+}
+
+// The same library takes for granted that a key follows "[" or "[[". Returns the line of the first header without one, 0 = none.
+unsigned header_without_key(std::string_view text) {
+  unsigned line = 1;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    std::string_view rest = text.substr(0, end);
+    const auto skip = [&rest](std::string_view what) {
+      while (!rest.empty() && what.find(rest.front()) != what.npos) rest.remove_prefix(1);
+    };
+    skip(" \t");
+    if (!rest.empty() && rest.front() == '[') {
+      rest.remove_prefix(rest.starts_with("[[") ? 2 : 1);
+      skip(" \t");
+      const char c = rest.empty() ? '\0' : rest.front();
+      const bool key = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '_' || c == '-' || c == '"' || c == '\'';
+      if (!key) return line;
+    }
+    if (end == text.npos) return 0;
+    text.remove_prefix(end + 1);
+    ++line;
+  }
+  return 0;
+}
+
+// Nor does it look for a "}" where a value is expected. Returns the line of the first, 0 = none.
+unsigned brace_without_value(std::string_view text) {
+  unsigned line = 1;
+  char before = '\0';  // the last that is neither blank nor in a text or comment
+  char quote = '\0';
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') {
+      ++line;
+      quote = quote == '#' ? '\0' : quote;
+    } else if (quote == '#') {
+      continue;
+    } else if (quote != '\0') {
+      if (c == '\\' && quote == '"') ++i;
+      if (c == quote) quote = '\0';
+    } else if (c == '"' || c == '\'' || c == '#') {
+      quote = c;
+      if (c != '#') before = c;
+    } else if (c == '}' && (before == '[' || before == ',' || before == '=')) {
+      return line;
+    } else if (c != ' ' && c != '\t' && c != '\r') {
+      before = c;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept {
@@ -257,7 +331,22 @@ bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept
 }
 
 Outcome<Config> parse_config(std::string_view text, const std::string& file) {
-  const toml::parse_result parsed = toml::parse(text, file);
+  std::string plain{text};
+  if (const unsigned line = without_oddities(plain); line != 0) {
+    return Outcome<Config>::because(
+        file + ":" + std::to_string(line) +
+        ": a control character, or one beyond ASCII; only lines of comment may have some");
+  }
+  if (const unsigned line = header_without_key(plain); line != 0) {
+    return Outcome<Config>::because(
+        file + ":" + std::to_string(line) +
+        ": a name is missing after [; write it like [policy] or [[tenant]]");
+  }
+  if (const unsigned line = brace_without_value(plain); line != 0) {
+    return Outcome<Config>::because(file + ":" + std::to_string(line) +
+                                    ": a value is missing before }; write it like {uid = 1000}");
+  }
+  const toml::parse_result parsed = toml::parse(std::string_view{plain}, file);
   if (!parsed) {
     std::string what{parsed.error().description()};
     for (char& ch : what) {

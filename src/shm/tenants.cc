@@ -81,10 +81,12 @@ struct Sum {
   const Dir& dir;
   const DeviceSpec& device;
   Arithmetic& sums;
+  const char* except;  // a tenant that is not counted, or null
 };
 bool add_limits(void* arg, const char* name) noexcept {
   Sum& sum = *static_cast<Sum*>(arg);
-  if (!valid_name(name)) return true;
+  if (!valid_name(name) || (sum.except != nullptr && std::strcmp(name, sum.except) == 0))
+    return true;
   Result<Snapshot> shot = snapshot_tenant(sum.dir, name);
   if (!shot.ok()) {
     if (shot.status().code() != Errc::kNotFound) ++sum.sums.unreadable;
@@ -99,11 +101,12 @@ bool add_limits(void* arg, const char* name) noexcept {
   return true;
 }
 
-Status check_sums(const Dir& dir, int tenants, const TenantSpec& spec, Arithmetic& sums) noexcept {
+Status check_sums(const Dir& dir, int tenants, const TenantSpec& spec, Arithmetic& sums,
+                  const char* except = nullptr) noexcept {
   for (unsigned i = 0; i < spec.device_count; ++i) {
     const DeviceSpec& device = spec.devices[i];
     sums = Arithmetic{i, device.total_bytes, 0, device.limit_bytes, 0};
-    Sum sum{dir, device, sums};
+    Sum sum{dir, device, sums, except};
     if (const Status bad = for_each_entry(tenants, add_limits, &sum); !bad.ok()) return bad;
     const bool fits = sums.committed_bytes <= device.total_bytes &&
                       device.limit_bytes <= device.total_bytes - sums.committed_bytes;
@@ -265,6 +268,42 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   }
   if (name_out != nullptr) std::memcpy(*name_out, name, sizeof name);
   return Status{};
+}
+
+Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
+                  bool overcommit, Arithmetic& sums) noexcept {
+  Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
+  if (!lock.ok()) return lock.status();
+  Result<UniqueFd> tenants = open_tenants(dir, false);
+  if (!tenants.ok()) return tenants.status();
+  Result<Snapshot> shot = snapshot_tenant(dir, name);
+  if (!shot.ok()) return shot.status();
+  TenantSpec raised;  // lowering is never refused
+  raised.overcommit = overcommit;
+  unsigned at[kMaxDevices] = {};
+  for (unsigned i = 0; i < count && i < kMaxDevices; ++i) {
+    while (at[i] < shot->device_count() &&
+           std::memcmp(shot->region().devices[at[i]].uuid, devices[i].uuid, kUuidBytes) != 0) {
+      ++at[i];
+    }
+    if (at[i] == shot->device_count()) return Status{Errc::kNotFound, 0, "no grant on this device"};
+    if (devices[i].limit_bytes > limit_bytes(shot->region(), at[i])) {
+      raised.devices[raised.device_count++] = devices[i];
+    }
+  }
+  if (const Status bad = check_sums(dir, tenants->get(), raised, sums, name); !bad.ok()) {
+    for (unsigned i = 0; i < count && bad.code() == Errc::kTooLarge; ++i) {
+      if (std::memcmp(devices[i].uuid, raised.devices[sums.device].uuid, kUuidBytes) == 0)
+        sums.device = i;
+    }
+    return bad;
+  }
+  Result<Tenant> tenant = attach_tenant(dir, name);
+  if (!tenant.ok()) return tenant.status();
+  for (unsigned i = 0; i < count; ++i) {
+    set_limit(tenant->region(), at[i], devices[i].limit_bytes);
+  }
+  return {};
 }
 
 Status remove_tenant(const Dir& dir, const char* name, bool force, Patience patience) noexcept {
