@@ -163,18 +163,19 @@ void print_people(const Report& report, const std::vector<NvmlGpu>& gpus) {
     to = std::max(to, r.to_unix_s);
   }
   fmt::print("{} to {}\n", local_time(from), local_time(to));
-  fmt::print("{:<18}{:>4}{:>12}{:>11}{:>11}{:>6}{:>10}{:>8}\n", "TENANT", "GPU", "GIB-HOURS",
+  fmt::print("{:<16}{:>4}{:>13}{:>11}{:>12}{:>6}{:>10}{:>8}\n", "TENANT", "GPU", "GIB-HOURS",
              "HELD", "GPU-S", "MOVED", "PEAK", "REFUSED");
   for (const UsageRow& r : totals) {
     char peak[policy::kSizeText];
     const std::string name = wire::clean_text(tenant_of(r), sizeof r.tenant);
     const std::string gpu_s = r.gpu_ms == wire::kNotMeasured
                                   ? "-"
-                                  : fmt::format("{:.1f}", static_cast<double>(r.gpu_ms) / 1000);
+                                  : fmt::format("{:.{}f}", static_cast<double>(r.gpu_ms) / 1000,
+                                                r.gpu_ms < 10'000'000'000 ? 1 : 0);
     char moved[policy::kSizeText] = "-";
     if (r.moved_bytes != wire::kNotMeasured) policy::format_size(r.moved_bytes, moved);
-    fmt::print("{:<18}{:>4}{:>12.3f}{:>11}{:>11}{:>6}{:>10}{:>8}\n",
-               name.size() <= 18 ? name : name.substr(0, 16) + "..", gpu_label(gpus, r.uuid),
+    fmt::print("{:<16}{:>4}{:>13.3f}{:>11}{:>12}{:>6}{:>10}{:>8}\n",
+               name.size() <= 16 ? name : name.substr(0, 14) + "..", gpu_label(gpus, r.uuid),
                gib_hours(r.byte_seconds), duration(r.held_ms), gpu_s, moved,
                policy::format_size(r.peak_bytes, peak), r.refused);
   }
