@@ -63,18 +63,20 @@ def blamed(out, sources):
 
 
 def standing_together(sources, flags, directory, text_file):
-    """(those that compile as one unit, the others): the one with most errors leaves, until there is no error."""
-    apart = []
-    while len(sources) > 1:
-        text_file.write_text(unit_text(sources))
-        code, out = run(["c++", *flags, "-w", "-fsyntax-only", "-fmax-errors=0", str(text_file)], directory)
-        if code == 0:
-            return sources, apart
-        errors = blamed(out, set(sources))
-        worst = max(sources[1:], key=lambda s: errors[s])
-        sources = [s for s in sources if s != worst]
-        apart.append(worst)
-    return sources, apart
+    """The sources in units that compile. Those with errors leave a unit and try to make the next one."""
+    while sources:
+        unit, left = sources, []
+        while len(unit) > 1:
+            text_file.write_text(unit_text(unit))
+            code, out = run(["c++", *flags, "-w", "-fsyntax-only", "-fmax-errors=0", str(text_file)], directory)
+            if code == 0:
+                break
+            errors = blamed(out, set(unit))
+            leaving = [s for s in unit[1:] if errors[s]] or unit[1:]
+            unit = [s for s in unit if s not in leaving]
+            left += leaving
+        yield unit
+        sources = left
 
 
 def seen(sources):
@@ -95,9 +97,9 @@ def look(tidy, build, sources, flags, directory):
         code, out = run([tidy, "-quiet", f"-header-filter={seen(sources)}", str(text_file), "--", *flags], directory)
         if code == 0 and not out.strip():
             return ""
-        together, apart = standing_together(sources, flags, directory, text_file)
-    # All of it compiles as one: then there is a finding, and each file says by itself what it is.
-    parts = [together, apart] if apart else [[one] for one in sources]
+        parts = list(standing_together(sources, flags, directory, text_file))
+    if len(parts) == 1:  # it compiles, so there is a finding: each file says by itself what it is
+        parts = [[one] for one in sources]
     return "".join(look(tidy, build, part, flags, directory) for part in parts)
 
 
