@@ -22,8 +22,9 @@ def call(*words, **more):
 
 
 def plain(page):
-    r = call("man", "-l", "-Tutf8", page, env={**os.environ, "MANWIDTH": "200", "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": ""})
-    return r.stdout.replace("\u2010", "-").replace("\u2212", "-")
+    r = call("man", "-l", "-Tutf8", page, env={**os.environ, "MANWIDTH": "200", "LC_ALL": "C.UTF-8"})
+    text = re.sub(r".\x08|\x1b\[[0-9;]*m", "", r.stdout)  # bold and underlined
+    return text.replace("\u2010", "-").replace("\u2212", "-")
 
 
 class Manual(unittest.TestCase):
