@@ -46,6 +46,8 @@ class Screen:
                 self.y = min(self.y + 1, self.rows - 1)
             elif c == "\b":
                 self.x = max(self.x - 1, 0)
+            elif c == "\t":
+                self.x = min((self.x // 8 + 1) * 8, self.columns - 1)
             elif c >= " ":
                 if self.x < self.columns:
                     self.cells[self.y][self.x] = c
