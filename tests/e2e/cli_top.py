@@ -23,8 +23,13 @@ class Screen:
 
     def size(self, rows, columns):
         self.rows, self.columns = rows, columns
-        self.cells = [[" "] * columns for _ in range(rows)]
+        self.cells = [[" "] * 256 for _ in range(64)]  # larger: what is under way when it shrinks still has a place
         self.y = self.x = 0
+        self.edges = (0, rows - 1)  # what scrolls
+
+    def scroll(self, at, gone):
+        self.cells.insert(at, [" "] * 256)
+        del self.cells[gone]
 
     def feed(self, text):
         text, self.rest = self.rest + text, ""
@@ -36,6 +41,10 @@ class Screen:
                 if not m:
                     self.rest = text[i:]
                     return
+                if m[0] == "\x1bM" and self.y == self.edges[0]:
+                    self.scroll(self.y, self.edges[1] + 1)
+                elif m[0] == "\x1bM":
+                    self.y -= 1
                 if m[2]:
                     self.control(m[2], [int(p) for p in m[1].lstrip("?").split(";") if p])
                 i = m.end()
@@ -43,7 +52,10 @@ class Screen:
             if c == "\r":
                 self.x = 0
             elif c == "\n":
-                self.y = min(self.y + 1, self.rows - 1)
+                if self.y == self.edges[1]:
+                    self.scroll(self.y + 1, self.edges[0])
+                else:
+                    self.y = min(self.y + 1, self.rows - 1)
             elif c == "\b":
                 self.x = max(self.x - 1, 0)
             elif c == "\t":
@@ -82,18 +94,21 @@ class Screen:
                 self.cells[self.y][x] = " "
         elif what == "P":
             row = self.cells[self.y]
-            self.cells[self.y] = (row[:self.x] + row[self.x + n:] + [" "] * n)[:self.columns]
+            self.cells[self.y] = row[:self.x] + row[self.x + n:] + [" "] * n
         elif what == "b":  # the last character again
             for _ in range(n):
                 self.cells[self.y][self.x] = self.cells[self.y][self.x - 1]
                 self.x += 1
         elif what == "m":
             self.coloured |= any(30 <= v <= 47 for v in p)
-        elif what not in "hlrst":
+        elif what == "r":
+            self.edges = (p[0] - 1, p[1] - 1) if len(p) == 2 else (0, self.rows - 1)
+            self.y = self.x = 0
+        elif what not in "hlst":
             raise AssertionError("sequence not modelled: " + what)
 
     def lines(self):
-        return ["".join(row).rstrip() for row in self.cells]
+        return ["".join(row[:self.columns]).rstrip() for row in self.cells[:self.rows]]
 
     def text(self):
         return "\n".join(self.lines())
