@@ -36,7 +36,7 @@ struct Lab {
   unsigned repeats = 5;
   std::uint64_t deadline_ns = ~0ull;  // CLOCK_MONOTONIC; past it no further repeat or case is begun
   std::string only;  // a case whose name does not hold this text is left out (rows 1, 2 and 4)
-  std::string launch = "env";         // env: preload and variables; run: through `bulkhead run`
+  std::string launch = "env";  // env: preload and variables; run: through `bulkhead run`
 
   [[nodiscard]] bool late() const;
   [[nodiscard]] bool asked(const std::string& name) const {

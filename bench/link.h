@@ -9,6 +9,9 @@
 
 namespace bulkhead::bench {
 
+inline constexpr std::uint64_t kMiB = 1ull << 20;
+inline constexpr std::uint64_t kGiB = 1ull << 30;
+
 inline constexpr int kBlockFd =
     198;  // descriptors a worker inherits; high, so that no library's own collide
 inline constexpr int kSocketFd = 199;

@@ -16,9 +16,11 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|admission|all]... [--quick] [--json "
+    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|admission|all]... [--quick] "
+    "[--json "
     "FILE]\n"
-    "         [--only TEXT] [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch env|run] "
+    "         [--only TEXT] [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch "
+    "env|run] "
     "[--repeats N] [--seconds N] [--only-native]\n"
     "       bulkhead-bench --gate [--update]\n"
     "In a VALUE: %l the library, %b the quota in bytes, %M in MiB, %d a directory of the tenant's "
@@ -28,12 +30,9 @@ struct Suite {
   const char* name;
   void (*run)(Bench&);
 };
-constexpr Suite kSuites[] = {{"memory", suite_memory},
-                             {"hook", suite_hook},
-                             {"start", suite_start},
-                             {"quota", suite_quota},
-                             {"crash", suite_crash},
-                             {"admission", suite_admission}};
+constexpr Suite kSuites[] = {{"memory", suite_memory}, {"hook", suite_hook},
+                             {"start", suite_start},   {"quota", suite_quota},
+                             {"crash", suite_crash},   {"admission", suite_admission}};
 
 struct Options {
   std::vector<std::string> suites;

@@ -22,7 +22,6 @@
 namespace bulkhead::bench {
 namespace {
 
-constexpr std::uint64_t kMiB = 1u << 20;
 constexpr unsigned kMostProcesses = 64;
 
 struct alignas(64) Tally {

@@ -9,7 +9,6 @@
 namespace bulkhead::bench {
 namespace {
 
-constexpr std::uint64_t kQuota = 10 * kGiB;
 constexpr std::uint64_t kHeld = 6 * kGiB;
 
 // ---- the race: what the logs of all calls prove ----

@@ -93,8 +93,7 @@ void contend(Bench& b, const Variant& v, unsigned n, bool one_tenant, bool plain
 void denied(Bench& b, const Variant& v, unsigned living) {
   // Hundreds of contexts would fill the device; beyond 64 the others have a slot and no context.
   const bool contexts = living <= 64;
-  const std::string name = std::to_string(living) +
-                           (living == 1 ? " process" : " processes") +
+  const std::string name = std::to_string(living) + (living == 1 ? " process" : " processes") +
                            (contexts ? " living" : " living, the others without a context");
   if (!b.lab.asked(name)) return;
   const Tenant t = b.lab.make_tenant(b.lab.device_bytes / 10 * 4);
@@ -144,7 +143,8 @@ void contend_512(Bench& b) {
 void suite_hook(Bench& b) {
   Lab stub = stub_machine(b.lab);
   std::swap(b.lab, stub);
-  std::erase_if(b.lab.variants, [](const Variant& v) { return v.kind == Variant::Kind::kRival && v.env.empty(); });
+  std::erase_if(b.lab.variants,
+                [](const Variant& v) { return v.kind == Variant::Kind::kRival && v.env.empty(); });
   b.results.begin(1, "hook: added to a call, over a driver that does nothing");
   for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
     for (const Call& c : kCalls) {

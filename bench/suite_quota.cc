@@ -12,7 +12,6 @@ constexpr const char* kApis[] = {"plain large", "plain small", "pitch",      "ma
                                  "async pool",  "own pool",    "VMM",        "array 2D",
                                  "array 3D",    "mipmap",      "graph node", "second context",
                                  "IPC import",  "8 threads"};
-constexpr std::uint64_t kQuota = 10 * kGiB;
 constexpr int kSampleMs = 10;
 
 struct Seen {

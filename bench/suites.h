@@ -12,10 +12,10 @@ struct Bench {
   Results results;
 };
 
-inline constexpr std::uint64_t kGiB = 1ull << 30;
+inline constexpr std::uint64_t kQuota = 10 * kGiB;  // of the tenants that rows 5 and 6 fill
 
-void suite_memory(Bench& b);  // suite_memory.cc
-void suite_hook(Bench& b);     // rows 1, 2, 4
+void suite_memory(Bench& b);     // suite_memory.cc
+void suite_hook(Bench& b);       // rows 1, 2, 4
 void suite_start(Bench& b);      // row 3
 void suite_quota(Bench& b);      // row 5
 void suite_crash(Bench& b);      // row 6

@@ -8,8 +8,6 @@
 namespace bulkhead::bench {
 namespace {
 
-constexpr std::uint64_t kMiB = 1u << 20;
-
 void remember(Worker& w, std::uint64_t begin, std::uint64_t end, std::uint64_t bytes,
               LogEntry::Kind kind) {
   if (w.out->log_count < kLogEntries) w.out->log[w.out->log_count++] = {begin, end, bytes, kind};

@@ -9,8 +9,6 @@
 namespace bulkhead::bench {
 namespace {
 
-constexpr std::uint64_t kMiB = 1u << 20;
-
 struct Way {
   std::uint64_t largest = 256 * kMiB;  // requests are halved at each refusal, down to smallest
   std::uint64_t smallest = 2 * kMiB;

@@ -2,6 +2,9 @@
 
 add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Wno-missing-field-initializers -fvisibility=hidden
                     -fno-omit-frame-pointer)
+if(BH_SAN OR BH_FUZZ)
+  add_compile_options(-g1)  # reports name functions and lines, which is all they need
+endif()
 if(BH_SAN)
   add_compile_options(-fsanitize=${BH_SAN} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${BH_SAN})
@@ -15,6 +18,20 @@ if(BH_FUZZ)
 endif()
 # Tests, the simulator's clients and the command line run from the build tree only.
 set(BH_NO_THROW -fno-exceptions -fno-rtti -fno-threadsafe-statics)
+
+# Code that no call of a tenant waits for: GoogleTest's, JSON's and the command line's templates cost -O2 twice the time.
+set(BH_COLD $<$<CONFIG:RelWithDebInfo>:-O1>)
+
+# fmt, compiled once and linked in: a program of ours needs no library that a machine may lack. What fmt.cc
+# instantiates is fmt 9's; with another one each source compiles all of it, at twice the price.
+find_package(fmt REQUIRED)
+if(fmt_VERSION VERSION_GREATER_EQUAL 9 AND fmt_VERSION VERSION_LESS 10)
+  add_library(bh_fmt STATIC ${CMAKE_CURRENT_LIST_DIR}/fmt.cc)
+  target_compile_options(bh_fmt PRIVATE ${BH_COLD})
+else()
+  add_library(bh_fmt INTERFACE)
+  target_link_libraries(bh_fmt INTERFACE fmt::fmt-header-only)
+endif()
 
 # bh_library(NAME [SOURCES f...] [DEPS target...]) : static library without exceptions or RTTI; include root is src/.
 function(bh_library name)
@@ -31,9 +48,10 @@ function(bh_library name)
   endif()
 endfunction()
 
-# bh_test(NAME SOURCES f... [DEPS target...] [LABEL unit|e2e|storm|abi] [TIMEOUT s]) : a GoogleTest program and its ctest line.
+# bh_test(NAME SOURCES f... [DEPS target...] [LABEL unit|e2e|storm|abi] [TIMEOUT s] [FAST]) : a GoogleTest program and its ctest line.
+# FAST: its own source is optimised as the library is, because what it tests are races between inlined operations.
 function(bh_test name)
-  cmake_parse_arguments(A "" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(A "FAST" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
   if(BH_FUZZ)
     return()
   endif()
@@ -42,6 +60,9 @@ function(bh_test name)
   target_link_libraries(${name} PRIVATE ${A_DEPS} GTest::gtest GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  if(NOT A_FAST)
+    target_compile_options(${name} PRIVATE ${BH_COLD})
+  endif()
   if(NOT A_LABEL)
     set(A_LABEL unit)
   endif()

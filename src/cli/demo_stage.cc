@@ -23,11 +23,6 @@ namespace {
 constexpr int kPatience_ms = 60'000;
 constexpr std::size_t kBar = 30;
 
-std::string short_size(std::uint64_t bytes) {
-  char text[policy::kSizeText];
-  return policy::format_size(bytes, text);
-}
-
 [[noreturn]] void become_run(const std::vector<std::string>& words, int in, int out) {
   ::dup2(in, STDIN_FILENO);
   ::dup2(out, STDOUT_FILENO);

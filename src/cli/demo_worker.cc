@@ -16,7 +16,7 @@ namespace bulkhead::cli {
 namespace {
 
 constexpr std::size_t kSmallest = 2u << 20;
-constexpr std::size_t kLargest = 4u << 20;  // small pieces, so that a race takes a while
+constexpr std::size_t kLargestPiece = 4u << 20;  // small pieces, so that a race takes a while
 
 void answer(const std::string& line) {
   std::fputs((line + "\n").c_str(), stdout);
@@ -41,7 +41,7 @@ struct Worker {
   std::string fill() {
     std::uint64_t bytes = 0;
     CUresult last = CUDA_SUCCESS;
-    for (std::size_t piece = kLargest; piece >= kSmallest;) {
+    for (std::size_t piece = kLargestPiece; piece >= kSmallest;) {
       CUdeviceptr p = 0;
       last = cu.cuMemAlloc_v2(&p, piece);
       if (last == CUDA_SUCCESS) {

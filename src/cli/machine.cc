@@ -57,7 +57,7 @@ Outcome<std::unique_ptr<Machine>> open_machine(const std::string& profile, Direc
       out->nvml = std::move(*nvml);
     } else {
       out->nvml_problem = nvml.problem;
-      out->simulated |= nvml.problem.starts_with(kSimulatedProblem);
+      out->simulated |= nvml.problem.starts_with(gpu::kSimulatedProblem);
     }
   };
   if (!out->simulated) open();

@@ -283,7 +283,8 @@ int supervise(Run& run) {
     const std::string path =
         fmt::format("{}/tenants/{}/region", run.machine.dir.path, run.tenant.name());
     std::thread([&run, path] {
-      gpu::sample(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path, run.guard);
+      gpu::sample(run.tenant.region(), run.tenant.device_count(), *run.machine.nvml, path,
+                  run.guard);
       if (run.guard.faulted()) {
         warn(fmt::format("{} was cut short: what the driver takes is no longer sampled", path));
       }

@@ -25,6 +25,11 @@ std::string describe(const Status& status) {
   return fmt::format("{}: {}", status.text(), std::strerror(status.error_number()));
 }
 
+std::string short_size(std::uint64_t bytes) {
+  char text[policy::kSizeText];
+  return policy::format_size(bytes, text);
+}
+
 std::string exact_text(std::uint64_t bytes) {
   char text[policy::kSizeText];
   return policy::format_exact(bytes, text);

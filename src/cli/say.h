@@ -25,6 +25,8 @@ enum ExitCode : int {
 
 // "text: strerror" as far as the status has them.
 [[nodiscard]] std::string describe(const Status& status);
+// "517.99 MiB": rounded down to two digits after the point.
+[[nodiscard]] std::string short_size(std::uint64_t bytes);
 // "10 GiB", and with the exact number where it is not a round one: "9.31 GiB (10000000000 B)".
 [[nodiscard]] std::string size_text(std::uint64_t bytes);
 [[nodiscard]] std::string exact_text(std::uint64_t bytes);

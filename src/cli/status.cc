@@ -25,11 +25,6 @@ struct Picture {
   std::vector<TenantBooks> tenants;
 };
 
-std::string short_size(std::uint64_t bytes) {
-  char text[policy::kSizeText];
-  return policy::format_size(bytes, text);
-}
-
 // "0" as NVML counts, else the UUID's first digits.
 std::string gpu_label(const Picture& p, const Uuid& uuid) {
   for (const NvmlGpu& g : p.gpus) {

@@ -63,8 +63,8 @@ Outcome<Nvml> Nvml::open(const std::string& directory) {
   const char* (*sim_problem)() = nullptr;
   sim_problem = reinterpret_cast<decltype(sim_problem)>(::dlsym(library, "bulkhead_sim_problem"));
   if (sim_problem != nullptr && sim_problem() != nullptr) {
-    const char* const asked = std::getenv("BULKHEAD_SIM");
-    const std::string profile = asked == nullptr ? "" : asked;
+    const char* const named = std::getenv("BULKHEAD_SIM");
+    const std::string profile = named != nullptr ? named : "";
     return Outcome<Nvml>::because(fmt::format("{}{}: {}", kSimulatedProblem,
                                               profile.empty() ? "" : " " + profile, sim_problem()));
   }

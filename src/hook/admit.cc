@@ -10,6 +10,7 @@
 #include "hook/hot.h"
 #include "hook/probe.h"
 #include "hook/process.h"
+#include "hook/shares.h"
 #include "shm/quota.h"
 
 namespace bulkhead::hook {
@@ -35,14 +36,18 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
 }
 
 // After a refusal: the dead, then what unused pools can spare.
-[[gnu::noinline]] bool charge_refused(Device& d, unsigned dev, std::uint64_t bytes) noexcept {
+[[gnu::noinline]] bool charge_refused(Device& d, unsigned dev, std::uint64_t bytes,
+                                      const shm::Holders* holders = nullptr) noexcept {
   Process& p = process;
-  if (shm::worth_reaping(p.member, dev)) {
+  if (shm::worth_reaping(p.member, dev, holders)) {
     const Undisturbed keep;
     if (shm::reap_and_charge(p.member, dev, bytes)) {
       BH_PROBE2(reaped, dev, bytes);
       return true;
     }
+  }
+  if (shares_pending() && shares_tick() && shm::charge(*p.region, p.member.seat.slot, dev, bytes)) {
+    return true;
   }
   if (memory_may_trim()) {
     const Undisturbed keep;
@@ -77,9 +82,14 @@ bool charge_slow(Device& d, std::uint64_t bytes) noexcept {
   if (d.index < 0 || !shm::still_mine(*p.region, seat)) return charge_cold(d, bytes);
   const auto dev = static_cast<unsigned>(d.index);
   const std::uint64_t units = shm::units_up(bytes, d.unit_shift);
+  if (shm::above_limit(*p.region, dev, units)) {
+    count(Count::kRefused);
+    return false;
+  }
   // What the supervisor could tell would only make it fuller.
-  if (shm::lately_refused(dev) && shm::surely_full(*p.region, dev, units)) {
-    return charge_refused(d, dev, bytes);
+  shm::Holders holders;
+  if (shm::lately_refused(dev) && shm::surely_full(*p.region, dev, units, holders)) {
+    return charge_refused(d, dev, bytes, &holders);
   }
   // a supervisor's figure may be wanted (relaxed: whether there is one at all)
   if (p.region->header.sampler_beat_s.load(kRelaxed) != 0 && near_limit(*p.region, dev, bytes)) {

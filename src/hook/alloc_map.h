@@ -30,9 +30,20 @@ enum class Kind : std::uint8_t {
   kGraph,       // units: bytes of its allocation nodes; context: epoch
   kExternal,    // units: charged
   kManaged,     // units: charged; NVML shows it for no process
+  kExported,    // as kLarge; others may have it open
+  kOpened,      // units: a node; an export of another process, by pointer
 };
 // Handles of different sorts are different keys even if the driver numbers them alike.
-enum class Space : std::uint8_t { kPointer, kArray, kVmm, kMapping, kGraph, kExternal, kDeferred };
+enum class Space : std::uint8_t {
+  kPointer,
+  kArray,
+  kVmm,
+  kMapping,
+  kGraph,
+  kExternal,
+  kDeferred,
+  kOpened
+};
 
 [[nodiscard]] constexpr std::uint64_t map_key(std::uint64_t handle, Space space) noexcept {
   return handle ^ static_cast<std::uint64_t>(space) << 61;

@@ -22,12 +22,14 @@ namespace bulkhead::hook {
   if (first_thread.compare_exchange_strong(seen, &thread_mark, std::memory_order_relaxed)) {
     return true;
   }
-  if (seen != &many_threads) first_thread.store(&many_threads, std::memory_order_relaxed);  // as above
+  if (seen != &many_threads)
+    first_thread.store(&many_threads, std::memory_order_relaxed);  // as above
   return false;
 }
 
 [[gnu::always_inline]] inline bool alone() noexcept {
-  const char* const first = first_thread.load(std::memory_order_relaxed);  // the word is the whole of it
+  const char* const first =
+      first_thread.load(std::memory_order_relaxed);  // the word is the whole of it
   if (first == &thread_mark) [[likely]]
     return true;
   return first != &many_threads && become_first();

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "hook/process.h"
+#include "hook/shares.h"
 #include "shm/quota.h"
 #include "shm/witness.h"
 
@@ -46,6 +47,7 @@ void* run(void* poked_before) noexcept {
       stood = seat;
       shm::beat(*p.region, p.member.world, seat);
       remember_books(seat.slot);
+      if (shares_pending()) shares_tick();
     }
     shm::AtomicU32& poke = p.region->slots[seat.slot].poke;
     const timespec second{1, 0};

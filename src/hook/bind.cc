@@ -8,10 +8,12 @@
 #include <utility>
 
 #include "hook/alone.h"
+#include "hook/books.h"
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
+#include "hook/shares.h"
 #include "shm/node.h"
 #include "shm/quota.h"
 
@@ -180,6 +182,19 @@ void match_devices() noexcept {
   }
 }
 
+// What this machine's driver was measured to take (calibration.md), before the first allocation.
+void take_calibration() noexcept {
+  const Process& p = process;
+  for (int i = 0; i < p.device_count; ++i) {
+    const shm::DeviceEntry* const e = p.devices[i].entry;
+    if (e == nullptr) continue;
+    // relaxed: constants, published before the tenant's processes started
+    set_grain(p.devices[i].number,
+              {e->alloc_granularity.load(kRelaxed), e->small_slab_bytes.load(kRelaxed),
+               e->array_granularity.load(kRelaxed), e->pool_granularity.load(kRelaxed)});
+  }
+}
+
 using Statistic = shm::AtomicU64 shm::ProcSlot::*;
 constexpr Statistic kStatistics[] = {&shm::ProcSlot::allocs, &shm::ProcSlot::frees,
                                      &shm::ProcSlot::refused, &shm::ProcSlot::faults,
@@ -221,6 +236,7 @@ void forked_child() noexcept {
   for (auto& bytes : p.remembered) bytes.store(0, kRelaxed);
   forget_contexts();
   forget_threads();
+  forget_shares();
   shm::forget_private_locks();
   memory_forked_child();
 }
@@ -242,6 +258,7 @@ Mode bind_locked() noexcept {
   if (!memory_bound()) return fault(kNoBooks);
   if (const Status bad = attach_and_join(); !bad.ok()) return fault(bad);
   match_devices();
+  take_calibration();
   set_seat(p.member.seat);
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
@@ -320,6 +337,7 @@ bool take_new_seat() noexcept {
     const std::uint64_t bytes = p.remembered[i].load(kRelaxed);  // a second old: the best there is
     if (bytes > 0) shm::charge_forced(*p.region, p.member.seat.slot, dev, bytes);
   }
+  reseat_shares();
   count(Count::kFault);
   return true;
 }

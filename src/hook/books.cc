@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "hook/memory_plain.h"
+#include "hook/shares.h"
 
 namespace bulkhead::hook {
 
@@ -124,8 +125,19 @@ bool not_kept() noexcept {
 
 void restore(std::uint64_t key, Value v) noexcept { static_cast<void>(keep(key, v)); }
 
+// Managed memory, and what other processes may have open.
+void release_special(std::uint64_t key, Value v) noexcept {
+  Device& d = numbered(v.device);
+  // before it is given back: until then the books lead, which is the safe side
+  if (v.kind == Kind::kManaged) note_unseen(d, -static_cast<std::int64_t>(bytes_of(v.units)));
+  if (v.kind == Kind::kExported && share_freed(key, bytes_of(v.units))) return;  // others hold it
+  give_back(d, bytes_of(v.units));
+}
+
 void release_small(std::uint64_t key, Value v) noexcept {
   const std::uint64_t at = key & ((std::uint64_t{1} << 61) - 1);
+  // the slab may be open for others: what they hold of it is charged anew
+  if (any_exports()) static_cast<void>(share_freed(key, kSlabBytes, true));
   // relaxed: a number that only has to differ after a free
   books.contexts.record(v.context).epoch.fetch_add(1, std::memory_order_relaxed);
   if (books.slabs.leave(at)) slab_back(hot_numbered(v.device), v.context);

@@ -24,6 +24,8 @@ struct Grain {
 inline constexpr Grain kDefaultGrain{std::uint64_t{2} << 20, kSlabBytes, std::uint64_t{2} << 20,
                                      std::uint64_t{32} << 20};
 
+struct Import;
+
 struct Books {
   std::atomic<bool> ready{false};
   std::atomic<bool> deferred{false};       // plain pointers given to cuMemFreeAsync are in the map
@@ -94,15 +96,14 @@ inline CUresult unplaced(Call call) noexcept {
 
 // The charge of a live pointer is given back: called after the driver freed it.
 [[gnu::noinline]] void release_small(std::uint64_t key, Value v) noexcept;
+[[gnu::cold, gnu::noinline]] void release_special(std::uint64_t key, Value v) noexcept;
 inline void release_pointer(std::uint64_t key, Value v) noexcept {
   if (v.kind == Kind::kSmall) {
     release_small(key, v);
+  } else if (v.kind >= Kind::kManaged) [[unlikely]] {
+    release_special(key, v);
   } else {
-    Device& d = hot_numbered(v.device);
-    // before it is given back: until then the books lead, which is the safe side
-    if (v.kind == Kind::kManaged) [[unlikely]]
-      note_unseen(d, -static_cast<std::int64_t>(bytes_of(v.units)));
-    hot_give_back(d, bytes_of(v.units));
+    hot_give_back(hot_numbered(v.device), bytes_of(v.units));
   }
   hot_count(Count::kFree);
 }
@@ -120,8 +121,13 @@ void release_array(const Value& v) noexcept;
 void context_tag_gone(std::uint8_t tag) noexcept;
 void forget_primaries() noexcept;
 void forget_unified() noexcept;
-// vmm.cc: a shareable handle was imported; an object that is not an allocation was released.
-void vmm_imported(CUmemGenericAllocationHandle h) noexcept;
+// share.cc: a context went with an IPC pointer opened in it.
+void opened_gone(const Value& v) noexcept;
+// vmm.cc: a shareable handle was imported, or exported; an object that is not an allocation was released.
+// False: no room to record it.
+[[nodiscard]] bool vmm_imported(CUmemGenericAllocationHandle h, const Import& import) noexcept;
+void vmm_exported(CUmemGenericAllocationHandle h, CUmemAllocationHandleType type,
+                  const void* handle) noexcept;
 void multicast_gone(CUmemGenericAllocationHandle mc) noexcept;
 
 }  // namespace bulkhead::hook

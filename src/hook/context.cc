@@ -2,6 +2,7 @@
 #include "hook/books.h"
 #include "hook/next.h"
 #include "hook/probe.h"
+#include "hook/shares.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -132,6 +133,11 @@ void context_tag_gone(std::uint8_t tag) noexcept {
         v.kind == Kind::kVmm || !books.map.take(key, c)) {
       return;
     }
+    if (v.kind == Kind::kOpened) return opened_gone(v);
+    if (v.kind == Kind::kSmall && any_exports()) {
+      static_cast<void>(share_freed(key, kSlabBytes, true));
+    }
+    if (v.kind == Kind::kExported && share_freed(key, bytes_of(v.units))) return;
     if (v.kind == Kind::kSmallArray) return books.nodes.put(v.units);  // its slab goes below
     if (v.kind == Kind::kSmall) return;                                // same
     Device& device = numbered(v.device);

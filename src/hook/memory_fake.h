@@ -26,8 +26,8 @@ struct Driver {
   int fail_next = 0;       // the next allocating calls answer ERROR_UNKNOWN
   bool probes = true;      // deferred arrays are supported
   std::uint64_t extra_pitch = 0;
-  int pool_queries = 0;                   // attributes asked of pools
-  std::function<void()> on_query;         // called by each of them
+  int pool_queries = 0;            // attributes asked of pools
+  std::function<void()> on_query;  // called by each of them
   bool unified = false;  // managed memory was used: 48 MiB of `taken` are its own, for good
 };
 extern Driver driver;

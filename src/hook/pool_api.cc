@@ -3,6 +3,7 @@
 #include "hook/books.h"
 #include "hook/next.h"
 #include "hook/plain_deferred.h"
+#include "hook/shares.h"
 
 namespace bulkhead::hook {
 
@@ -109,21 +110,13 @@ CUresult cuMemPoolDestroy(CUmemoryPool pool) noexcept {
   const bool idle = p != nullptr && pool_used(*p, used) && used == 0;
   const CUresult r = next.cuMemPoolDestroy(pool);
   if (r != CUDA_SUCCESS || p == nullptr) return r;
+  // what others have of it is charged anew: the pool's own charge goes with its reserved bytes
+  static_cast<void>(share_freed(handle_key(pool, Space::kOpened), 0, true));
   if (idle || p->kind != static_cast<std::uint8_t>(PoolKind::kDevice)) {
     pool_drop(*p, numbered(p->device));
     books.pools.forget(*p);
   } else {
     books.pools.orphan(*p);
-  }
-  return r;
-}
-
-CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle,
-                                            CUmemAllocationHandleType handleType,
-                                            unsigned long long flags) noexcept {
-  const CUresult r = next.cuMemPoolImportFromShareableHandle(pool_out, handle, handleType, flags);
-  if (r == CUDA_SUCCESS && pool_out != nullptr && books_ready()) {
-    static_cast<void>(books.pools.make(*pool_out, 0, PoolKind::kFree));  // the owner pays
   }
   return r;
 }

@@ -30,9 +30,7 @@ class PoolBlock : public testing::Test {
     return p;
   }
   static void drop(CUdeviceptr p) { EXPECT_EQ(hook::cuMemFreeAsync(p, nullptr), CUDA_SUCCESS); }
-  static void same() {
-    EXPECT_EQ(quota.held.load(), driver.taken + driver.contexts_taken);
-  }
+  static void same() { EXPECT_EQ(quota.held.load(), driver.taken + driver.contexts_taken); }
 };
 
 TEST_F(PoolBlock, TheDriverIsAskedOnceForPairsInOneBlock) {

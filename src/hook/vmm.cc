@@ -1,15 +1,18 @@
 // cuMemCreate and what keeps its memory alive: references to the handle and mappings of it.
 //
-// A record (node) a handle: references << 40 | mappings << 16 | tag. The charge is given back when both are 0, and
-// only after the driver call that made them so: until then the driver may hold the memory.
+// A record (node) a handle: references << 40 | mappings << 16 | flags. The charge is given back when both are 0, and
+// only after the driver call that made them so: until then the driver may hold the memory. A handle imported from another
+// process has a record too: then what goes at 0 is the hold on that export (b: its id, c: its index).
 #include "hook/books.h"
 #include "hook/next.h"
+#include "hook/shares.h"
 
 namespace bulkhead::hook {
 namespace {
 
 constexpr std::uint64_t kReference = std::uint64_t{1} << 40, kMapped = std::uint64_t{1} << 16;
 constexpr std::uint64_t kCounts = ~std::uint64_t{0xFFFF};
+constexpr std::uint64_t kWasExported = 1, kIsImported = 2;  // flags
 
 std::uint64_t vmm_key(CUmemGenericAllocationHandle h) noexcept { return map_key(h, Space::kVmm); }
 
@@ -45,8 +48,14 @@ void drop(std::uint32_t index, std::uint64_t what) noexcept {
     const AllocMap::Cursor c = books.map.find(key);
     if (!c || AllocMap::value_of(c).units != index || books.map.take(key, c)) break;
   }
-  give_back(numbered(static_cast<std::uint8_t>(n.c)), n.b);
-  count(Count::kFree);
+  if ((w & kIsImported) != 0) {
+    share_closed(Import{n.c, n.b});
+  } else {
+    if ((w & kWasExported) == 0 || !share_freed(key, n.b)) {
+      give_back(numbered(static_cast<std::uint8_t>(n.c)), n.b);
+    }
+    count(Count::kFree);
+  }
   books.nodes.put(index);
 }
 
@@ -110,10 +119,45 @@ CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle* handle, void*
   return r;
 }
 
-// An import of memory that this process made: one more reference. Anybody else's is not ours to pay.
-void vmm_imported(CUmemGenericAllocationHandle h) noexcept {
-  const std::uint32_t index = books_ready() ? record_of(h) : 0;
-  if (index != 0) static_cast<void>(hold(index, kReference));
+bool vmm_imported(CUmemGenericAllocationHandle h, const Import& import) noexcept {
+  // The driver may answer with the handle that this process has for it already: one more reference.
+  const std::uint32_t known = record_of(h);
+  if (known != 0) {
+    share_closed(import);
+    return hold(known, kReference);
+  }
+  if (!import) return true;
+  const std::uint32_t index = books.nodes.get();
+  if (index == 0) return not_kept();
+  Node& n = books.nodes[index];
+  n.a = h;
+  n.b = import.id;
+  n.c = import.index;
+  // relaxed: published by the map's insert
+  n.word.store(kReference | kIsImported, std::memory_order_relaxed);
+  if (keep(vmm_key(h), {index, 0, Kind::kVmm, 0})) return true;
+  books.nodes.put(index);
+  return false;
+}
+
+void vmm_exported(CUmemGenericAllocationHandle h, CUmemAllocationHandleType type,
+                  const void* handle) noexcept {
+  const std::uint32_t index = record_of(h);
+  const std::uint64_t key = vmm_key(h);
+  Device* d = nullptr;
+  std::uint64_t bytes = 0;
+  if (index != 0) {
+    Node& n = books.nodes[index];
+    // relaxed: read again by the CAS in drop(), which comes after this call in the program's own order
+    if ((n.word.fetch_or(kWasExported, std::memory_order_relaxed) & kIsImported) != 0) return;
+    d = &numbered(static_cast<std::uint8_t>(n.c));
+    bytes = n.b;
+  }
+  if (type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
+    share_exported_fd(ShareKind::kDescriptor, *static_cast<const int*>(handle), key, d, bytes, key);
+  } else if (type == CU_MEM_HANDLE_TYPE_FABRIC) {
+    share_exported(ShareKind::kFabric, handle, key, d, bytes, key);
+  }
 }
 
 CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,

@@ -38,6 +38,10 @@ std::string layout() {
   BH_AT(RegionHeader, ask);
   BH_AT(RegionHeader, sampled);
   BH_AT(RegionHeader, sampler_beat_s);
+  BH_AT(RegionHeader, shares_high);
+  BH_AT(RegionHeader, exports_lost);
+  BH_AT(RegionHeader, imports_refused);
+  BH_AT(RegionHeader, imports_unknown);
   BH_SIZE(DeviceEntry);
   BH_AT(DeviceEntry, uuid);
   BH_AT(DeviceEntry, total_bytes);
@@ -75,12 +79,20 @@ std::string layout() {
   BH_AT(MemCell, n);
   BH_AT(MemCell, other_bytes);
   BH_AT(MemCell, unseen_bytes);
+  BH_SIZE(ShareEntry);
+  BH_AT(ShareEntry, word);
+  BH_AT(ShareEntry, payer);
+  BH_AT(ShareEntry, key);
+  BH_AT(ShareEntry, bytes);
+  BH_AT(ShareEntry, block);
+  BH_AT(ShareEntry, holders);
   BH_SIZE(Region);
   BH_AT(Region, header);
   BH_AT(Region, devices);
   BH_AT(Region, slots);
   BH_AT(Region, cells);
   BH_AT(Region, observed);
+  BH_AT(Region, shares);
 #undef BH_AT
 #undef BH_SIZE
   return out.str();

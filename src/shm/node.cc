@@ -79,6 +79,43 @@ Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
   return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
 }
 
+unsigned node_index(const NodePage& page, const char* name) noexcept {
+  for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
+    if (is_named(page.tenants[i], name)) return i;
+  }
+  return kMaxTenants;
+}
+
+bool node_partners(const NodePage& page, unsigned index,
+                   std::uint16_t (&out)[kMaxPartners]) noexcept {
+  if (index >= tenants_end(page)) return false;
+  const NodeTenant& tenant = page.tenants[index];
+  for (int tries = 0; tries < kTries; ++tries) {
+    const std::uint64_t version = tenant.version.load(kAcquire);  // pairs with set_node_partners()
+    if ((version & 1) != 0) continue;
+    for (unsigned i = 0; i < kMaxPartners; ++i) {
+      out[i] = tenant.share_with[i].load(kAcquire);  // pairs with set_node_partners()
+    }
+    if (tenant.version.load(kRelaxed) == version) return true;  // ordered by the acquires above
+  }
+  return false;
+}
+
+Status set_node_partners(NodePage& page, const char* name,
+                         const std::uint16_t (&named)[kMaxPartners]) noexcept {
+  const unsigned index = node_index(page, name);
+  if (index == kMaxTenants) {
+    return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
+  }
+  NodeTenant& tenant = page.tenants[index];
+  tenant.version.fetch_add(1, std::memory_order_acq_rel);  // odd; pairs with node_partners()
+  for (unsigned i = 0; i < kMaxPartners; ++i) {
+    tenant.share_with[i].store(named[i], kRelease);  // after odd: pairs with node_partners()
+  }
+  tenant.version.fetch_add(1, kRelease);  // even; pairs with node_partners()
+  return Status{};
+}
+
 Result<std::uint32_t> apply_node(const Dir& dir, Region& r, unsigned device_count,
                                  const char* name) noexcept {
   if (!dir.authoritative) return ~0u;

@@ -18,6 +18,7 @@ inline constexpr std::uint64_t kNodeMagic = 0x0031'4544'4f4e'4842;  // "BHNODE1"
 inline constexpr std::uint16_t kNodeMajor = 1;
 inline constexpr std::uint16_t kNodeMinor = 0;
 inline constexpr unsigned kMaxTenants = 1024;
+inline constexpr unsigned kMaxPartners = 8;
 
 enum NodeFlag : std::uint32_t { kPrivateDirs = 1 };  // BULKHEAD_DIR may be honoured all the same
 
@@ -29,7 +30,8 @@ struct alignas(64) NodeTenant {
   AtomicU64 version;  // odd while the daemon writes the entry
   AtomicU32 device_count;
   AtomicU32 flags;
-  std::uint8_t reserved[48];
+  std::atomic<std::uint16_t> share_with[kMaxPartners];  // index + 1 of entries; 0 = none
+  std::uint8_t reserved[32];
   char name[kNameBytes];  // empty = the entry is unused
   NodeLimit limits[kMaxDevices];
 };
@@ -47,6 +49,7 @@ struct NodePage {
 };
 static_assert(std::is_standard_layout_v<NodePage> && std::is_trivially_destructible_v<NodePage>);
 static_assert(sizeof(NodeLimit) == 24 && sizeof(NodeTenant) == 512);
+static_assert(offsetof(NodeTenant, share_with) == 16 && sizeof(std::atomic<std::uint16_t>) == 2);
 static_assert(offsetof(NodeTenant, name) == 64 && offsetof(NodeTenant, limits) == 128);
 static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) == 24);
 static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
@@ -59,6 +62,11 @@ static_assert(sizeof(NodePage) == 532'480);
 // kept writing the entry while we read (bounded). The page may be mapped or a copy.
 [[nodiscard]] Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
                                                const std::uint8_t (&uuid)[kUuidBytes]) noexcept;
+// The entry of a tenant; kMaxTenants: the page does not name it.
+[[nodiscard]] unsigned node_index(const NodePage& page, const char* name) noexcept;
+// What an entry names in share_with. False: there is no such entry, or it is being written (bounded).
+[[nodiscard]] bool node_partners(const NodePage& page, unsigned index,
+                                 std::uint16_t (&out)[kMaxPartners]) noexcept;
 // What the page of `dir` grants a tenant: bit d is set if it may use the region's device d. All bits
 // without an authoritative page (dir.h). A limit above the page's is lowered to it, a lower one stands:
 // a tenant may ask for less. Any process of the tenant, as often as it likes. A page that cannot be
@@ -74,5 +82,8 @@ void format_node(NodePage& page, std::uint32_t flags) noexcept;
 [[nodiscard]] Status set_node_limit(NodePage& page, const char* name,
                                     const std::uint8_t (&uuid)[kUuidBytes],
                                     std::uint64_t limit_bytes) noexcept;
+// Replaces what a tenant names in share_with. kNotFound: the page does not name the tenant.
+[[nodiscard]] Status set_node_partners(NodePage& page, const char* name,
+                                       const std::uint16_t (&named)[kMaxPartners]) noexcept;
 
 }  // namespace bulkhead::shm

@@ -328,27 +328,35 @@ bool lately_refused(unsigned dev) noexcept {
   return (refused_lately.load(kRelaxed) >> dev & 1) != 0;  // a hint
 }
 
-bool surely_full(const Region& r, unsigned dev, std::uint64_t units) noexcept {
-  std::uint64_t seen[kMaxSlots];  // P's phase and 46 bits of seq, W's version and t
-  if (units > limit_units(r.devices[dev])) return true;
-  const unsigned end = scan_end(r);
+bool above_limit(const Region& r, unsigned dev, std::uint64_t units) noexcept {
+  return units > limit_units(r.devices[dev]);
+}
+
+bool surely_full(const Region& r, unsigned dev, std::uint64_t units, Holders& holders) noexcept {
+  std::uint64_t seen[kMaxSlots];  // of each holder: P's phase and 46 bits of seq, W's version and t
   const MemCell* const cells = r.cells[dev];
-  std::uint64_t held = 0, moving = 0;
-  for (unsigned j = 0; j < end; ++j) {
-    const std::uint64_t p = cells[j].p.load(kSeqCst);  // pairs with every decision
-    const std::uint64_t w = cells[j].w.load(kSeqCst);  // pairs with every CAS on W
-    seen[j] = p << 16 | w >> 48;
-    moving |= phase_of(p) == kGranted;
+  std::uint64_t held = 0;
+  unsigned count = 0;
+  for (unsigned j = 0, end = scan_end(r); j < end; ++j) {
+    // P before W, and after it below: both readings of W lie within those of P. Each pairs with every CAS on its word
+    if (used_of(cells[j].w.load(kRelaxed)) == 0)
+      continue;  // relaxed: leaving one out is always right
+    const std::uint64_t p = cells[j].p.load(kSeqCst);
+    const std::uint64_t w = cells[j].w.load(kSeqCst);
+    seen[count] = p << 16 | w >> 48;
+    holders.slot[count++] = static_cast<std::uint16_t>(j);
     held += used_of(w);
   }
+  holders.count = count;
   const std::uint64_t limit = limit_units(r.devices[dev]);  // the moment
-  if (moving != 0 || held + units <= limit) return false;
+  if (held + units <= limit) return false;
   std::uint64_t changed = 0;
   held = 0;
-  for (unsigned j = 0; j < end; ++j) {
-    const std::uint64_t w = cells[j].w.load(kSeqCst);  // W within P's two readings
-    const std::uint64_t p = cells[j].p.load(kSeqCst);
-    changed |= seen[j] ^ (p << 16 | w >> 48);
+  for (unsigned i = 0; i < count; ++i) {
+    const MemCell& cell = cells[holders.slot[i]];
+    const std::uint64_t w = cell.w.load(kSeqCst);
+    const std::uint64_t p = cell.p.load(kSeqCst);
+    changed |= seen[i] ^ (p << 16 | w >> 48);
     held += used_of(w);
   }
   return changed == 0 && held + units > limit;
@@ -357,7 +365,8 @@ bool surely_full(const Region& r, unsigned dev, std::uint64_t units) noexcept {
 bool grow(Region& r, unsigned slot, unsigned dev, std::uint64_t units) noexcept {
   if (units == 0) return true;
   if (units > limit_units(r.devices[dev])) return false;  // exact: held + n was over at this load
-  if (lately_refused(dev) && surely_full(r, dev, units)) return false;
+  Holders holders;
+  if (lately_refused(dev) && surely_full(r, dev, units, holders)) return false;
   const PrivateLock lock{slot, dev};
   const bool granted = grow_locked(r, slot, dev, units);
   note_outcome(dev, granted);
@@ -447,12 +456,17 @@ QuotaView view(const Region& r, unsigned dev) noexcept {
   return v;
 }
 
-void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept {
+void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept { lower_cell(r, slot, dev, 0); }
+
+void lower_cell(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept {
   MemCell& cell = r.cells[dev][slot];
+  // seq_cst: after every move of its owner, which is dead or ourselves; pairs with grow_locked()
+  const std::uint64_t keep =
+      std::min(units_up(bytes, r.devices[dev].unit_shift), used_of(cell.w.load(kSeqCst)));
   // P first: an unmoved grant ends here; seq goes on, so a late helper's CAS fails for ever
   cell.p.store(make_p(kIdle, (seq_of(cell.p.load(kSeqCst)) + 1) & kSeqMask), kSeqCst);
   BH_KILL_POINT("reap.wish_cleared");        // pairs with read_cell()
-  cell.w.store(0, kSeqCst);                  // pairs with read_cell()
+  cell.w.store(keep, kSeqCst);               // pairs with read_cell()
   cell.other_bytes.store(0, kRelaxed);       // a statistic
   cell.unseen_bytes.store(0, kRelaxed);      // as above
   r.observed[dev][slot].store(0, kRelaxed);  // advice

@@ -16,10 +16,10 @@
 //          cell j, h_j rises only by a fast or a forced charge, which changes its version; equal
 //          versions mean h_j(t) >= the h_j read second. Their sum + n > limit, so
 //          H(t) + n > limit(t).
-//        4' Exact, without a turn (surely_full): the same two collects, taken by anybody at any time. Then h_j may
-//          also rise by a decision, which changes P; and no P comes twice. A P that is equal at both reads of cell j
-//          was the same all the time between them, so only fast and forced charges are left, as in 4. It is
-//          never tried on a cell whose P is granted.
+//        4' Exact, without a turn (surely_full): the same two collects, by anybody at any time. Then h_j may
+//          also rise by a decision, which changes P; and no P comes twice. A P that is equal at both reads of cell
+//          j was the same all the time between them, so only fast and forced charges are left, as in 4. The sum
+//          is of `used` alone and of the cells that had some at the first look: both only make it smaller.
 //        5 Counted once: t in W tells the two sides of the move apart; P is read before and after W.
 //        6 Lock-free: a collect is repeated only because somebody charged, gave back or moved a
 //          grant. The turn is handed to the next wish in slot order, so honest wishers wait at most
@@ -62,10 +62,17 @@ inline constexpr int kGentleRounds =
 [[gnu::cold, gnu::noinline]] void give_back_slow(Region& r, unsigned slot, unsigned dev,
                                                  std::uint64_t units) noexcept;
 
+// Slots with something on a device, as surely_full() saw them.
+struct Holders {
+  unsigned count;
+  std::uint16_t slot[kMaxSlots];  // only the first `count` are written
+};
 // True: there was a moment within the call at which held + units > the limit (4'), so a request of that many units is
-// refused. False says nothing. Writes no shared word: two loads of each claimed cell's line.
-[[nodiscard, gnu::noinline]] bool surely_full(const Region& r, unsigned dev,
-                                              std::uint64_t units) noexcept;
+// refused. False says nothing. Writes no shared word: two loads of each holder's line, one of the others'.
+[[nodiscard, gnu::noinline]] bool surely_full(const Region& r, unsigned dev, std::uint64_t units,
+                                              Holders& holders) noexcept;
+// Whether it is more than the limit itself: no death and no trimming would make room for it.
+[[nodiscard]] bool above_limit(const Region& r, unsigned dev, std::uint64_t units) noexcept;
 // Whether the last growth on this device was refused in this process: a hint that surely_full() is worth its loads.
 [[nodiscard]] bool lately_refused(unsigned dev) noexcept;
 
@@ -140,6 +147,8 @@ struct QuotaView {
 
 // Wipes a cell: its owner is dead or leaves. Only for the reaper named in S (slots.cc). Repeatable.
 void wipe_cell(Region& r, unsigned slot, unsigned dev) noexcept;
+// The same, but for `bytes` of used, which others hold on to (shares.h). Never raises the cell.
+void lower_cell(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noexcept;
 // In a child after fork: frees the process-private locks its parent's other threads may have held.
 void forget_private_locks() noexcept;
 

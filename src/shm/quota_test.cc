@@ -199,9 +199,12 @@ TEST(Quota, ARefusalAfterARefusalWritesNothing) {
   r.open_slots(3);
   ASSERT_TRUE(take(*r, 0, 60));
   ASSERT_TRUE(take(*r, 1, 30));
-  EXPECT_FALSE(surely_full(*r, 0, 10));
-  EXPECT_TRUE(surely_full(*r, 0, 11));
-  EXPECT_TRUE(surely_full(*r, 0, 101)) << "above the limit itself";
+  Holders h;
+  EXPECT_FALSE(surely_full(*r, 0, 10, h));
+  EXPECT_TRUE(surely_full(*r, 0, 11, h));
+  EXPECT_EQ(h.count, 2u);
+  EXPECT_FALSE(above_limit(*r, 0, 100));
+  EXPECT_TRUE(above_limit(*r, 0, 101));
   EXPECT_FALSE(take(*r, 2, 11));
   EXPECT_TRUE(lately_refused(0));
   const std::uint64_t p = r->cells[0][2].p.load();
@@ -209,10 +212,13 @@ TEST(Quota, ARefusalAfterARefusalWritesNothing) {
   EXPECT_EQ(r->cells[0][2].p.load(), p) << "no wish was published";
   EXPECT_TRUE(take(*r, 2, 10));
   EXPECT_FALSE(lately_refused(0));
-  // A grant on its way is not judged: it may be counted on either side.
-  EXPECT_TRUE(surely_full(*r, 0, 1));
-  r->cells[0][1].p.store(make_p(kGranted, seq_of(r->cells[0][1].p.load())));
-  EXPECT_FALSE(surely_full(*r, 0, 1));
+  EXPECT_TRUE(surely_full(*r, 0, 1, h));
+  EXPECT_EQ(h.count, 3u);
+  // Of a grant on its way only what is in `used` is counted.
+  give(*r, 2, 10);
+  r->cells[0][2].n.store(10);
+  r->cells[0][2].p.store(make_p(kGranted, seq_of(r->cells[0][2].p.load())));
+  EXPECT_FALSE(surely_full(*r, 0, 10, h));
 }
 
 // The moving hole: two cells that are never both counted full, though a scan may see them so. With

@@ -13,6 +13,7 @@ inline constexpr std::uint16_t kRegionMajor = 1;                      // differs
 inline constexpr std::uint16_t kRegionMinor = 0;
 inline constexpr unsigned kMaxDevices = 16;
 inline constexpr unsigned kMaxSlots = 1024;
+inline constexpr unsigned kMaxShares = 2048;
 inline constexpr std::size_t kNameBytes = 64;  // names have at most 63 characters
 inline constexpr std::size_t kUuidBytes = 16;
 
@@ -49,7 +50,14 @@ struct alignas(64) RegionHeader {
   AtomicU32 reserved4;
   AtomicU64
       sampler_beat_s;  // CLOCK_BOOTTIME second of the supervisor's last round; 0 = there is none
-  std::uint8_t reserved5[3760];
+  std::uint8_t reserved5[48];
+  AtomicU32
+      shares_high;  // this line: exporters and importers. One more than the highest entry ever used
+  AtomicU32 reserved6;
+  AtomicU64 exports_lost;  // statistics: exports that no entry could name
+  AtomicU64 imports_refused;
+  AtomicU64 imports_unknown;  // let through because exports were lost
+  std::uint8_t reserved7[3680];
 };
 
 struct alignas(64) DeviceEntry {
@@ -88,8 +96,9 @@ struct alignas(64) ProcSlot {
   AtomicU64 refused;
   AtomicU64 faults;
   AtomicU64 uncovered;
-  AtomicU64 first_allocs;  // further allocs and frees: by the one thread that counted first, without
-  AtomicU64 first_frees;   // a locked instruction
+  AtomicU64
+      first_allocs;       // further allocs and frees: by the one thread that counted first, without
+  AtomicU64 first_frees;  // a locked instruction
   std::uint8_t reserved2[8];
   AtomicU32 poke;  // supervisor; futex
   std::uint8_t reserved3[60];
@@ -105,19 +114,33 @@ struct alignas(64) MemCell {
   std::uint8_t reserved[24];
 };
 
+// Memory that a process has exported: docs/formats/sharing.md, src/shm/shares.h.
+struct alignas(64) ShareEntry {
+  AtomicU64
+      word;  // {state, kind, device, slot, gen, serial}; exporter, then payer or its reaper, by CAS
+  AtomicU64 payer;   // {gen:24, slot + 1:16}; exporter, then takers, by CAS
+  AtomicU64 key[2];  // the rest of this line: exporter while filling
+  AtomicU64 bytes;
+  AtomicU64 block;
+  std::uint8_t reserved[16];
+  AtomicU64 holders[kMaxSlots / 64];  // bit of a slot: its owner, later its reaper
+};
+
 struct Region {
   RegionHeader header;
   DeviceEntry devices[kMaxDevices];
   ProcSlot slots[kMaxSlots];
   MemCell cells[kMaxDevices][kMaxSlots];
   AtomicU64 observed[kMaxDevices][kMaxSlots];  // supervisor
+  ShareEntry shares[kMaxShares];
 };
 
 static_assert(std::is_standard_layout_v<Region> && std::is_trivially_destructible_v<Region>);
 static_assert(AtomicU64::is_always_lock_free && sizeof(AtomicU64) == 8);
 static_assert(AtomicU32::is_always_lock_free && sizeof(AtomicU32) == 4);
 static_assert(sizeof(RegionHeader) == 4096 && sizeof(DeviceEntry) == 256);
-static_assert(sizeof(ProcSlot) == 256 && sizeof(MemCell) == 64 && sizeof(Region) == 1'449'984);
+static_assert(sizeof(ProcSlot) == 256 && sizeof(MemCell) == 64 && sizeof(ShareEntry) == 192);
+static_assert(sizeof(Region) == 1'843'200);
 
 // Every member at its place; the golden file in tests/abi holds the same numbers.
 #define BH_AT(type, member, offset) static_assert(offsetof(type, member) == (offset))
@@ -140,6 +163,10 @@ BH_AT(RegionHeader, slots_high, 192);
 BH_AT(RegionHeader, ask, 256);
 BH_AT(RegionHeader, sampled, 320);
 BH_AT(RegionHeader, sampler_beat_s, 328);
+BH_AT(RegionHeader, shares_high, 384);
+BH_AT(RegionHeader, exports_lost, 392);
+BH_AT(RegionHeader, imports_refused, 400);
+BH_AT(RegionHeader, imports_unknown, 408);
 BH_AT(DeviceEntry, uuid, 0);
 BH_AT(DeviceEntry, total_bytes, 16);
 BH_AT(DeviceEntry, unit_shift, 24);
@@ -179,6 +206,13 @@ BH_AT(Region, devices, 4096);
 BH_AT(Region, slots, 8192);
 BH_AT(Region, cells, 270'336);
 BH_AT(Region, observed, 1'318'912);
+BH_AT(Region, shares, 1'449'984);
+BH_AT(ShareEntry, word, 0);
+BH_AT(ShareEntry, payer, 8);
+BH_AT(ShareEntry, key, 16);
+BH_AT(ShareEntry, bytes, 32);
+BH_AT(ShareEntry, block, 40);
+BH_AT(ShareEntry, holders, 64);
 #undef BH_AT
 
 // A statistic of one process: nothing is ordered by it.

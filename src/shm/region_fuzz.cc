@@ -12,6 +12,7 @@ namespace bulkhead::shm {
 namespace {
 
 constexpr std::size_t kUsedBytes = offsetof(Region, cells[1]);
+constexpr std::size_t kSharesBytes = 64 * sizeof(ShareEntry);
 
 // splitmix64 (Steele, Lea, Flood 2014). Not every word: a scan that never meets a free slot learns little.
 void make_noise(std::uint8_t* bytes, std::uint64_t seed) {
@@ -42,6 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // what is looked at: all but the cells of devices that are not there
   std::memset(static_cast<void*>(&region.header), 0, kUsedBytes);
   std::memset(static_cast<void*>(&region.observed), 0, sizeof region.observed[0]);
+  std::memset(static_cast<void*>(&region.shares), 0, sizeof region.shares);
   TenantSpec spec;
   spec.device_count = 1;
   spec.devices[0].limit_bytes = spec.devices[0].total_bytes = 1ull << 30;
@@ -51,8 +53,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (std::size_t at = 0; at + 11 <= size; at += 11) {
     const std::size_t offset =
         (data[at] | std::size_t{data[at + 1]} << 8 | std::size_t{data[at + 2]} << 16) %
-        (kUsedBytes - 8);
-    std::memcpy(bytes + offset, data + at + 3, 8);
+        (kUsedBytes + kSharesBytes - 8);
+    if (offset > kUsedBytes - 8 && offset < kUsedBytes) continue;
+    const std::size_t there =
+        offset < kUsedBytes ? offset : offsetof(Region, shares) + offset - kUsedBytes;
+    std::memcpy(bytes + there, data + at + 3, 8);
   }
   static_cast<void>(check_region(region));
   // even after a good attach the bytes may change to anything

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/kill_point.h"
 #include "shm/quota.h"
+#include "shm/shares.h"
 
 namespace bulkhead::shm {
 namespace {
@@ -103,35 +104,65 @@ bool holds_nothing(const Region& r, unsigned slot, unsigned dev) noexcept {
   return cell.w.load(kRelaxed) << 16 == 0 && phase_of(cell.p.load(kRelaxed)) == kIdle;
 }
 
+// Whether a slot that only owes can be lowered.
+bool owes_less(const Region& r, const World& world, unsigned slot, std::uint64_t s) noexcept {
+  Owed owed;
+  owed_by(r, world, Seat{slot, static_cast<std::uint32_t>(gen_of(s))}, owed);
+  if (!owed.any) return true;
+  for (unsigned d = 0; d < kMaxDevices; ++d) {
+    // relaxed: the cell changes only by a reaper, whose mark on S excludes this state
+    const std::uint64_t used = used_of(r.cells[d][slot].w.load(kRelaxed));
+    if (used > units_up(owed.bytes[d], r.devices[d].unit_shift)) return true;
+  }
+  return false;
+}
+
 // Of the slots that hold something on `dev`: whether an owner's end was witnessed.
 enum class Ends : std::uint8_t { kNone, kSome, kUnknown };
-Ends look_for_ends(const Region& r, unsigned dev, unsigned self) noexcept {
+Ends end_of(const Region& r, unsigned j) noexcept {
+  const ProcSlot& slot = r.slots[j];
+  // acquire: the kernel's mark (a locked instruction) is older than the death that others see
+  const std::uint32_t witness = slot.witness.load(kAcquire);
+  const std::uint64_t state = state_of(slot.state.load(kAcquire));  // pairs with a reaper's marks
+  // asking costs system calls, and the end of who holds what it owes is witnessed itself
+  if (state == kOwing) return Ends::kUnknown;
+  // not live: a reaper is or was at it
+  if (state != kLive || (witness & FUTEX_OWNER_DIED) != 0) return Ends::kSome;
+  return witness == 0 ? Ends::kUnknown : Ends::kNone;
+}
+
+// `holders`: those that a refusal counted; null: whoever holds something now.
+Ends look_for_ends(const Region& r, unsigned dev, unsigned self, const Holders* holders) noexcept {
   Ends ends = Ends::kNone;
-  for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
-    if (j == self || holds_nothing(r, j, dev)) continue;
-    const ProcSlot& slot = r.slots[j];
-    // acquire: the kernel's mark (a locked instruction) is older than the death that others see
-    const std::uint32_t witness = slot.witness.load(kAcquire);
-    const bool live =
-        state_of(slot.state.load(kAcquire)) == kLive;  // else a reaper is or was at it
-    if (!live || (witness & FUTEX_OWNER_DIED) != 0) return Ends::kSome;
-    if (witness == 0) ends = Ends::kUnknown;
+  // A dead importer may keep a charge up that is another's: with shares it is not enough to look at who holds.
+  if (holders != nullptr && any_shares(r)) holders = nullptr;
+  const unsigned end = holders != nullptr ? holders->count : slots_end(r);
+  for (unsigned i = 0; i < end; ++i) {
+    const unsigned j = holders != nullptr ? holders->slot[i] : i;
+    if (j == self) continue;
+    if (holders == nullptr && holds_nothing(r, j, dev) && !holds_shares(r, j)) continue;
+    const Ends one = end_of(r, j);
+    if (one == Ends::kSome) return one;
+    if (one == Ends::kUnknown) ends = one;
   }
   return ends;
 }
 
 // Marks the slot as ours to wipe, wipes it, frees it. `s` = the state that was judged.
-bool reap_at(Region& r, unsigned j, std::uint64_t s, Seat self) noexcept {
+bool reap_at(Region& r, const World& world, unsigned j, std::uint64_t s, Seat self) noexcept {
   ProcSlot& slot = r.slots[j];
   std::uint64_t mine = make_s(kReaping, gen_of(s), self.slot, self.gen);
   if (!slot.state.compare_exchange_strong(s, mine, kAcqRel, kRelaxed)) return false;
   BH_KILL_POINT("reap.marked");  // acq_rel: pairs with claim_at() before and a successor after
   const unsigned devices =
       r.header.device_count < kMaxDevices ? r.header.device_count : kMaxDevices;
-  for (unsigned d = 0; d < devices; ++d) wipe_cell(r, j, d);
+  Owed owed;
+  settle_shares(r, world, Seat{j, static_cast<std::uint32_t>(gen_of(s))}, owed);
+  for (unsigned d = 0; d < devices; ++d) lower_cell(r, j, d, owed.bytes[d]);
   BH_KILL_POINT("reap.wiped");
+  const std::uint64_t after = make_s(owed.any ? kOwing : kFree, gen_of(s));
   // a CAS, so that a reaper that was replaced (it was known dead, so it is not us) changes nothing
-  const bool freed = slot.state.compare_exchange_strong(mine, make_s(kFree, gen_of(s)), kRelease,
+  const bool freed = slot.state.compare_exchange_strong(mine, after, kRelease,
                                                         kRelaxed);  // pairs with claim_at()
   BH_KILL_POINT("reap.freed");
   return freed;
@@ -156,14 +187,14 @@ Result<Seat> claim_slot(Region& r, const World& world, const Identity& me) noexc
   if (seat.slot == kGuest) return Status{Errc::kFull, 0, "all 1,024 process slots are in use"};
   for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
     const std::uint64_t s = r.slots[j].state.load(kAcquire);  // pairs with claim_at()
-    if (j != seat.slot && is_former_image(r.slots[j], s, me)) reap_at(r, j, s, seat);
+    if (j != seat.slot && is_former_image(r.slots[j], s, me)) reap_at(r, world, j, s, seat);
   }
   return seat;
 }
 
 void leave_slot(Region& r, const World& world, Seat seat) noexcept {
   if (!still_mine(r, seat)) return;
-  reap_at(r, seat.slot, make_s(kLive, seat.gen), seat);
+  reap_at(r, world, seat.slot, make_s(kLive, seat.gen), seat);
   world.drop_lock(world.self, seat.slot);
 }
 
@@ -188,6 +219,8 @@ bool owner_dead(const Region& r, const World& world, unsigned slot, Seat self) n
       return identity_dead(p, world, slot);
     case kReaping:
       return reaper_dead(r, world, s, self);
+    case kOwing:
+      return owes_less(r, world, slot, s);
     default:
       return true;  // no such state: scribbled over, belongs to nobody
   }
@@ -197,12 +230,15 @@ unsigned reap_dead(Region& r, const World& world, Seat self, Scope scope, unsign
   const bool guest = self.slot == kGuest;
   if (guest && !world.take_lock(world.self, kGuestByte)) return 0;
   unsigned reaped = 0;
-  for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
+  const unsigned end = slots_end(r);
+  // twice: what a slot owes falls when those who hold it are reaped
+  for (unsigned at = 0; at < 2 * end; ++at) {
+    const unsigned j = at < end ? at : at - end;
     const std::uint64_t s = r.slots[j].state.load(kAcquire);  // pairs with claim_at(); judged below
-    if (state_of(s) == kFree) continue;
-    if (scope == Scope::kHoldingOnly && holds_nothing(r, j, dev)) continue;
+    if (state_of(s) == kFree || (state_of(s) == kOwing) != (at >= end)) continue;
+    if (scope == Scope::kHoldingOnly && holds_nothing(r, j, dev) && !holds_shares(r, j)) continue;
     // the CAS in reap_at() fails unless S is still the one that was judged or became so before
-    if (owner_dead(r, world, j, self) && reap_at(r, j, s, self)) ++reaped;
+    if (owner_dead(r, world, j, self) && reap_at(r, world, j, s, self)) ++reaped;
   }
   if (guest) world.drop_lock(world.self, kGuestByte);
   return reaped;
@@ -212,13 +248,14 @@ unsigned count_live(const Region& r, const World& world) noexcept {
   unsigned live = 0;
   for (unsigned j = 0, end = slots_end(r); j < end; ++j) {
     const std::uint64_t s = r.slots[j].state.load(kAcquire);  // pairs with claim_at()
-    if (state_of(s) != kFree && !owner_dead(r, world, j, Seat{})) ++live;
+    if (state_of(s) == kFree || state_of(s) == kOwing) continue;
+    if (!owner_dead(r, world, j, Seat{})) ++live;
   }
   return live;
 }
 
-bool worth_reaping(Member& m, unsigned dev) noexcept {
-  const Ends ends = look_for_ends(*m.region, dev, m.seat.slot);
+bool worth_reaping(Member& m, unsigned dev, const Holders* holders) noexcept {
+  const Ends ends = look_for_ends(*m.region, dev, m.seat.slot, holders);
   if (ends == Ends::kSome) return true;
   Member::Asked& asked = m.asked[dev];
   const std::uint64_t tick = clock_ns(CLOCK_MONOTONIC_COARSE);

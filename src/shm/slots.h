@@ -28,7 +28,8 @@ inline constexpr unsigned kGuestByte = kMaxSlots;  // record lock of a reaper wi
 inline constexpr unsigned kGuest = 0xfff;          // its name in by_slot
 
 // S: state 4 | gen 24 | by_slot 12 | by_gen 24, from the low bits.
-enum SlotState : std::uint64_t { kFree = 0, kClaiming = 1, kLive = 2, kReaping = 3 };
+// kOwing: its owner is dead or left, and others hold memory that the slot pays for (shares.h).
+enum SlotState : std::uint64_t { kFree = 0, kClaiming = 1, kLive = 2, kReaping = 3, kOwing = 4 };
 inline constexpr std::uint64_t kGenMask = (1u << 24) - 1;
 inline constexpr std::uint64_t state_of(std::uint64_t s) { return s & 15; }
 inline constexpr std::uint64_t gen_of(std::uint64_t s) { return (s >> 4) & kGenMask; }
@@ -63,7 +64,8 @@ void leave_slot(Region& r, const World& world, Seat seat) noexcept;
 // dropped.
 void beat(Region& r, const World& world, Seat seat) noexcept;
 
-// Whether the owner of a slot is dead by the rule above. Free slots and our own are not.
+// Whether the owner of a slot is dead by the rule above. Free slots and our own are not; of one that only owes, whether
+// it holds more than it still owes.
 [[nodiscard]] bool owner_dead(const Region& r, const World& world, unsigned slot,
                               Seat self) noexcept;
 enum class Scope : std::uint8_t { kAll, kHoldingOnly };
@@ -96,7 +98,10 @@ struct Member {
 [[nodiscard]] bool charge_or_reap(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 // Its two halves after a refusal, for a caller that must prepare for system calls: whether liveness has to be asked
 // (no system call but a clock's reading), and the asking, with the second charge.
-[[nodiscard]] bool worth_reaping(Member& m, unsigned dev) noexcept;
+// `holders`: whom the refusal counted (quota.h); null: all are looked at.
+struct Holders;
+[[nodiscard]] bool worth_reaping(Member& m, unsigned dev,
+                                 const Holders* holders = nullptr) noexcept;
 [[nodiscard]] bool reap_and_charge(Member& m, unsigned dev, std::uint64_t bytes) noexcept;
 
 }  // namespace bulkhead::shm

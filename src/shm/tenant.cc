@@ -15,11 +15,19 @@
 #include "base/clock.h"
 #include "base/kill_point.h"
 #include "shm/quota.h"
+#include "shm/shares.h"
 
 namespace bulkhead::shm {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
+
+std::uint64_t boottime_s(void*) noexcept { return boottime_ns() / 1'000'000'000u; }
+Presence presence(void*, std::uint32_t pid, std::uint64_t start) noexcept {
+  return presence_in_proc(pid, start);
+}
+
+}  // namespace
 
 Result<UniqueFd> open_region(const Dir& dir, const char* name, int flags) noexcept {
   if (!valid_name(name)) return Status{Errc::kInvalid, 0, "not a tenant's name"};
@@ -32,10 +40,7 @@ Result<UniqueFd> open_region(const Dir& dir, const char* name, int flags) noexce
   return open_file(home->get(), "region", flags, owner, sizeof(Region));
 }
 
-std::uint64_t boottime_s(void*) noexcept { return boottime_ns() / 1'000'000'000u; }
-Presence presence(void*, std::uint32_t pid, std::uint64_t start) noexcept {
-  return presence_in_proc(pid, start);
-}
+namespace {
 
 constexpr int kNoDescriptor = -1;
 
@@ -223,6 +228,9 @@ World Tenant::world() noexcept {
     if (fd >= 0) static_cast<void>(set_lock(fd, byte, false));
   };
   w.boottime_s = boottime_s;
+  w.mark_exists = [](void*, std::uint64_t start, std::uint64_t length) noexcept {
+    return mark_exists(ShareKey{start, length});
+  };
   w.pid_namespace = pid_namespace_;
   return w;
 }

@@ -111,6 +111,9 @@ inline constexpr int kJoinPatience_ms = 1000;
 // `run` at its end.
 [[nodiscard]] Status sweep_tenants(const Dir& dir) noexcept;
 
+// The file of a tenant's region, checked for owner, links and size; not its content. A joined process must not open its own.
+[[nodiscard]] Result<UniqueFd> open_region(const Dir& dir, const char* name, int flags) noexcept;
+
 // A copy of a region's bytes, read by pread: a shrinking file cannot hurt the reader, and the
 // constant fields were checked. Cells may be a moment apart. It is the reader for status; not for
 // joined processes, for it opens and closes the file.
@@ -144,6 +147,6 @@ void format_region(Region& r, const TenantSpec& spec, const char* name,
 struct FileRange {
   std::uint64_t offset, bytes;
 };
-[[nodiscard]] FileRange reserved_range(unsigned device_count, unsigned part) noexcept;  // part 0..2
+[[nodiscard]] FileRange reserved_range(unsigned device_count, unsigned part) noexcept;  // part 0..3
 
 }  // namespace bulkhead::shm

@@ -161,7 +161,7 @@ Status reserve_file(int fd, unsigned devices) noexcept {
   if (::ftruncate(fd, static_cast<off_t>(sizeof(Region))) != 0) {
     return Status{Errc::kIo, errno, "cannot size the region"};
   }
-  for (unsigned part = 0; part < 3; ++part) {
+  for (unsigned part = 0; part < 4; ++part) {
     const FileRange range = reserved_range(devices, part);
     const int error =
         ::posix_fallocate(fd, static_cast<off_t>(range.offset), static_cast<off_t>(range.bytes));
@@ -209,9 +209,11 @@ FileRange reserved_range(unsigned device_count, unsigned part) noexcept {
       return {0, offsetof(Region, cells)};
     case 1:
       return {offsetof(Region, cells), std::uint64_t{device_count} * kMaxSlots * sizeof(MemCell)};
-    default:
+    case 2:
       return {offsetof(Region, observed),
               std::uint64_t{device_count} * kMaxSlots * sizeof(AtomicU64)};
+    default:
+      return {offsetof(Region, shares), sizeof(Region::shares)};
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "shm/quota.h"
+#include "shm/shares.h"
 #include "shm/slots.h"
 #include "shm/supervise.h"
 #include "shm/tenant.h"
@@ -39,6 +40,22 @@ inline void use_books(Region& r, unsigned slot, unsigned dev) {
   static_cast<void>(slot_held_bytes(r, slot, dev));
 }
 
+inline void use_shares(Region& r, const World& world, Seat me) {
+  const unsigned slot = me.slot < kMaxSlots ? me.slot : 0;
+  const ShareRef mine = publish_share(r, me, ShareKind::kIpc, 0, 1 << 20, 1, {1, 2});
+  const ShareRef found = find_share(r, ShareKind::kDescriptor, {0, 0});
+  for (const ShareRef ref : {mine, found}) {
+    if (!ref) continue;
+    if (ref.index >= kMaxShares) std::abort();
+    ShareFacts facts;
+    if (read_share(r, ref, facts) && facts.device >= kMaxDevices) std::abort();
+    const bool held = hold_share(r, slot, ref);
+    if (takeable(r, ref, me)) static_cast<void>(take_share(r, ref, me));
+    if (held) unhold_share(r, slot, ref);
+    static_cast<void>(close_share(r, world, me, ref));
+  }
+}
+
 // `devices`: as it was checked at attach. `other`: any slot.
 inline void use_rubbish(Region& r, unsigned devices, unsigned other) {
   const World world = any_world();
@@ -61,6 +78,7 @@ inline void use_rubbish(Region& r, unsigned devices, unsigned other) {
     if (charge_or_reap(member, d, 4096)) give_back(r, member.seat.slot, d, 4096);
     publish_observed(r, other, d, 77);
   }
+  use_shares(r, world, member.seat);
   publish_round(r, 1);
   static_cast<void>(owner_dead(r, world, other, member.seat));
   reap_dead(r, world, Seat{});

@@ -117,7 +117,7 @@ Identity read_identity() noexcept {
   if (const auto* random = reinterpret_cast<const unsigned char*>(::getauxval(AT_RANDOM))) {
     for (int i = 0; i < 16; ++i) id.image = (id.image ^ random[i]) * 0x100'0000'01b3;
   }
-  if (known.pid.load(std::memory_order_acquire) == id.pid) {  // pairs with remember()
+  if (known.pid.load(std::memory_order_acquire) == id.pid) {             // pairs with remember()
     id.start_ticks = known.start_ticks.load(std::memory_order_relaxed);  // as above
     id.pid_namespace = known.pid_namespace.load(std::memory_order_relaxed);
     return id;

@@ -23,6 +23,8 @@ struct World {
   void (*drop_lock)(void* self, unsigned byte) = nullptr;
   std::uint64_t (*boottime_s)(void* self) = nullptr;
   std::uint64_t pid_namespace = 0;  // ours; 0 = unknown, and then no pid is believed
+  // Whether an open file description with this mark is left anywhere (shares.h); null: none is.
+  bool (*mark_exists)(void* self, std::uint64_t start, std::uint64_t length) = nullptr;
 };
 
 // Who this process is, as it is written into a slot.

@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -200,12 +199,13 @@ const char* open_machine() noexcept {
 }
 
 const char* say_what_is_wrong() noexcept {
-  static std::atomic<bool> said{false};
+  static bool said = false;  // under open_mutex
   const char* const wrong = open_machine();
-  // relaxed: whether it was said is all there is to know
-  if (wrong != nullptr && !said.exchange(true, std::memory_order_relaxed)) {
-    std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
-  }
+  if (wrong == nullptr) return nullptr;
+  pthread_mutex_lock(&open_mutex);
+  if (!said) std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
+  said = true;
+  pthread_mutex_unlock(&open_mutex);
   return wrong;
 }
 
@@ -285,6 +285,8 @@ std::uint64_t create_object(unsigned unit, std::uint64_t bytes, bool named, bool
   o->named = named ? 1 : 0;
   o->token = token;
   o->holders[0] = {static_cast<std::uint32_t>(machine.slot), machine.generation, 1};
+  o->maker_slot = o->holders[0].slot;
+  o->maker_generation = machine.generation;
   if (from_ledger) mine().used_bytes[unit] -= bytes;
   o->id = machine.shared->next_object++;
   return o->id;
@@ -383,8 +385,9 @@ unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept {
       for (const Holder& h : o.holders) {
         if (first == nullptr && h.count != 0) first = &h;
       }
-      if (first != nullptr && first->slot == i && first->generation == p.generation)
-        bytes += o.bytes;
+      if (first == nullptr || first->slot != i || first->generation != p.generation) continue;
+      const bool maker = o.maker_slot == i && o.maker_generation == p.generation;
+      if (o.named != 0 || maker) bytes += o.bytes;
     }
     if (bytes == 0 && p.contexts[unit] == 0) continue;
     if (n < room) out[n] = {p.pid, bytes, p.busy_ns[unit], p.start_ticks};

@@ -44,6 +44,7 @@ struct SharedObject {
   std::uint64_t device_number;
   std::uint32_t unit;
   std::uint32_t named;  // 1: the backing is the file sim/obj-<id>; 0: a memfd
+  std::uint32_t maker_slot, maker_generation;
   std::uint64_t token;  // what the creator wants remembered (an exported pool's properties)
   Holder holders[kMaxHolders];
 };
@@ -107,7 +108,8 @@ bool hold_object(std::uint64_t id) noexcept;  // one more hold by this process; 
 void drop_object(std::uint64_t id) noexcept;  // one less; the last of all frees it
 void object_path(std::uint64_t id, char (&out)[320]) noexcept;
 
-// What NVML asks: bytes of one process on a unit, objects counted at their first live holder.
+// What NVML asks: bytes of one process on a unit. A named object (legacy IPC) is counted at its first live holder, any
+// other at its maker as long as that holds it, then nowhere: so the H200's driver shows them.
 struct ProcessUse {
   std::uint32_t pid;
   std::uint64_t bytes;

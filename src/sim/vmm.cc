@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <new>
 
 #include "sim/api.h"
@@ -32,6 +33,13 @@ bool good_size(std::size_t n) noexcept {
 bool on_host(const CUmemLocation& l) noexcept {
   return l.type == CU_MEM_LOCATION_TYPE_HOST || l.type == CU_MEM_LOCATION_TYPE_HOST_NUMA ||
          l.type == CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT;
+}
+
+// Another open file description of the same memory, as each export and each import of the real driver has its own.
+int open_anew(int fd) noexcept {
+  char path[40];
+  std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  return ::open(path, O_RDWR | O_CLOEXEC);
 }
 
 CUresult check(const CUmemAllocationProp* prop) noexcept {
@@ -182,7 +190,7 @@ CUresult api::cuMemExportToShareableHandle(void* shareableHandle,
   const Allocation* a = to_allocation(handle);
   const bool asked = a != nullptr && (a->prop.requestedHandleTypes & handleType) != 0;
   if (shareableHandle == nullptr || flags != 0 || !asked) return CUDA_ERROR_INVALID_VALUE;
-  const int fd = ::fcntl(a->fd, F_DUPFD_CLOEXEC, 0);
+  const int fd = open_anew(a->fd);
   if (fd < 0) return CUDA_ERROR_OPERATING_SYSTEM;
   *static_cast<int*>(shareableHandle) = fd;
   return CUDA_SUCCESS;
@@ -203,7 +211,7 @@ CUresult api::cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* handl
     if (driver().devices[i].unit == object.unit) ordinal = static_cast<int>(i);
   }
   if (ordinal < 0) return CUDA_ERROR_INVALID_DEVICE;
-  const int fd = ::fcntl(from, F_DUPFD_CLOEXEC, 0);
+  const int fd = open_anew(from);
   if (fd < 0 || !hold_object(object.id)) {
     if (fd >= 0) ::close(fd);
     return CUDA_ERROR_INVALID_VALUE;
@@ -215,7 +223,7 @@ CUresult api::cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* handl
   a->fd = fd;
   a->object = object.id;
   a->prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  a->prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  a->prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_NONE;  // only its maker exports it
   a->prop.location = {CU_MEM_LOCATION_TYPE_DEVICE, ordinal};
   adopt(a);
   *handle = a->handle;

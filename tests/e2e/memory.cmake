@@ -10,4 +10,4 @@ bh_test(memory_e2e_test SOURCES memory_test.cc DEPS bh_shm LABEL e2e)
 add_dependencies(memory_e2e_test bh_hook bh_sim memory_client)
 target_link_libraries(memory_e2e_test PRIVATE ${CMAKE_DL_LIBS})
 target_compile_definitions(memory_e2e_test PRIVATE BH_LIBRARY="${CMAKE_BINARY_DIR}/lib/libbulkhead.so"
-  BH_TESTS="${CMAKE_BINARY_DIR}/tests" BH_SIM="${CMAKE_BINARY_DIR}/sim")
+  BH_TESTS="${CMAKE_BINARY_DIR}/tests")

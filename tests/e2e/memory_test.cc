@@ -43,7 +43,7 @@ class Outside {
  public:
   Outside() {
     static_cast<void>(directory());
-    const std::string path = kReal ? "libnvidia-ml.so.1" : BH_SIM "/libnvidia-ml.so.1";
+    const std::string path = kReal ? "libnvidia-ml.so.1" : kSim + "/libnvidia-ml.so.1";
     void* const lib = dlopen(path.c_str(), RTLD_NOW);
     if (lib == nullptr) abort();
     reinterpret_cast<nvmlReturn_t (*)()>(dlsym(lib, "nvmlInit_v2"))();
@@ -73,12 +73,12 @@ Outside& outside() {
 class Tenant {
  public:
   Tenant(const char* name, std::uint64_t limit) : name_(name) {
-    env_ = {{"LD_PRELOAD", BH_LIBRARY},
+    env_ = {{"LD_PRELOAD", kLibrary},
             {"BULKHEAD_DIR", directory()},
             {"BULKHEAD_TENANT", name},
             {"BULKHEAD_MEMORY", std::to_string(limit)}};
     if (!kReal) {
-      env_["LD_LIBRARY_PATH"] = BH_SIM;
+      env_["LD_LIBRARY_PATH"] = kSim;
       env_["BULKHEAD_SIM"] = "h200";
     }
   }
@@ -111,6 +111,16 @@ class Tenant {
     Result<shm::Snapshot> shot = shm::snapshot_tenant(*dir, name_);
     return shot.ok() ? shm::held_bytes(shot->region(), 0) : ~0ull;
   }
+  // As if the driver had been measured to give plain memory in multiples of this.
+  void calibrate(std::uint64_t alloc_granularity) {
+    shm::DirOptions o;
+    o.asked = directory().c_str();
+    o.euid = geteuid();
+    Result<shm::Dir> dir = shm::open_dir(o);
+    Result<shm::Tenant> tenant = shm::attach_tenant(*dir, name_);
+    ASSERT_TRUE(tenant.ok());
+    tenant->region().devices[0].alloc_granularity.store(alloc_granularity);
+  }
   void end() {
     for (auto& c : clients_) EXPECT_EQ(c->finish(), 0) << c->errors;
     clients_.clear();
@@ -130,6 +140,18 @@ struct Form {
   std::uint64_t bytes;  // what one takes beyond the first, or 0: shared
   bool in_nvml;         // managed memory is not
 };
+
+// A calibration that stands in the region is what the next process charges by.
+TEST(Calibration, TheRegionsGrainIsUsed) {
+  Tenant t{"grain", 3 * kContext};
+  Client& before = t.start();
+  ASSERT_EQ(Tenant::op(before, "take plain 2097152"), 0);
+  EXPECT_EQ(t.held(), kContext + 2 * kMiB);
+  t.calibrate(4 * kMiB);
+  Client& after = t.start();
+  ASSERT_EQ(Tenant::op(after, "take plain 2097152"), 0);
+  EXPECT_EQ(t.held(), 2 * kContext + (2 + 4) * kMiB);
+}
 
 class Forms : public testing::TestWithParam<Form> {};
 

@@ -264,7 +264,51 @@ class Simulator(Case):
         self.assertEqual(r.stderr, "bulkhead simulator: no such profile\n")
 
 
+WORKER = """
+import ctypes, sys
+cu = ctypes.CDLL("libcuda.so.1")
+context, p, n = ctypes.c_void_p(), ctypes.c_uint64(), 16 << 20
+assert cu.cuInit(0) == 0 and cu.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+assert cu.cuCtxSetCurrent(context) == 0 and cu.cuMemAlloc_v2(ctypes.byref(p), ctypes.c_size_t(2 * n)) == 0
+for _ in range(int(sys.argv[1])):
+    assert cu.cuMemcpyDtoDAsync_v2(p, ctypes.c_uint64(p.value + n), ctypes.c_size_t(n), None) == 0
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+# Alone in a pid namespace, so that it may choose the next pid.
+OBSERVER = """
+import ctypes, subprocess, sys
+class Sample(ctypes.Structure):
+    _fields_ = [("pid", ctypes.c_uint), ("at", ctypes.c_ulonglong)] + [(n, ctypes.c_uint) for n in ("sm", "m", "e", "d")]
+ml, gpu = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p()
+assert ml.nvmlInit_v2() == 0 and ml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(gpu)) == 0
+def percent(pid):
+    n, all = ctypes.c_uint(64), (Sample * 64)()
+    assert ml.nvmlDeviceGetProcessUtilization(gpu, all, ctypes.byref(n), ctypes.c_ulonglong(0)) == 0
+    return [s.sm for s in all[:n.value] if s.pid == pid]
+def look(copies):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as f:
+        f.write("499")
+    p = subprocess.Popen(["python3", "-c", sys.argv[1], copies], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert p.stdout.readline() == b"ready\\n"
+    print(p.pid, percent(500), flush=True)
+    p.kill()
+    p.wait()
+look("8")
+look("0")
+"""
+
 NAMESPACES = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "/bin/true"], capture_output=True).returncode == 0
+
+
+@unittest.skipUnless(NAMESPACES, "needs root and a pid namespace of its own, to choose a pid")
+class PidReuse(Case):
+    def test_nvml_does_not_take_a_process_for_the_one_that_had_its_pid(self):
+        env = {**self.env, "LD_LIBRARY_PATH": str(BUILD / "sim")}
+        r = subprocess.run(["unshare", "-p", "--fork", "--mount-proc", "python3", "-c", OBSERVER, WORKER], env=env,
+                           text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=WATCHDOG_S)
+        self.assertEqual(r.stdout.splitlines(), ["500 [0]", "500 [0]"], r.stderr)  # the second one did nothing
 
 
 @unittest.skipUnless(NAMESPACES, "needs root and a mount namespace of its own, to mount a small tmpfs")

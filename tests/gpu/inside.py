@@ -10,7 +10,7 @@ QUOTA = int(os.environ.get("BH_QUOTA", 10 << 30))
 
 
 def say(ok, **figures):
-    print(json.dumps({"ok": bool(ok), **figures}), flush=True)
+    print(json.dumps({"ok": None if ok is None else bool(ok), **figures}), flush=True)  # None: not run here
 
 
 def nvml_total():

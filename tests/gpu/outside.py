@@ -99,7 +99,7 @@ def last_json(text):
 
 
 def emit(check, ok, **figures):
-    print(json.dumps({"check": check, "ok": bool(ok), **figures}), flush=True)
+    print(json.dumps({"check": check, "ok": None if ok is None else bool(ok), **figures}), flush=True)
 
 
 def run(check, command, memory, fills, environment, timeout_s, tenant=None, plain=False):
@@ -126,6 +126,9 @@ def run(check, command, memory, fills, environment, timeout_s, tenant=None, plai
     if not plain:
         ok = ok and sampler.most <= quota
         ok = ok and (not fills or 100 * sampler.most >= MIN_PERCENT * quota)
+    if said is not None and said.get("skipped"):
+        emit(check, None, skipped=said["skipped"])
+        return True
     emit(check, ok, **figures)
     return ok
 

@@ -140,11 +140,26 @@ tenant "PyTorch fork before init" "" python3 in_torch.py fork
 tenant "cudaDeviceReset gives all back" fills "$WORK/static_cudart" reset
 tenant "several contexts" "" "$WORK/driver_api" contexts
 check "SIGKILL of a 6 GiB holder" python3 check_kill.py
+for form in share external multicast green contexts; do
+  tenant "driver API: $form" "" python3 in_driver.py "$form"
+done
 UUID=$(nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null | head -n 1)
 for form in 0 "$UUID" "${UUID:0:12}" "0,99"; do
   check "CUDA_VISIBLE_DEVICES=$form" python3 outside.py --check "CUDA_VISIBLE_DEVICES=$form" \
     --env "CUDA_VISIBLE_DEVICES=$form" -- python3 in_torch.py visible
 done
+settle
+
+# ---- those that look at the whole device, one at a time ----
+JOBS=1
+check "managed memory fills its quota" python3 check_managed.py
+if [ -x "$BUILD/tests/memory_e2e_test" ]; then
+  for form in $("$BUILD/tests/memory_e2e_test" --gtest_list_tests | awk '/^[^ ]/ { suite = $1; next } { print suite $1 }'); do
+    check "books against NVML: $form" python3 check_form.py "$BUILD/tests/memory_e2e_test" "$form"
+  done
+fi
+check "death of a 6 GiB holder to its reuse" python3 check_storm.py --part reuse
+check "random SIGKILLs of allocating processes" python3 check_storm.py --seconds "${STORM_S:-60}"
 settle
 
 # ---- measurements, one at a time ----

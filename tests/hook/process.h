@@ -19,7 +19,15 @@ namespace bulkhead::test {
 using Env = std::map<std::string, std::string>;
 using Args = std::vector<std::string>;
 
-inline const std::string kClients = BH_TESTS "/";
+// Beside the test's own file, so that a copied tree (bin, lib, sim, tests) runs where it lies.
+inline const std::string kClients = [] {
+  char self[4096];
+  const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  const std::string path(self, n > 0 ? static_cast<std::size_t>(n) : 0);
+  return path.substr(0, path.rfind('/') + 1);
+}();
+inline const std::string kLibrary = kClients + "../lib/libbulkhead.so";
+inline const std::string kSim = kClients + "../sim";
 
 // What a client printed, by key; several values of one key in order.
 struct Said {

@@ -138,16 +138,17 @@ fast: GRP { w=W[me];
 #ifdef SURELY
   if                                                  /* surely_full(): two collects without a turn, on a hint */
   :: skip -> goto slow
-  :: atomic { skip; j=0; Hs=0; same=1; seen=1 }
+  :: atomic { skip; j=0; Hs=0; same=1 }
   fi;
-  do                                                  /* vp: P, vv: version and t of the first collect */
+  do                                                  /* vp: P, vv: version and t of the first collect; 8: holds nothing */
   :: j<3 -> x=P[j];
-     atomic { w=W[j]; vp[j]=x; vv[j]=V(w)|(T(w)<<2); if :: PH(x)==YES -> seen=0 :: else fi; j++; w=0; x=0 }
+     atomic { w=W[j]; vp[j]=x; vv[j]=(U(w)==0->8:V(w)|(T(w)<<2)); j++; w=0; x=0 }
   :: else -> break
   od;
-  atomic { lim=Lim; j=0; if :: !seen -> same=0 :: else fi }
+  atomic { lim=Lim; j=0 }
   do
-  :: j<3 && same -> w=W[j];
+  :: j<3 && vv[j]==8 -> j++
+  :: j<3 && vv[j]!=8 && same -> w=W[j];
      atomic { x=P[j];
        if
 #ifdef B_NOP
@@ -162,7 +163,7 @@ fast: GRP { w=W[me];
   :: else -> break
   od;
   atomic { if :: same && Hs+n>lim -> assert(sat[id]); d=1 :: else -> d=0 fi;   /* exactness */
-           j=0; Hs=0; same=0; seen=0; lim=0; vv[0]=0; vv[1]=0; vv[2]=0; vp[0]=0; vp[1]=0; vp[2]=0 }
+           j=0; Hs=0; same=0; lim=0; vv[0]=0; vv[1]=0; vv[2]=0; vp[0]=0; vp[1]=0; vp[2]=0 }
   if :: atomic { d==1 -> d=0 } goto got :: else fi;
 slow:
 #endif

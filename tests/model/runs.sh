@@ -17,7 +17,6 @@ surely="-DSURELY -DONE -DHOLD1 -DNOSLACK -DR0=1 -DR1=1 -DR2=3 $calm"
 check "refused without a turn, moving hole"      holds $q -DSURELY $hole
 check "refused without a turn, 1 crash, reaper"  holds $q -DSURELY -DONE -DL=1 -DR0=1 -DR1=2 -DR2=0 -DCRASHES=1
 check "refused without a turn, 5 operations"     holds $q $surely
-check "broken: P not compared without a turn"    broken $q $surely -DB_NOP
 check "broken: version not compared without one" broken $q -DSURELY -DB_NOW $hole
 check "broken: no version"                       broken $q -DB_NOVER $hole
 check "broken: one look refuses"                 broken $q -DB_ONELOOK $hole
@@ -43,3 +42,5 @@ check "limit 2 to 1, slack, 4 operations"        holds $q $lower -DSLACK=1 -DR0=
 check "limit 1 to 2 amid charges"                holds $q -DGOVERN -DL=1 -DNEWL=2 -DONE -DSLACK=1 -DR0=2 -DR1=1 -DR2=0 $calm
 check "forced, 1 crash, reaper"                  holds $q -DFORCER=0 -DONE -DL=1 -DR0=2 -DR1=3 -DR2=0 -DCRASHES=1
 check "3 processes, 1 crash, reaper"             holds $q -DONE -DR0=1 -DR1=1 -DR2=1 -DCRASHES=1
+# Needs ten operations of two growers beside the refused call; not seen caught by a search yet, so no claim rests on it.
+check "broken: P not compared without a turn"    broken $q -DSURELY -DB_NOP -DONE -DHOLD1 -DNOSLACK -DR0=1 -DR1=5 -DR2=5 $calm
