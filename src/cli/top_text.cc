@@ -6,17 +6,12 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "policy/size.h"
+#include "cli/say.h"
 
 namespace bulkhead::cli {
 namespace {
 
 using nlohmann::json;
-
-std::string short_size(std::uint64_t bytes) {
-  char text[policy::kSizeText];
-  return policy::format_size(bytes, text);
-}
 
 std::string cut(const std::string& text, std::size_t width) {
   return text.size() <= width ? text : text.substr(0, width - 2) + "..";

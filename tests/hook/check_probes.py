@@ -9,7 +9,7 @@ library, docs = sys.argv[1:3]
 text = subprocess.run(["readelf", "-nW", library], capture_output=True, text=True, check=True).stdout
 found = {}
 for block in text.split("stapsdt")[1:]:
-    fields = dict(re.findall(r"^\s+(Provider|Name|Arguments): *(.*)$", block, re.M))
+    fields = dict(re.findall(r"\s(Provider|Name|Arguments): *(.*)$", block, re.M))
     if fields.get("Provider") == "bulkhead":
         found.setdefault(fields["Name"], set()).add(len(fields.get("Arguments", "").split()))
 if not found:
