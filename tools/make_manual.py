@@ -71,7 +71,7 @@ def manual(grammar, prose, version):
     gone = set(commands) - known
     if gone:
         sys.exit(f"make_manual.py: prose for commands that do not exist: {', '.join(sorted(gone))}")
-    out = [f'.TH BULKHEAD 1 "" "bulkhead {version}" "Bulkhead"', ".SH NAME", f"bulkhead \\- {roff(page['name'])}", ".SH SYNOPSIS"]
+    out = [f'.TH BULKHEAD 1 "" "bulkhead {version}" "Bulkhead"', ".nh", ".ad l", ".SH NAME", f"bulkhead \\- {roff(page['name'])}", ".SH SYNOPSIS"]
     for c in grammar["commands"]:
         out += [synopsis(c, commands.get(c["name"], {})), ".br"]
     out[-1:] = [".SH DESCRIPTION", paragraphs(page["description"]), ".SH COMMANDS"]
@@ -96,7 +96,7 @@ def manual(grammar, prose, version):
 
 
 def config_page(sections, version):
-    out = [f'.TH BULKHEADD.TOML 5 "" "bulkhead {version}" "Bulkhead"', ".SH NAME",
+    out = [f'.TH BULKHEADD.TOML 5 "" "bulkhead {version}" "Bulkhead"', ".nh", ".ad l", ".SH NAME",
            "bulkheadd.toml \\- configuration of the node daemon of bulkhead", ".SH DESCRIPTION",
            roff("/etc/bulkhead/bulkheadd.toml is read when bulkheadd(8) starts and again on SIGHUP. All of it may be left out. A key that is "
                 "not listed here, two tenants of one name or a limit over the GPU is an error that names file, line and fix."), ".PP",
@@ -177,6 +177,9 @@ def zsh(grammar):
 def main():
     grammar_file, packaging, out, version = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), sys.argv[4]
     grammar = json.loads(grammar_file.read_text())
+    for command in grammar["commands"]:
+        for option in command["options"]:
+            option["value"] = option["value"].split(":")[0]  # CLI11 puts the check behind the name
     prose = tomllib.loads((packaging / "manual" / "bulkhead.toml").read_text())
     sections = tomllib.loads((packaging / "manual" / "config.toml").read_text())["section"]
     out.mkdir(parents=True, exist_ok=True)

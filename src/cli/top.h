@@ -8,7 +8,8 @@ namespace bulkhead::cli {
 struct TopOptions {
   bool batch = false;  // plain text on stdout, no terminal needed
   bool json = false;   // one object a line; implies batch
-  int rounds = 0;      // of batch; 0 = until it is stopped (without a terminal and without --batch: one)
+  int rounds =
+      0;  // of batch; 0 = until it is stopped (without a terminal and without --batch: one)
   double delay_s = 2;  // 0.1 .. 3600
   std::string simulator;
 };

@@ -62,7 +62,7 @@ void take_stray(TopPicture& p, const wire::StrayView& from) {
   to.command = printable(from.command);
   to.tenant = printable(from.tenant);
   to.bytes = from.bytes;
-  to.kind = from.kind == wire::StrayKind::kDrift        ? "drift"
+  to.kind = from.kind == wire::StrayKind::kDrift       ? "drift"
             : from.kind == wire::StrayKind::kHoldsNode ? "holds-node"
                                                        : "unregistered";
   p.strays.push_back(to);
@@ -119,7 +119,8 @@ bool ask_for_list(const shm::Dir& dir, TopPicture& picture) {
   if (::fstat(dir.fd.get(), &st) != 0) return false;
   auto client = wire::Client::connect(dir.fd.get(), st.st_uid, kAnswer_ms);
   if (!client.ok()) {
-    if (client.status().code() != Errc::kNotFound) picture.daemon_problem = describe(client.status());
+    if (client.status().code() != Errc::kNotFound)
+      picture.daemon_problem = describe(client.status());
     return false;
   }
   struct alignas(8) Buffer {

@@ -92,7 +92,8 @@ TopPicture look(const Machine& machine) {
   if (!p.daemon) {  // else it has said so itself
     for (TopGpu& g : p.gpus) {
       for (const TopTenant& t : p.tenants) {
-        for (const TopDevice& d : t.devices) g.promised_bytes += d.uuid == g.uuid ? d.limit_bytes : 0;
+        for (const TopDevice& d : t.devices)
+          g.promised_bytes += d.uuid == g.uuid ? d.limit_bytes : 0;
       }
     }
   }

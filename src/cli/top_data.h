@@ -47,8 +47,8 @@ struct TopPicture {
   std::int64_t unix_ms = 0;
   std::string directory;
   bool simulated = false;
-  bool daemon = false;          // its data is in here
-  std::string daemon_problem;   // there is one, and it did not answer as it should
+  bool daemon = false;         // its data is in here
+  std::string daemon_problem;  // there is one, and it did not answer as it should
   std::vector<TopGpu> gpus;
   std::vector<TopTenant> tenants;  // by name
   std::vector<TopStray> strays;

@@ -6,25 +6,18 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "policy/size.h"
+#include "cli/say.h"
 
 namespace bulkhead::cli {
 namespace {
 
 using nlohmann::json;
 
-std::string short_size(std::uint64_t bytes) {
-  char text[policy::kSizeText];
-  return policy::format_size(bytes, text);
-}
-
 std::string cut(const std::string& text, std::size_t width) {
   return text.size() <= width ? text : text.substr(0, width - 2) + "..";
 }
 
-std::string percent(double value) {
-  return value < 0 ? "-" : fmt::format("{:.0f} %", value);
-}
+std::string percent(double value) { return value < 0 ? "-" : fmt::format("{:.0f} %", value); }
 
 double part(std::uint64_t a, std::uint64_t b) {
   return b == 0 ? -1 : 100.0 * static_cast<double>(a) / static_cast<double>(b);
@@ -131,10 +124,13 @@ std::vector<Line> body_lines(const TopPicture& p, const TopView& view) {
                      short_size(d.used_bytes), short_size(d.limit_bytes),
                      bar(d.used_bytes, d.limit_bytes, 10), percent(d.share_percent), d.processes,
                      t.refused),
-         over || !t.problem.empty() ? Style::kAlarm : t.faults != 0 ? Style::kWarn : Style::kPlain);
+         over || !t.problem.empty() ? Style::kAlarm
+         : t.faults != 0            ? Style::kWarn
+                                    : Style::kPlain);
     if (over) {
       push(out, view,
-           fmt::format("  {} over its limit: growth has stopped", short_size(d.used_bytes - d.limit_bytes)),
+           fmt::format("  {} over its limit: growth has stopped",
+                       short_size(d.used_bytes - d.limit_bytes)),
            Style::kAlarm);
     }
     if (d.dead_bytes != 0)
@@ -223,9 +219,14 @@ std::string top_json(const TopPicture& p) {
                       {"bytes", s.bytes},
                       {"sightings", s.sightings}});
   }
-  const json out = {{"schema", 1},          {"unix_ms", p.unix_ms},     {"directory", p.directory},
-                    {"simulated", p.simulated}, {"daemon", p.daemon},   {"gpus", gpus},
-                    {"tenants", tenants},   {"strays", strays}};
+  const json out = {{"schema", 1},
+                    {"unix_ms", p.unix_ms},
+                    {"directory", p.directory},
+                    {"simulated", p.simulated},
+                    {"daemon", p.daemon},
+                    {"gpus", gpus},
+                    {"tenants", tenants},
+                    {"strays", strays}};
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 

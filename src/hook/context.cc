@@ -1,6 +1,7 @@
 // Contexts: what each takes is `other`, and with a context all that was allocated in it goes.
 #include "hook/books.h"
 #include "hook/next.h"
+#include "hook/probe.h"
 #include "hook/shares.h"
 
 namespace bulkhead::hook {
@@ -67,6 +68,7 @@ CUresult create(CUcontext* pctx, CUdevice dev, Call call) noexcept {
     charge_other(*d, -static_cast<std::int64_t>(bytes));
     return r;
   }
+  BH_PROBE2(context, d->number, bytes);
   context_made(*d, *pctx, bytes);
   return r;
 }
@@ -242,7 +244,10 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
     if (paid != 0) charge_other(*d, -static_cast<std::int64_t>(paid));
     return r;
   }
-  if (paid != 0) primary_seen(*d, *pctx, paid);
+  if (paid != 0) {
+    BH_PROBE2(context, d->number, paid);
+    primary_seen(*d, *pctx, paid);
+  }
   return r;
 }
 

@@ -2,6 +2,7 @@
 // console. Orders come on stdin, one a line: "write" (the next state), "freeze"/"go" (the figures stand still), "odd" (as if
 // killed while it writes), "even", "tick" (the child's keeper; answers with its pid), "end". Each is answered by "ok".
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,7 +11,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
-#include <poll.h>
 #include <string>
 
 #include "base/clock.h"
@@ -190,12 +190,14 @@ class Filler {
     event(p, kDaemonStarted, kNotice, "", "bulkheadd 0.1.0, 2 GPUs, 6 tenants adopted");
     event(p, kConfigLoaded, kInfo, "", "/etc/bulkhead/bulkheadd.toml: 5 tenants");
     event(p, kTenantRegistered, kInfo, "notebook-meyer", "16 GiB on GPU 0, asked for by uid 1003");
-    event(p, kProcessReaped, kInfo, "risk-batch", "pid 4711 was killed; 9.61 GiB are free again after 118 us");
+    event(p, kProcessReaped, kInfo, "risk-batch",
+          "pid 4711 was killed; 9.61 GiB are free again after 118 us");
     event(p, kAdmissionRefused, kNotice, "run-48120-9376001",
           "64 GiB asked on GPU 0; 124 GiB of 139.8 GiB are promised, 15.8 GiB are left");
     event(p, kBypassFound, kAlarm, "",
           "pid 31337 (python3, uid 1007) uses GPU 1 around the library: 3.29 GiB");
-    event(p, kLimitBelowUse, kWarning, "sandbox", "4 GiB is less than the 4.51 GiB it holds: growth has stopped");
+    event(p, kLimitBelowUse, kWarning, "sandbox",
+          "4 GiB is less than the 4.51 GiB it holds: growth has stopped");
     if (!tidy_) event(p, kTenantFaulty, kWarning, "<b>x</b>", "<script>window.broken=2</script>");
   }
 
@@ -223,7 +225,9 @@ bool has(int argc, char** argv, const char* flag) {
 int main(int argc, char** argv) {
   if (argc == 2 && std::strcmp(argv[1], daemon::kSightFlag) == 0) return daemon::sight_child_main();
   if (argc < 2) {
-    std::fputs("fill_picture DIRECTORY [--metrics PORT] [--console PORT] [--hami] [--dcgm] [--tidy]\n", stderr);
+    std::fputs(
+        "fill_picture DIRECTORY [--metrics PORT] [--console PORT] [--hami] [--dcgm] [--tidy]\n",
+        stderr);
     return 2;
   }
   Filler filler{has(argc, argv, "--tidy")};

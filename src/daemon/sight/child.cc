@@ -87,8 +87,7 @@ Outcome<bool> SightChild::start(const Setup& setup, int picture_fd) {
     sockets_.push_back(std::move(*made));
     return std::string{};
   };
-  std::string problem =
-      add(Door::kMetricsUnix, listen_unix(setup.directory + "/metrics.sock"), 0);
+  std::string problem = add(Door::kMetricsUnix, listen_unix(setup.directory + "/metrics.sock"), 0);
   if (problem.empty() && setup.metrics_port != 0)
     problem = add(Door::kMetricsTcp, listen_loopback(setup.metrics_port), setup.metrics_port);
   if (problem.empty() && setup.console_port != 0) {

@@ -16,7 +16,7 @@ namespace bulkhead::daemon {
 class SightChild : public Duty {
  public:
   struct Setup {
-    std::string directory;         // DIR: metrics.sock and console.url lie there
+    std::string directory;           // DIR: metrics.sock and console.url lie there
     std::uint16_t metrics_port = 0;  // 0 = not on loopback
     std::uint16_t console_port = 0;  // 0 = no console
     bool hami_names = false;

@@ -16,16 +16,12 @@ json share_json(std::uint32_t x100) {
 }
 
 json device_json(const NodeDevice& d) {
-  return {{"uuid", gpu_text(d.uuid)},
-          {"index", d.index},
-          {"name", clean_text(d.name)},
-          {"mig", (d.flags & 1) != 0},
-          {"total_bytes", d.total_bytes},
-          {"usable_bytes", d.usable_bytes},
-          {"used_bytes", d.used_bytes},
-          {"promised_bytes", d.promised_bytes},
-          {"reserve_bytes", d.reserve_bytes},
-          {"utilisation_percent", share_json(d.utilisation_x100)}};
+  return {
+      {"uuid", gpu_text(d.uuid)},         {"index", d.index},
+      {"name", clean_text(d.name)},       {"mig", (d.flags & 1) != 0},
+      {"total_bytes", d.total_bytes},     {"usable_bytes", d.usable_bytes},
+      {"used_bytes", d.used_bytes},       {"promised_bytes", d.promised_bytes},
+      {"reserve_bytes", d.reserve_bytes}, {"utilisation_percent", share_json(d.utilisation_x100)}};
 }
 
 json tenant_json(const TenantView& t) {
@@ -105,16 +101,17 @@ json delay_quantile(const DaemonView& d, double q) {
 }
 
 json daemon_json(const DaemonView& d) {
-  return {{"version", clean_text(d.version)},
-          {"pid", d.pid},
-          {"started_unix_s", d.started_unix_s},
-          {"rss_bytes", d.rss_bytes},
-          {"reaped_processes", d.reaped_processes},
-          {"reaped_bytes", d.reaped_bytes},
-          {"reap_delay_below_us", {{"p50", delay_quantile(d, 0.5)}, {"p99", delay_quantile(d, 0.99)}}},
-          {"waiting", d.waiting},
-          {"bypasses_found", d.bypasses_found},
-          {"events_lost", d.events_lost}};
+  return {
+      {"version", clean_text(d.version)},
+      {"pid", d.pid},
+      {"started_unix_s", d.started_unix_s},
+      {"rss_bytes", d.rss_bytes},
+      {"reaped_processes", d.reaped_processes},
+      {"reaped_bytes", d.reaped_bytes},
+      {"reap_delay_below_us", {{"p50", delay_quantile(d, 0.5)}, {"p99", delay_quantile(d, 0.99)}}},
+      {"waiting", d.waiting},
+      {"bypasses_found", d.bypasses_found},
+      {"events_lost", d.events_lost}};
 }
 
 json events_json(const Picture& p) {
@@ -170,7 +167,8 @@ std::string console_history(const History& history) {
                       {"used_mib", ring_json(s.used_mib, history.tick(), 1)},
                       {"percent", ring_json(s.share_x100, history.tick(), 0.01)}});
   }
-  return text_of({{"schema", 1}, {"step_s", kHistoryStep_s}, {"points", kHistoryPoints}, {"series", series}});
+  return text_of(
+      {{"schema", 1}, {"step_s", kHistoryStep_s}, {"points", kHistoryPoints}, {"series", series}});
 }
 
 }  // namespace bulkhead::daemon

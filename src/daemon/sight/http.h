@@ -10,11 +10,11 @@ namespace bulkhead::daemon {
 inline constexpr std::size_t kMaxRequestBytes = 8192;
 
 struct HttpRequest {
-  bool head = false;          // HEAD: everything but the body
-  std::string_view path;      // without the query; not decoded, so a '%' never matches a path of ours
-  std::string_view host;      // "" = none was sent
+  bool head = false;      // HEAD: everything but the body
+  std::string_view path;  // without the query; not decoded, so a '%' never matches a path of ours
+  std::string_view host;  // "" = none was sent
   std::string_view accept;
-  std::string_view bearer;    // of Authorization: Bearer
+  std::string_view bearer;  // of Authorization: Bearer
 };
 
 enum class HttpParse { kMore, kDone, kRefuse };

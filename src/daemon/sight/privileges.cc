@@ -44,17 +44,15 @@ constexpr std::uint32_t kArch = AUDIT_ARCH_AARCH64;
 #endif
 
 // What malloc, poll, sockets at hand, clocks and the end need.
-constexpr std::array kAllowed{
-    __NR_read,         __NR_write,        __NR_close,          __NR_ppoll,
+constexpr std::array kAllowed {
+  __NR_read, __NR_write, __NR_close, __NR_ppoll,
 #if defined(__NR_poll)
-    __NR_poll,
+      __NR_poll,
 #endif
-    __NR_accept4,      __NR_recvfrom,     __NR_sendto,         __NR_shutdown,
-    __NR_mmap,         __NR_munmap,       __NR_mremap,         __NR_madvise,
-    __NR_brk,          __NR_futex,        __NR_clock_gettime,  __NR_restart_syscall,
-    __NR_rt_sigaction, __NR_rt_sigreturn, __NR_rt_sigprocmask, __NR_exit,
-    __NR_exit_group,   __NR_getpid,       __NR_getppid,        __NR_gettid,
-    __NR_tgkill,       __NR_uname,
+      __NR_accept4, __NR_recvfrom, __NR_sendto, __NR_shutdown, __NR_mmap, __NR_munmap, __NR_mremap,
+      __NR_madvise, __NR_brk, __NR_futex, __NR_clock_gettime, __NR_restart_syscall,
+      __NR_rt_sigaction, __NR_rt_sigreturn, __NR_rt_sigprocmask, __NR_exit, __NR_exit_group,
+      __NR_getpid, __NR_getppid, __NR_gettid, __NR_tgkill, __NR_uname,
 };
 
 }  // namespace
@@ -91,8 +89,8 @@ Status confine() {
   code[at++] = BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr));
   for (std::size_t i = 0; i < kCalls; ++i) {
     const auto to_allow = static_cast<std::uint8_t>(kCalls - i);  // over the rest and the refusal
-    code[at++] = BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(kAllowed[i]),
-                          to_allow, 0);
+    code[at++] =
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(kAllowed[i]), to_allow, 0);
   }
   code[at++] = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
   code[at++] = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);

@@ -190,8 +190,8 @@ void SightServer::answer_console(Connection& c, const HttpRequest& request) {
   }
   Body& cached = cached_[state ? 2 : 3];
   if (!cached) {
-    cached =
-        shared(state ? console_state({picture_.copy(), was_fresh_, age_s()}) : console_history(history_));
+    cached = shared(state ? console_state({picture_.copy(), was_fresh_, age_s()})
+                          : console_history(history_));
   }
   reply(c, 200, kJson, cached, request.head);
 }

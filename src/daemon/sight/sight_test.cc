@@ -1,5 +1,6 @@
-#include <gtest/gtest.h>
+#include "daemon/sight/sight.h"
 
+#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,7 +13,6 @@
 #include "daemon/sight/http.h"
 #include "daemon/sight/metrics.h"
 #include "daemon/sight/picture_reader.h"
-#include "daemon/sight/sight.h"
 #include "daemon/sight/text.h"
 
 namespace bulkhead::daemon {
@@ -23,12 +23,16 @@ constexpr std::uint64_t kS = 1'000'000'000;
 TEST(Text, IsMadeHarmless) {
   EXPECT_EQ(clean_text("a\nb\x1b[31m\x7f"), "a?b?[31m?");
   EXPECT_EQ(clean_text("gr\xc3\xbc\xc3\x9f"), "gr\xc3\xbc\xc3\x9f");
-  EXPECT_EQ(clean_text("\xff\xc3"), "??");               // no character, half a character
-  EXPECT_EQ(clean_text("\xc0\xaf"), "??");               // overlong '/'
-  EXPECT_EQ(clean_text("\xed\xa0\x80"), "???");          // a surrogate
-  EXPECT_EQ(clean_text("\xf4\x90\x80\x80"), "????");     // above U+10FFFF
-  EXPECT_EQ(clean_text("a\xe2\x80\xae" "b"), "a?b");     // turns the text around
-  EXPECT_EQ(clean_text("a\xc2\x85" "b"), "a?b");         // a C1 control
+  EXPECT_EQ(clean_text("\xff\xc3"), "??");            // no character, half a character
+  EXPECT_EQ(clean_text("\xc0\xaf"), "??");            // overlong '/'
+  EXPECT_EQ(clean_text("\xed\xa0\x80"), "???");       // a surrogate
+  EXPECT_EQ(clean_text("\xf4\x90\x80\x80"), "????");  // above U+10FFFF
+  EXPECT_EQ(clean_text("a\xe2\x80\xae"
+                       "b"),
+            "a?b");  // turns the text around
+  EXPECT_EQ(clean_text("a\xc2\x85"
+                       "b"),
+            "a?b");  // a C1 control
   EXPECT_EQ(label_text("q\"b\\n\n"), "q\\\"b\\\\n?");
 }
 
@@ -45,11 +49,12 @@ TEST(Exposition, TheTwoFormatsDiffer) {
     out.family(Type::kCounter, "x_seconds", "seconds", "X.");
     out.sample({{"a", "1"}, {"unknown", ""}}, 0.5);
     const std::string text = out.finish();
-    EXPECT_EQ(text, format == Format::kOpenMetrics
-                        ? "# HELP x_seconds X.\n# TYPE x_seconds counter\n# UNIT x_seconds seconds\n"
-                          "x_seconds_total{a=\"1\"} 0.5\n# EOF\n"
-                        : "# HELP x_seconds_total X.\n# TYPE x_seconds_total counter\n"
-                          "x_seconds_total{a=\"1\"} 0.5\n");
+    EXPECT_EQ(text,
+              format == Format::kOpenMetrics
+                  ? "# HELP x_seconds X.\n# TYPE x_seconds counter\n# UNIT x_seconds seconds\n"
+                    "x_seconds_total{a=\"1\"} 0.5\n# EOF\n"
+                  : "# HELP x_seconds_total X.\n# TYPE x_seconds_total counter\n"
+                    "x_seconds_total{a=\"1\"} 0.5\n");
   }
 }
 
@@ -69,8 +74,9 @@ int status_of(std::string_view text) {
 TEST(Http, OneRequest) {
   HttpRequest r;
   int status = 0;
-  ASSERT_EQ(parse_request("HEAD /a?b=c HTTP/1.1\r\nhOST: localhost:1 \r\nAuthorization: bearer  xyz\r\n\r\n", r,
-                          status),
+  ASSERT_EQ(parse_request(
+                "HEAD /a?b=c HTTP/1.1\r\nhOST: localhost:1 \r\nAuthorization: bearer  xyz\r\n\r\n",
+                r, status),
             HttpParse::kDone);
   EXPECT_TRUE(r.head);
   EXPECT_EQ(r.path, "/a");
