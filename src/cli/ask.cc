@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "cli/install.h"
+#include "base/places.h"
 #include "wire/parse.h"
 
 namespace bulkhead::cli {
@@ -65,10 +65,8 @@ std::optional<std::vector<wire::StrayView>> ask_strays(const Machine& machine) {
   return out;
 }
 
-std::string daemon_state(const Machine& machine, const std::string& file) {
-  if (!machine.state.empty() && ::access((machine.state + "/" + file).c_str(), F_OK) == 0)
-    return machine.state;
-  return state_directory();
+std::string daemon_state(const Machine& machine) {
+  return daemon_state_directory(machine.directory, machine.simulated);
 }
 
 }  // namespace bulkhead::cli

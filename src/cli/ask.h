@@ -31,6 +31,6 @@ extern template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest
 [[nodiscard]] std::optional<std::vector<wire::StrayView>> ask_strays(const Machine& machine);
 
 // The directory in which a daemon of this machine keeps its files, whether or not it is there.
-[[nodiscard]] std::string daemon_state(const Machine& machine, const std::string& file);
+[[nodiscard]] std::string daemon_state(const Machine& machine);
 
 }  // namespace bulkhead::cli

@@ -77,7 +77,7 @@ void print_event(const wire::EventView& e, bool json) {
 }
 
 int from_files(const Machine& machine, const Filter& filter, bool json) {
-  const std::string state = daemon_state(machine, "events.jsonl");
+  const std::string state = daemon_state(machine);
   bool any = false;
   for (const char* name : {"/events.1.jsonl", "/events.jsonl"}) {
     std::ifstream in{state + name};

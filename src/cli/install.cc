@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "base/places.h"
+
 namespace bulkhead::cli {
 namespace {
 
@@ -51,16 +53,7 @@ std::string find_simulator() {
   return {};
 }
 
-std::string state_directory() {
-  if (::geteuid() == 0) return "/var/lib/bulkhead";
-  if (const std::string state = env_or_empty("XDG_STATE_HOME"); state.starts_with('/')) {
-    return state + "/bulkhead";
-  }
-  if (const std::string home = env_or_empty("HOME"); home.starts_with('/')) {
-    return home + "/.local/state/bulkhead";
-  }
-  return {};
-}
+std::string state_directory() { return user_state_directory(); }
 
 bool make_directories(const std::string& path) {
   const mode_t mode = ::geteuid() == 0 ? 0755 : 0700;

@@ -205,7 +205,7 @@ int usage(const UsageOptions& options) {
     if (!problem.empty()) return fail(kExitProblem, problem);
   } else {
     if (!problem.empty()) warn(problem);
-    const std::string state = daemon_state(**machine, "usage.open.json");
+    const std::string state = daemon_state(**machine);
     if (!read_files(state, report))
       return fail(kExitProblem, "no daemon answers, and there is no usage in " + state);
     warn("no daemon answers; this is the usage in " + state);

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/places.h"
 #include "daemon/config.h"
 #include "daemon/loop.h"
 #include "daemon/picture_writer.h"
@@ -42,14 +43,6 @@ std::string find_simulator() {
     if (fs::exists(at / "libcuda.so.1", none)) return at.string();
   }
   return "";
-}
-
-// As the command line chooses it (docs/formats/calibration.md); a simulated node keeps its own below its directory.
-std::string state_directory(const shm::Dir& dir, bool simulated) {
-  if (simulated) return std::string{dir.path} + "/state";
-  if (::geteuid() == 0) return "/var/lib/bulkhead";
-  const std::string home = env("XDG_STATE_HOME");
-  return !home.empty() ? home + "/bulkhead" : env("HOME") + "/.local/state/bulkhead";
 }
 
 Severity severity_of(EventKind kind) {
@@ -181,7 +174,7 @@ std::string WholeNode::read_configuration(const DaemonOptions& options) {
 }
 
 std::string WholeNode::open_state() {
-  state_ = state_directory(dir_, simulated_);
+  state_ = daemon_state_directory(dir_.path, simulated_);
   std::error_code failed;
   fs::create_directories(state_, failed);
   StoreOptions options;
@@ -203,7 +196,8 @@ std::string WholeNode::open_state() {
                  [this](std::string text) { store_->replace(kUsageOpenFile, std::move(text)); }});
   usage_->restore(read_clocks(), read_state_file(state_, kUsageOpenFile, kStateBytes),
                   read_last_lines(state_, kUsageFile, kUsageRowsKept, kStateBytes));
-  measured_ = measured_totals(simulated_ ? std::string{dir_.path} + "/sim" : state_);
+  measured_ =
+      measured_totals(simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory());
   return "";
 }
 

@@ -73,7 +73,7 @@ class Files(Case):
     def state(self):
         at = pathlib.Path(self.home.name) / ".local" / "state" / "bulkhead"
         if os.geteuid() == 0:  # root's is the system's: the simulator's folder stands for it
-            at = self.dir / "sim"
+            at = self.dir / "state"
         at.mkdir(parents=True, exist_ok=True)
         self.dir.chmod(0o700) if self.dir.exists() else None
         return at
