@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ def join(node, _):
     events = node.events()
     p = node.run("serve")
     pid, joined_ns = ready(p)
-    event = events.wait(["process-joined"], pid, 10)
+    event = events.wait(["process-joined"], pid, watchdog_s=10)
     ready_ns = time.time_ns()
     in_status = any(q["pid"] == pid for q in node.status("t")["processes"])
     status_ms = ms(time.time_ns(), ready_ns)
@@ -115,7 +116,7 @@ def sentinel(node, _):
     pid, _ = ready(p)
     began_ns = time.time_ns()
     took = ask(p, f"take {GIB}")
-    found = events.wait(["bypass-found"], pid, 10)
+    found = events.wait(["bypass-found"], pid, "gpu", 10)
     try:
         stray = until(lambda: next((s for s in node.strays(pid) if s["kind"] == "unregistered" and s["bytes"] >= GIB), None), "it in status", 10)
     except RuntimeError:
@@ -126,17 +127,18 @@ def sentinel(node, _):
         until(lambda: (node.metric("bulkhead_bypasses_found_total") or 0) >= 1, "the metric", 5)
     except RuntimeError:
         pass
-    metric = node.metric("bulkhead_bypasses_found_total")
+    metric, samples = node.metric("bulkhead_bypasses_found_total"), node.metrics().splitlines()
+    shown = sum(float(s.split()[-1]) for s in samples if s.startswith("bulkhead_stray_memory_bytes{") and 'kind="unregistered"' in s)
     ended_ns = time.time_ns()
     p.communicate()
-    gone = events.wait(["bypass-gone"], pid, 10)
+    gone = events.wait(["bypass-gone"], pid, "gpu", 10)
     events.end()
     found_s = ms(ns_of(found["time"]), began_ns) / 1e3 if found else None
     return (took == 1 and found is not None and found_s < 5 and stray is not None and line is not None and (metric or 0) >= 1
-            and gone is not None), {
+            and shown >= GIB and gone is not None), {
         "found_after_s": found_s, "text": found and found["text"], "severity": found and found["severity"],
         "in_status_after_s": round(ms(stray_ns, began_ns) / 1e3, 2) if stray else None, "stray_bytes": stray and stray["bytes"],
-        "command": stray and stray["command"], "status_line": line, "metric": metric,
+        "command": stray and stray["command"], "status_line": line, "found_total": metric, "stray_metric_bytes": int(shown),
         "gone_after_s": round(ms(ns_of(gone["time"]), ended_ns) / 1e3, 2) if gone else None}
 
 
@@ -231,6 +233,10 @@ PARTS = {"join": (join, "daemon: a process joins"), "reuse": (reuse, "daemon: de
          "limits": (limits, "daemon: limits under a running program"), "cost": (cost, "daemon: cost at idle")}
 
 
+def time_is_over(*_):
+    raise RuntimeError("the time is over")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", choices=list(PARTS), required=True)
@@ -246,6 +252,7 @@ def main():
         os.environ["BULKHEAD_DIR"] = temporary.name + "/dir"
     from outside import BULKHEAD, emit  # NVML of the simulator looks at BULKHEAD_DIR
     node, begin = Node(BULKHEAD, os.environ), time.monotonic()
+    signal.signal(signal.SIGTERM, time_is_over)  # run.sh's limit: the daemon goes with this process
     try:
         node.start()
         ok, figures = part(node, options)

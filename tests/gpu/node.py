@@ -51,14 +51,14 @@ class Events:
                 self.seen.append(json.loads(line))
                 self.changed.notify_all()
 
-    def of(self, kinds, pid=None):
-        return [e for e in list(self.seen) if e["kind"] in kinds and pid in (None, e.get("pid"))]
+    def of(self, kinds, pid=None, key=None):
+        return [e for e in list(self.seen) if e["kind"] in kinds and pid in (None, e.get("pid")) and (key is None or key in e)]
 
-    def wait(self, kinds, pid=None, watchdog_s=WATCHDOG_S):
-        """The first event of these kinds, about this process if one is named; None: it never came."""
+    def wait(self, kinds, pid=None, key=None, watchdog_s=WATCHDOG_S):
+        """The first event of these kinds, about this process and with this key if they are named; None: it never came."""
         with self.changed:
-            self.changed.wait_for(lambda: self.of(kinds, pid), watchdog_s)
-            return next(iter(self.of(kinds, pid)), None)
+            self.changed.wait_for(lambda: self.of(kinds, pid, key), watchdog_s)
+            return next(iter(self.of(kinds, pid, key)), None)
 
     def end(self):
         self.process.kill()
@@ -100,8 +100,14 @@ class Node:
     def stop(self):
         """SIGTERM; its exit code."""
         for one in self.clients:
-            one.kill()
-            one.communicate()
+            if one.poll() is None and not one.stdin.closed:
+                one.stdin.close()  # no more orders: a `serve` ends
+            try:
+                one.wait(5)
+            except subprocess.TimeoutExpired:
+                one.kill()
+                one.wait()
+            one.stdout.close()
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(WATCHDOG_S)
@@ -164,9 +170,15 @@ class Node:
 
     def processes(self):
         """The daemon's pid and those of its children."""
-        mine = self.process.pid
-        children = pathlib.Path(f"/proc/{mine}/task/{mine}/children").read_text().split()
-        return [mine, *map(int, children)]
+        found = [self.process.pid]
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue  # gone meanwhile
+            if parent == self.process.pid:
+                found.append(int(stat.parent.name))
+        return found
 
 
 def ask(client, order):
@@ -193,12 +205,12 @@ def lead_deaths(node, events, racing, quiet, size):
     crew, records = node.run("deaths", str(racing), str(quiet), str(size)), []
     for line in crew.stdout:
         if line.startswith("holding"):
-            events.wait(["process-joined"], int(line.split()[1]))
+            events.wait(["process-joined"], int(line.split()[1]), watchdog_s=10)
         elif line.startswith("{"):
             record = json.loads(line)
             if record.get("done"):
                 break
-            told = None if record["racing"] else events.wait(["process-reaped", "process-ended"], record["pid"])
+            told = None if record["racing"] else events.wait(["process-reaped", "process-ended"], record["pid"], watchdog_s=10)
             records.append({**record, "told": told})
         else:
             continue
@@ -207,7 +219,7 @@ def lead_deaths(node, events, racing, quiet, size):
     crew.communicate(timeout=WATCHDOG_S)
     for record in records:
         if record["told"] is None:
-            record["told"] = events.wait(["process-reaped", "process-ended"], record["pid"], 5)
+            record["told"] = events.wait(["process-reaped", "process-ended"], record["pid"], watchdog_s=5)
     return records
 
 

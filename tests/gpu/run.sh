@@ -2,20 +2,21 @@
 # All checks that need a real NVIDIA GPU. Runs as root or as a user, without a network, on a machine with python3 (torch,
 # jax, cupy, triton, pynvml) and nvcc; the binaries come from build/release. A failure stops nothing.
 #
-#   tests/gpu/run.sh [QUICK=1 in the environment: about 3 minutes instead of 8]
+#   tests/gpu/run.sh [QUICK=1 in the environment: about 4 minutes instead of 9]
 #
+#   SECTIONS    which of "programs device daemon measurements" to run (default all)
 #   OUT         where results.jsonl and all.log go (default build/gpu)
 #   BUILD       the build tree (default build/release)
 #   RIVAL_LIB   a HAMi-core libvgpu.so to measure beside; RIVAL_NAME names it (default hami)
 #   JOBS        functional checks at a time (default 5); measurements always run alone
-#   LIMIT_S     when no new part is begun any more (default 450; QUICK 165)
+#   LIMIT_S     when no new part is begun any more (default 520; QUICK 235)
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.." || exit 1
 BUILD=$(readlink -f "${BUILD:-build/release}")
 OUT=$(mkdir -p "${OUT:-build/gpu}" && readlink -f "${OUT:-build/gpu}")
 QUICK=${QUICK:-}
 JOBS=${JOBS:-5}
-LIMIT_S=${LIMIT_S:-$([ -n "$QUICK" ] && echo 165 || echo 450)}
+LIMIT_S=${LIMIT_S:-$([ -n "$QUICK" ] && echo 235 || echo 520)}
 export BULKHEAD=$BUILD/bin/bulkhead BH_QUOTA=$((10 << 30)) CHECK_TIMEOUT_S=75 PYTHONUNBUFFERED=1
 export TF_CPP_MIN_LOG_LEVEL=3 XLA_FLAGS=${XLA_FLAGS:-}
 BENCH=$BUILD/bin/bulkhead-bench
@@ -30,6 +31,7 @@ cd tests/gpu || exit 1
 emit() { printf '%s\n' "$1" >>"$RESULTS"; }
 # A line for a check that left none of its own: json_line NAME OK KEY TEXT
 json_line() { python3 -c 'import json,sys; print(json.dumps({"check": sys.argv[1], "ok": {"true": True, "false": False}.get(sys.argv[2]), sys.argv[3]: sys.argv[4][-600:]}))' "$@"; }
+wants() { [[ " ${SECTIONS:-programs device daemon measurements} " == *" $1 "* ]]; }
 late() { [ "$SECONDS" -ge "$LIMIT_S" ]; }
 
 # check NAME COMMAND...: in the background, at most JOBS at a time, each in a directory of its own: the sum of limits of
@@ -113,71 +115,86 @@ print(json.dumps({"machine": {"date": datetime.datetime.now(datetime.timezone.ut
 PY
 
 # ---- programs ----
-if command -v nvcc >/dev/null; then
-  CUDA_STUBS=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")/lib64/stubs
-  nvcc -O2 -arch=native -cudart static static_cudart.cu -o "$WORK/static_cudart" 2>>"$LOG" &
-  nvcc -O2 -x cu driver_api.cc -o "$WORK/driver_api" -L"$CUDA_STUBS" -lcuda 2>>"$LOG" &
-  wait
-fi
+if wants programs; then
+  if command -v nvcc >/dev/null; then
+    CUDA_STUBS=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")/lib64/stubs
+    nvcc -O2 -arch=native -cudart static static_cudart.cu -o "$WORK/static_cudart" 2>>"$LOG" &
+    nvcc -O2 -x cu driver_api.cc -o "$WORK/driver_api" -L"$CUDA_STUBS" -lcuda 2>>"$LOG" &
+    wait
+  fi
 
-tenant "PyTorch fills its quota" fills python3 in_torch.py fill
-tenant "static cudart fills its quota" fills "$WORK/static_cudart" fill
-tenant "driver API (linked) fills its quota" fills "$WORK/driver_api" fill
-tenant "CuPy fills its quota" fills python3 in_cupy.py
-check "JAX fills its quota" python3 outside.py --check "JAX fills its quota" --fills \
-  --env XLA_PYTHON_CLIENT_PREALLOCATE=false --env XLA_PYTHON_CLIENT_ALLOCATOR=platform -- python3 in_jax.py fill
-tenant "Triton kernel" "" python3 in_triton.py
-tenant "PyTorch trains" "" python3 in_torch.py train
-tenant "JAX with its default pool" "" python3 in_jax.py default
-check "nvidia-smi in a tenant" python3 check_smi.py
-check "PyTorch expandable segments" python3 outside.py --check "PyTorch expandable segments" --fills \
-  --env PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True -- python3 in_torch.py expandable
-check "PyTorch cudaMallocAsync" python3 outside.py --check "PyTorch cudaMallocAsync" --fills \
-  --env PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync -- python3 in_torch.py async
-tenant "PyTorch CUDA graph" "" python3 in_torch.py graph
-tenant "PyTorch multiprocessing spawn" "" python3 in_torch.py spawn
-tenant "PyTorch fork before init" "" python3 in_torch.py fork
-tenant "cudaDeviceReset gives all back" fills "$WORK/static_cudart" reset
-tenant "several contexts" "" "$WORK/driver_api" contexts
-check "SIGKILL of a 6 GiB holder" python3 check_kill.py
-for form in share external multicast green contexts; do
-  tenant "driver API: $form" "" python3 in_driver.py "$form"
-done
-UUID=$(nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null | head -n 1)
-for form in 0 "$UUID" "${UUID:0:12}" "0,99"; do
-  check "CUDA_VISIBLE_DEVICES=$form" python3 outside.py --check "CUDA_VISIBLE_DEVICES=$form" \
-    --env "CUDA_VISIBLE_DEVICES=$form" -- python3 in_torch.py visible
-done
-settle
+  tenant "PyTorch fills its quota" fills python3 in_torch.py fill
+  tenant "static cudart fills its quota" fills "$WORK/static_cudart" fill
+  tenant "driver API (linked) fills its quota" fills "$WORK/driver_api" fill
+  tenant "CuPy fills its quota" fills python3 in_cupy.py
+  check "JAX fills its quota" python3 outside.py --check "JAX fills its quota" --fills \
+    --env XLA_PYTHON_CLIENT_PREALLOCATE=false --env XLA_PYTHON_CLIENT_ALLOCATOR=platform -- python3 in_jax.py fill
+  tenant "Triton kernel" "" python3 in_triton.py
+  tenant "PyTorch trains" "" python3 in_torch.py train
+  tenant "JAX with its default pool" "" python3 in_jax.py default
+  check "nvidia-smi in a tenant" python3 check_smi.py
+  check "PyTorch expandable segments" python3 outside.py --check "PyTorch expandable segments" --fills \
+    --env PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True -- python3 in_torch.py expandable
+  check "PyTorch cudaMallocAsync" python3 outside.py --check "PyTorch cudaMallocAsync" --fills \
+    --env PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync -- python3 in_torch.py async
+  tenant "PyTorch CUDA graph" "" python3 in_torch.py graph
+  tenant "PyTorch multiprocessing spawn" "" python3 in_torch.py spawn
+  tenant "PyTorch fork before init" "" python3 in_torch.py fork
+  tenant "cudaDeviceReset gives all back" fills "$WORK/static_cudart" reset
+  tenant "several contexts" "" "$WORK/driver_api" contexts
+  check "SIGKILL of a 6 GiB holder" python3 check_kill.py
+  for form in share external multicast green contexts; do
+    tenant "driver API: $form" "" python3 in_driver.py "$form"
+  done
+  UUID=$(nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null | head -n 1)
+  for form in 0 "$UUID" "${UUID:0:12}" "0,99"; do
+    check "CUDA_VISIBLE_DEVICES=$form" python3 outside.py --check "CUDA_VISIBLE_DEVICES=$form" \
+      --env "CUDA_VISIBLE_DEVICES=$form" -- python3 in_torch.py visible
+  done
+  settle
+fi
 
 # ---- those that look at the whole device, one at a time ----
-JOBS=1
-check "managed memory fills its quota" python3 check_managed.py
-if [ -x "$BUILD/tests/memory_e2e_test" ]; then
-  for form in $("$BUILD/tests/memory_e2e_test" --gtest_list_tests | awk '/^[^ ]/ { suite = $1; next } { print suite $1 }'); do
-    check "books against NVML: $form" python3 check_form.py "$BUILD/tests/memory_e2e_test" "$form"
-  done
+if wants device; then
+  JOBS=1
+  check "managed memory fills its quota" python3 check_managed.py
+  if [ -x "$BUILD/tests/memory_e2e_test" ]; then
+    for form in $("$BUILD/tests/memory_e2e_test" --gtest_list_tests | awk '/^[^ ]/ { suite = $1; next } { print suite $1 }'); do
+      check "books against NVML: $form" python3 check_form.py "$BUILD/tests/memory_e2e_test" "$form"
+    done
+  fi
+  check "death of a 6 GiB holder to its reuse" python3 check_storm.py --part reuse
+  check "random SIGKILLs of allocating processes" python3 check_storm.py --seconds "${STORM_S:-60}"
+  settle
 fi
-check "death of a 6 GiB holder to its reuse" python3 check_storm.py --part reuse
-check "random SIGKILLs of allocating processes" python3 check_storm.py --seconds "${STORM_S:-60}"
-settle
+
+# ---- the node daemon, one part at a time: about 70 s ----
+if wants daemon; then
+  JOBS=1
+  for part in join limits agreement sentinel reuse cost "storm --seconds ${DAEMON_STORM_S:-22}"; do
+    check "daemon: ${part%% *}" python3 check_daemon.py --part $part
+  done
+  settle
+fi
 
 # ---- measurements, one at a time ----
-rival=()
-if [ -n "${RIVAL_LIB:-}" ]; then
-  rival=(--preload "${RIVAL_NAME:-hami}=$RIVAL_LIB,CUDA_REDIRECT=%l,CUDA_DEVICE_MEMORY_LIMIT=%Mm,CUDA_DEVICE_MEMORY_SHARED_CACHE=%d/cache,LIBCUDA_LOG_LEVEL=0")
-fi
-export XDG_STATE_HOME=$WORK/state
-if [ -n "$QUICK" ]; then
-  measure quota 60 --launch run
-  measure memory 60 --quick
-  measure crash 40 --quick
-  measure start 40 --quick "${rival[@]}"
-else
-  measure quota 110 --launch run "${rival[@]}"
-  measure crash 60 --quick "${rival[@]}"
-  measure memory 190 --quick --repeats 5 "${rival[@]}"
-  measure start 110 "${rival[@]}"
+if wants measurements; then
+  rival=()
+  if [ -n "${RIVAL_LIB:-}" ]; then
+    rival=(--preload "${RIVAL_NAME:-hami}=$RIVAL_LIB,CUDA_REDIRECT=%l,CUDA_DEVICE_MEMORY_LIMIT=%Mm,CUDA_DEVICE_MEMORY_SHARED_CACHE=%d/cache,LIBCUDA_LOG_LEVEL=0")
+  fi
+  export XDG_STATE_HOME=$WORK/state
+  if [ -n "$QUICK" ]; then
+    measure quota 60 --launch run
+    measure memory 60 --quick
+    measure crash 40 --quick
+    measure start 40 --quick "${rival[@]}"
+  else
+    measure quota 110 --launch run "${rival[@]}"
+    measure crash 60 --quick "${rival[@]}"
+    measure memory 190 --quick --repeats 5 "${rival[@]}"
+    measure start 110 "${rival[@]}"
+  fi
 fi
 
 python3 report.py --summary "$RESULTS" | tee -a "$LOG"
