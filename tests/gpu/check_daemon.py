@@ -46,9 +46,11 @@ def join(node, _):
     top = json.loads(node.call("top", "--json", "-n", "1").stdout)
     in_top = any(q["pid"] == pid for t in top["tenants"] if t["name"] == "t" for q in t["processes"])
     event_ms = ms(ns_of(event["time"]), joined_ns) if event else None
+    strangers = [e["text"] for e in events.of(["bypass-found"], key="gpu")]  # `run` measuring the driver must not be one
     events.end()
     return in_status and in_top and event_ms is not None and event_ms < 1000, {
         "event_after_ms": event_ms, "in_status": in_status, "status_took_ms": round(status_ms, 1), "in_top": in_top,
+        "told_as_bypass": strangers,
         "top_from": next((t["from"] for t in top["tenants"] if t["name"] == "t"), None)}
 
 
@@ -58,23 +60,27 @@ def reuse(node, options):
     events = node.events()
     records = lead_deaths(node, events, options.deaths, options.quiet, 6 * GIB)
     racing = [r for r in records if r["racing"]]
-    by_daemon = [r for r in records if r["told"] and r["told"]["kind"] == "process-reaped"]
+    told = [r for r in records if r["told"]]
+    by_daemon = [r for r in told if r["told"]["kind"] == "process-reaped" and r["told"]["text"].startswith("ended")]
+    by_scan = [r for r in told if r["told"]["kind"] == "process-reaped" and r not in by_daemon]  # its second look, a second later
     quiet = [r for r in by_daemon if not r["racing"]]
     events.end()
-    until(lambda: (node.metric("bulkhead_reaped_processes_total") or 0) >= len(by_daemon), "the daemon's figures", 5)
-    buckets = [line.split("{le=")[1] for line in node.metrics().splitlines() if line.startswith("bulkhead_reap_delay_seconds_bucket")]
+    delay = "bulkhead_reap_delay_seconds"
+    until(lambda: (node.metric(delay + "_count") or 0) >= len(by_daemon), "the daemon's figures", 5)
+    buckets = [line.split("{le=")[1] for line in node.metrics().splitlines() if line.startswith(delay + "_bucket")]
     ok = (len(racing) >= options.deaths and len(records) == options.deaths + options.quiet and len(quiet) > 0
           and all(r["held"] for r in records) and all(r["granted_ns"] for r in racing) and all(r["told"] for r in records))
     return ok, {
         "deaths": len(records), "raced": len(racing), "granted": sum(r["granted_ns"] is not None for r in racing),
-        "reaped_by_daemon": len(by_daemon), "reaped_by_sibling": len(records) - len(by_daemon), "untold": sum(not r["told"] for r in records),
+        "reaped_by_daemon": len(by_daemon), "quiet_reaped_by_daemon": len(quiet), "reaped_by_its_scan": len(by_scan),
+        "reaped_by_others": len(told) - len(by_daemon) - len(by_scan), "untold": len(records) - len(told),
         **spread("kernel_reports_ms", [ms(r["reported_ns"], r["killed_ns"]) for r in records]),
         **spread("granted_after_report_ms", [ms(r["granted_ns"], r["reported_ns"]) for r in racing if r["granted_ns"]]),
         "tries_max": max((r["tries"] for r in racing), default=0),
         # below zero: the daemon was faster than the process that read the clock beside it
         **spread("daemon_freed_after_report_ms", [ms(ns_of(r["told"]["time"]), r["reported_ns"]) for r in quiet]),
         **spread("daemon_freed_while_raced_ms", [ms(ns_of(r["told"]["time"]), r["reported_ns"]) for r in by_daemon if r["racing"]]),
-        "reap_delay_sum_s": node.metric("bulkhead_reap_delay_seconds_sum"), "reap_delay_count": node.metric("bulkhead_reap_delay_seconds_count"),
+        "reap_delay_sum_s": node.metric(delay + "_sum"), "reap_delay_count": node.metric(delay + "_count"),
         "reap_delay_buckets": [b for b in buckets if not b.endswith(" 0")][:6]}
 
 
@@ -117,8 +123,12 @@ def sentinel(node, _):
     began_ns = time.time_ns()
     took = ask(p, f"take {GIB}")
     found = events.wait(["bypass-found"], pid, "gpu", 10)
+
+    def shown_stray():
+        return next((s for s in node.strays(pid) if s["kind"] == "unregistered" and s["bytes"] >= GIB), None)
+
     try:
-        stray = until(lambda: next((s for s in node.strays(pid) if s["kind"] == "unregistered" and s["bytes"] >= GIB), None), "it in status", 10)
+        stray = until(shown_stray, "it in status", 10)
     except RuntimeError:
         stray = None
     stray_ns = time.time_ns()
