@@ -115,6 +115,14 @@ TEST(Observation, RaisesAtOnceAndLowersWhenTheBooksStoodStill) {
   EXPECT_EQ(o.see(100, 300, 500, 4, 400 * kMs + gpu::kSettle_ns), 0u);
 }
 
+// What the process gave up itself (a destroyed context) is not told to it again.
+TEST(Observation, ForgetsWhatWasToldOfOtherBooks) {
+  constexpr std::uint64_t kMs = 1'000'000;
+  gpu::Observation o;
+  EXPECT_EQ(o.see(2000, 0, 2000, 1, 0), 2000u);
+  EXPECT_EQ(o.see(1500, 0, 1500, 2, 20 * kMs), 1500u);
+}
+
 class RequestTest : public testing::Test {
  protected:
   void SetUp() override { disarm_environment(); }

@@ -1,18 +1,23 @@
-// The command line: grammar only; each command is a file of its own. CLI11 is met here and nowhere
-// else.
+// The command line: grammar only; each command is a file of its own. CLI11 is met here and in
+// describe.cc.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "cli/demo.h"
+#include "cli/describe.h"
 #include "cli/doctor.h"
+#include "cli/events.h"
 #include "cli/probe.h"
 #include "cli/rm.h"
 #include "cli/run.h"
 #include "cli/say.h"
+#include "cli/set.h"
 #include "cli/sniff.h"
 #include "cli/status.h"
+#include "cli/top.h"
+#include "cli/usage.h"
 
 namespace {
 
@@ -53,6 +58,10 @@ struct Options {
   SniffOptions sniff;
   DemoOptions demo;
   RmOptions rm;
+  TopOptions top;
+  SetOptions set;
+  EventsOptions events;
+  UsageOptions usage;
 };
 
 void add_run(CLI::App& app, RunOptions& o) {
@@ -68,29 +77,69 @@ void add_run(CLI::App& app, RunOptions& o) {
       ->type_name("deny|open");
   app.add_flag("--overcommit", o.overcommit, "Let the quotas of all tenants pass the GPU's memory");
   app.add_flag("--no-daemon", o.no_daemon, "Do not look for a daemon");
+  app.add_flag("--wait{forever}", o.wait_time,
+               "If the node is full wait for room: --wait=90s, 5m, 2h for so long");
   app.add_flag("--sim{h200}", o.simulator, "Use the simulated driver: --sim=h200x2 for two GPUs");
   app.add_flag("-q,--quiet", o.quiet, "Print nothing but errors");
   app.prefix_command();
 }
 
-int usage(const std::string& text) { return fail(kExitUsage, text + "; see 'bulkhead --help'"); }
+void add_top(CLI::App& app, TopOptions& o) {
+  app.add_flag("--batch", o.batch, "Plain text, again and again; no terminal needed");
+  app.add_flag("--json", o.json, "For programs: one object a line");
+  app.add_option("-n,--rounds", o.rounds, "End after so many rounds (with --batch or --json)")
+      ->check(CLI::Range(1, 1'000'000))
+      ->type_name("N");
+  app.add_option("-d,--delay", o.delay_s, "Time between two rounds (default 2)")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->type_name("SECONDS");
+  app.add_flag("--sim{h200}", o.simulator, "Of the simulated driver");
+}
+
+int usage_error(const std::string& text) {
+  return fail(kExitUsage, text + "; see 'bulkhead --help'");
+}
 
 int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) {
   std::string problem;
   const CLI::App& sub = *app.get_subcommands().front();
   if (sub.get_name() == "run") {
     o.run.command = std::move(command);
-    return take_command(sub, o.run.command, problem) ? run(o.run) : usage(problem);
+    return take_command(sub, o.run.command, problem) ? run(o.run) : usage_error(problem);
   }
   if (sub.get_name() == "sniff") {
     o.sniff.command = std::move(command);
-    return take_command(sub, o.sniff.command, problem) ? sniff(o.sniff) : usage(problem);
+    return take_command(sub, o.sniff.command, problem) ? sniff(o.sniff) : usage_error(problem);
   }
-  if (!command.empty()) return usage(sub.get_name() + " takes no command");
+  if (!command.empty()) return usage_error(sub.get_name() + " takes no command");
   if (sub.get_name() == "status") return status(o.status);
+  if (sub.get_name() == "top") return top(o.top);
   if (sub.get_name() == "doctor") return doctor(o.doctor);
   if (sub.get_name() == "demo") return demo(o.demo);
+  if (sub.get_name() == "set") return set(o.set);
+  if (sub.get_name() == "events") return events(o.events);
+  if (sub.get_name() == "usage") return bulkhead::cli::usage(o.usage);
   return rm(o.rm);
+}
+
+void add_events(CLI::App& app, EventsOptions& o) {
+  app.add_flag("--follow", o.follow, "Go on with new ones as they come");
+  app.add_option("--since", o.since, "Not older than 90s, 10m, 2h, 7d, or a date and time")
+      ->type_name("WHEN");
+  app.add_option("--tenant", o.tenant, "Of one tenant")->type_name("NAME");
+  app.add_option("--severity", o.severity, "This and worse")
+      ->type_name("info|notice|warning|alarm");
+  app.add_flag("--json", o.json, "For programs: one object a line");
+  app.add_flag("--sim{h200}", o.simulator, "Of the simulated driver");
+}
+
+void add_usage(CLI::App& app, UsageOptions& o) {
+  app.add_option("--since", o.since, "Rows that reach beyond 90s, 10m, 2h, 7d ago, or a date")
+      ->type_name("WHEN");
+  app.add_option("--tenant", o.tenant, "Of one tenant")->type_name("NAME");
+  app.add_flag("--json", o.json, "For programs");
+  app.add_flag("--csv", o.csv, "For spreadsheets: the rows as they were kept");
+  app.add_flag("--sim{h200}", o.simulator, "Of the simulated driver");
 }
 
 int parse_and_run(int argc, char** argv) {
@@ -103,6 +152,10 @@ int parse_and_run(int argc, char** argv) {
   CLI::App& status = *app.add_subcommand("status", "Show tenants, their quotas and what they use");
   status.add_flag("--json", o.status.json, "For programs");
   status.add_flag("--sim{h200}", o.status.simulator, "Of the simulated driver");
+  add_top(*app.add_subcommand("top", "Watch who holds how much of each GPU"), o.top);
+  add_events(*app.add_subcommand("events", "Show what the daemon reported"), o.events);
+  add_usage(*app.add_subcommand("usage", "Show who held how much of which GPU for how long"),
+            o.usage);
   CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
   doctor.add_flag("--json", o.doctor.json, "For programs");
   doctor.add_flag("--sim{h200}", o.doctor.simulator, "Check with the simulated driver");
@@ -115,6 +168,14 @@ int parse_and_run(int argc, char** argv) {
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
   rm.add_flag("--force", o.rm.force,
               "Even if processes of it run: they keep their quota, new ones are refused");
+  CLI::App& set = *app.add_subcommand("set", "Change a tenant's quota while its programs run");
+  set.add_option("NAME", o.set.name, "The tenant")->required();
+  set.add_option("--memory", o.set.memory, "Quota on each GPU it has: 10GiB, 50%; GPU=SIZE for one")
+      ->type_name("SPEC")
+      ->required();
+  set.add_flag("--overcommit", o.set.overcommit,
+               "Let the quotas of all tenants pass the GPU's memory");
+  if (argc == 2 && std::string{argv[1]} == "__describe") return describe_grammar(app);
   Line line = split(argc, argv);
   try {
     app.parse(std::move(line.ours));
@@ -123,7 +184,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& version) {
     return app.exit(version);
   } catch (const CLI::ParseError& error) {
-    return usage(error.what());
+    return usage_error(error.what());
   }
   return dispatch(app, o, std::move(line.command));
 }

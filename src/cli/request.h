@@ -17,6 +17,7 @@ struct RunOptions {
   bool overcommit = false;
   bool no_daemon = false;
   bool quiet = false;
+  std::string wait_time;  // in the daemon's queue if the node is full; empty: do not wait
   std::vector<std::string> command;
 };
 

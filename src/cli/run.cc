@@ -12,6 +12,7 @@
 #include "cli/install.h"
 #include "cli/launch.h"
 #include "cli/machine.h"
+#include "cli/remote.h"
 #include "gpu/sampler.h"
 #include "policy/limit.h"
 #include "shm/node.h"
@@ -23,6 +24,8 @@ namespace bulkhead::cli {
 namespace {
 
 using Problem = std::string;  // empty: none
+constexpr const char* kNoQuota =
+    "run needs a quota: --memory SIZE (10GiB, 50%), or --tenant NAME of one that exists";
 
 // One `run`: what was asked, what it works on, and the tenant once there is one.
 struct Run {
@@ -32,6 +35,9 @@ struct Run {
   shm::Tenant tenant{};
   GuardedRange guard{};  // of the tenant's region: after it, so that it ends before the mapping
   bool ephemeral = false;
+  wire::Client daemon{};   // ok(): it answers, and tenants are its to make
+  bool by_daemon = false;  // the tenant is one of its
+  int left_queue = 0;      // the exit code if a signal ended the waiting
 };
 
 // The region is its owner's to shrink: it is guarded before its first byte is read.
@@ -106,8 +112,14 @@ Problem refused(const shm::Arithmetic& sums, const Status& status,
       size_text(sums.committed_bytes), size_text(sums.total_bytes), exact_text(left));
 }
 
-// Makes the tenant. `exists` is set if another `run` was faster.
-Problem create(Run& run, std::string& name, bool& exists) {
+// What is asked, as limits on the GPUs that are visible.
+struct Asked {
+  shm::TenantSpec spec;
+  std::vector<Calibration> gpus;
+  std::vector<Granted> granted;  // look into gpus
+};
+
+Problem read_asked(const Run& run, Asked& out) {
   const Request& request = run.request;
   Machine& machine = run.machine;
   std::string note;
@@ -118,10 +130,9 @@ Problem create(Run& run, std::string& name, bool& exists) {
   if (!note.empty() && !run.options.quiet) warn("what was measured is not kept: " + note);
   if (gpus->size() > shm::kMaxDevices) gpus->resize(shm::kMaxDevices);
   if (Problem p = entry_without_gpu(request, *gpus); !p.empty()) return p;
-  shm::TenantSpec spec;
-  std::vector<Granted> granted;
-  for (unsigned i = 0; i < gpus->size(); ++i) {
-    const Calibration& gpu = (*gpus)[i];
+  out.gpus = std::move(*gpus);
+  for (unsigned i = 0; i < out.gpus.size(); ++i) {
+    const Calibration& gpu = out.gpus[i];
     shm::DeviceSpec device;
     if (Problem p = limit_for(request, i, gpu.uuid, gpu.total_bytes, device.limit_bytes);
         !p.empty())
@@ -130,10 +141,21 @@ Problem create(Run& run, std::string& name, bool& exists) {
     if (device.limit_bytes == 0 || !uuid) continue;
     std::memcpy(device.uuid, uuid->data(), uuid->size());
     device.total_bytes = gpu.total_bytes;
-    spec.devices[spec.device_count++] = device;
-    granted.push_back({i, &gpu});
+    out.spec.devices[out.spec.device_count++] = device;
+    out.granted.push_back({i, &gpu});
   }
-  if (spec.device_count == 0) return request.memory_from + " grants no visible GPU";
+  if (out.spec.device_count == 0) return request.memory_from + " grants no visible GPU";
+  return {};
+}
+
+// Makes the tenant. `exists` is set if another `run` was faster.
+Problem create(Run& run, std::string& name, bool& exists) {
+  const Request& request = run.request;
+  Machine& machine = run.machine;
+  Asked asked;
+  if (Problem p = read_asked(run, asked); !p.empty()) return p;
+  shm::TenantSpec& spec = asked.spec;
+  const std::vector<Granted>& granted = asked.granted;
   spec.name = name.empty() ? nullptr : name.c_str();
   spec.ephemeral = name.empty();
   spec.owner_uid = ::geteuid();
@@ -183,6 +205,85 @@ Problem check_same(const Run& run) {
   return {};
 }
 
+Problem attach_by_name(Run& run, const std::string& name) {
+  auto tenant = shm::attach_tenant(run.machine.dir, name.c_str());
+  if (!tenant.ok()) return fmt::format("tenant {}: {}", name, describe(tenant.status()));
+  return take_tenant(run, std::move(*tenant));
+}
+
+// The record of a tenant that exists, to join it, or of the one that is asked for.
+Problem fill_record(Run& run, const Asked& asked, wire::TenantRecord& record) {
+  const auto add = [&record](const std::uint8_t* uuid, std::uint64_t bytes) {
+    wire::DeviceGrant& g = record.devices[record.device_count++];
+    std::memcpy(g.uuid, uuid, sizeof g.uuid);
+    g.memory_bytes = bytes;
+  };
+  for (unsigned d = 0; run.request.has_memory && d < asked.spec.device_count; ++d) {
+    add(asked.spec.devices[d].uuid, asked.spec.devices[d].limit_bytes);
+  }
+  if (run.request.has_memory) return {};
+  std::string name = run.request.tenant;
+  if (name.empty()) name = ask_who(run.daemon);
+  if (name.empty()) return kNoQuota;
+  if (Problem p = attach_by_name(run, name); !p.empty()) return p;
+  wire::put_text(record.name, name.c_str());
+  for (unsigned d = 0; d < run.tenant.device_count(); ++d) {
+    add(run.tenant.region().devices[d].uuid, shm::limit_bytes(run.tenant.region(), d));
+  }
+  return {};
+}
+
+// As attach_or_create(), by the daemon's leave.
+Problem enrol_with_daemon(Run& run) {
+  Asked asked;
+  if (run.request.has_memory) {
+    if (Problem p = read_asked(run, asked); !p.empty()) return p;
+  }
+  wire::RegisterRequest q{};
+  wire::put_text(q.record.name, run.request.tenant.c_str());
+  q.record.owner_uid = ::geteuid();
+  q.record.match_uid = q.record.match_gid = wire::kNoId;
+  q.record.flags = run.options.overcommit ? std::uint32_t{wire::kRecordOvercommit} : 0;
+  q.record.on_fault = run.request.open_on_fault ? wire::OnFault::kOpen : wire::OnFault::kDeny;
+  q.flags = wire::kJoinExisting | (run.request.has_memory ? wire::kSameOrRefuse : 0);
+  if (Problem p = fill_record(run, asked, q.record); !p.empty()) return p;
+  if (!run.options.wait_time.empty()) (void)parse_wait(run.options.wait_time, q.wait_ms);
+  std::string name;
+  Problem problem;
+  const int code = enrol(run.daemon, q, run.options.quiet, name, problem);
+  if (code != 0) {
+    if (code != kExitOurs) run.left_queue = code;
+    return problem.empty() ? "left the queue" : problem;
+  }
+  run.by_daemon = true;
+  run.daemon.close();  // it ends idle connections; what is asked later is asked anew
+  if (Problem p = attach_by_name(run, name); !p.empty()) return p;
+  run.ephemeral = (run.tenant.region().header.flags & shm::kEphemeral) != 0;
+  for (const Granted& g : asked.granted) {
+    const auto uuid = parse_uuid(g.gpu->uuid);
+    for (unsigned d = 0; d < run.tenant.device_count(); ++d) {
+      if (uuid && std::memcmp(uuid->data(), run.tenant.region().devices[d].uuid, uuid->size()) == 0)
+        shm::publish_facts(run.tenant.region(), d, g.gpu->facts);
+    }
+  }
+  return {};
+}
+
+// An ephemeral tenant, if nothing of it runs on.
+void forget_tenant(Run& run) {
+  if (!run.ephemeral) return;
+  wire::Client client;
+  std::string problem;
+  if (run.by_daemon && connect_daemon(run.machine.dir, client, problem) == Daemon::kAnswers) {
+    wire::NameRequest q{};
+    wire::put_text(q.name, run.tenant.name());
+    bool ok = false;
+    (void)ask_verdict(client, wire::Kind::kUnregister, q, ok);
+    return;  // refused while processes of it run: the daemon removes it after the last
+  }
+  (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
+}
+
 Problem attach_or_create(Run& run) {
   std::string name = run.request.tenant;
   for (int tries = 0; tries < 3; ++tries) {
@@ -221,23 +322,21 @@ Problem check_node(const Run& run) {
   return fmt::format("{}/node grants tenant {} no GPU", run.machine.dir.path, run.tenant.name());
 }
 
-Problem check_daemon(const Run& run) {
+Problem check_daemon(Run& run) {
   const bool root_directory = std::strcmp(run.machine.dir.path, "/run/bulkhead") == 0;
-  switch (run.options.no_daemon ? Daemon::kNone : ask_daemon(run.machine.dir)) {
-    case Daemon::kAnswers:
-      return fmt::format(
-          "a daemon answers at {}/control.sock, and this program cannot speak with it: use "
-          "--no-daemon",
-          run.machine.dir.path);
-    case Daemon::kSilent:
-      if (root_directory) {
-        return "the daemon of /run/bulkhead does not answer: start it, or use --no-daemon";
-      }
-      break;
-    case Daemon::kNone:
-      break;
+  Problem silent;
+  const Daemon daemon =
+      run.options.no_daemon ? Daemon::kNone : connect_daemon(run.machine.dir, run.daemon, silent);
+  if (daemon == Daemon::kAnswers) return {};
+  if (daemon == Daemon::kSilent && root_directory) {
+    return fmt::format(
+        "the daemon of /run/bulkhead does not answer ({}): start it, or use --no-daemon", silent);
   }
-  if (!run.options.quiet && !run.options.no_daemon) {
+  if (!run.options.wait_time.empty()) {
+    return "--wait needs a daemon that serves the queue: start bulkheadd, or leave it out";
+  }
+  const bool goes_on = run.request.has_memory || !run.request.tenant.empty();
+  if (goes_on && !run.options.quiet && !run.options.no_daemon) {
     warn("no daemon: limits hold, dead processes are reclaimed by their peers");
   }
   return {};
@@ -269,14 +368,14 @@ Problem prepare_environment(const Run& run) {
 void tidy_up(Run& run) {
   if (!run.guard.faulted()) shm::reap_dead(run.tenant.region(), run.tenant.world(), shm::Seat{});
   // Refused while processes of it run on: then it vanishes with the first sweep after the last.
-  if (run.ephemeral) (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
-  (void)shm::sweep_tenants(run.machine.dir);
+  forget_tenant(run);
+  if (!run.by_daemon) (void)shm::sweep_tenants(run.machine.dir);
 }
 
 int supervise(Run& run) {
   const Child child = start(run.options.command);
   if (child.exec_errno != 0) {
-    if (run.ephemeral) (void)shm::remove_tenant(run.machine.dir, run.tenant.name());
+    forget_tenant(run);
     return say_not_started(run.options.command[0], child.exec_errno);
   }
   if (run.machine.nvml) {
@@ -304,10 +403,9 @@ int run(const RunOptions& options) {
   int exit_code = kExitOurs;
   const auto request = read_request(options, &exit_code);
   if (!request.ok()) return fail(exit_code, request.problem);
-  if (!request.value->has_memory && request.value->tenant.empty()) {
-    return fail(
-        kExitUsage,
-        "run needs a quota: --memory SIZE (10GiB, 50%), or --tenant NAME of one that exists");
+  if (std::uint64_t ms = 0; !options.wait_time.empty() && !parse_wait(options.wait_time, ms)) {
+    return fail(kExitUsage, fmt::format("--wait '{}' is not a time: write it like 90s, 5m or 2h",
+                                        options.wait_time));
   }
   disarm_environment();
   auto machine = open_machine(request.value->simulator, Directory::kCreate);
@@ -317,7 +415,12 @@ int run(const RunOptions& options) {
   }
   Run state{options, *request.value, **machine};
   if (Problem p = check_daemon(state); !p.empty()) return fail(kExitOurs, p);
-  if (Problem p = attach_or_create(state); !p.empty()) {
+  const bool daemon = state.daemon.ok();
+  if (!daemon && !state.request.has_memory && state.request.tenant.empty()) {
+    return fail(kExitUsage, kNoQuota);
+  }
+  if (Problem p = daemon ? enrol_with_daemon(state) : attach_or_create(state); !p.empty()) {
+    if (state.left_queue != 0) return fail(state.left_queue, p);
     const Problem cut = region_cut_short(state);
     return fail(kExitOurs, cut.empty() ? p : cut);
   }
@@ -325,7 +428,7 @@ int run(const RunOptions& options) {
   if (Problem cut = region_cut_short(state); !cut.empty()) p = std::move(cut);
   if (p.empty()) p = prepare_environment(state);
   if (!p.empty()) {
-    if (state.ephemeral) (void)shm::remove_tenant(state.machine.dir, state.tenant.name());
+    forget_tenant(state);
     return fail(kExitOurs, p);
   }
   return supervise(state);

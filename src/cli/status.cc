@@ -8,11 +8,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "cli/ask.h"
 #include "cli/books.h"
 #include "cli/install.h"
 #include "cli/machine.h"
 #include "cli/request.h"
 #include "policy/size.h"
+#include "wire/lines.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -23,6 +25,7 @@ struct Picture {
   const Machine& machine;
   std::vector<NvmlGpu> gpus;
   std::vector<TenantBooks> tenants;
+  std::optional<std::vector<wire::StrayView>> strays;  // nullopt: no daemon told us
 };
 
 // "0" as NVML counts, else the UUID's first digits.
@@ -107,6 +110,28 @@ void print_tenant(const Picture& p, const TenantBooks& t) {
   for (const ProcessBooks& process : t.processes) print_process(process, t);
 }
 
+// Who is on a device around the library, as the daemon's sentinel saw it.
+void print_strays(const Picture& p) {
+  if (!p.strays || p.strays->empty()) return;
+  fmt::print("\nNOT EXPLAINED BY ANY TENANT'S BOOKS (bulkhead events says more)\n");
+  for (const wire::StrayView& s : *p.strays) {
+    Uuid uuid;
+    std::copy_n(s.uuid, uuid.size(), uuid.begin());
+    const std::string command = wire::clean_text(wire::text_of(s.command, sizeof s.command), 16);
+    const std::string who = fmt::format("{} {} (uid {})", s.pid, command, s.uid);
+    if (s.kind == wire::StrayKind::kHoldsNode) {
+      fmt::print("  bypass? {:<36} holds a device node open\n", cut(who, 36));
+    } else if (s.kind == wire::StrayKind::kDrift) {
+      fmt::print("  drift   {:<36} GPU {:<3} {:>11} more than {}\n", cut(who, 36),
+                 gpu_label(p, uuid), short_size(s.bytes),
+                 cut(wire::clean_text(wire::text_of(s.tenant, sizeof s.tenant), 63), 7));
+    } else {
+      fmt::print("  bypass  {:<36} GPU {:<3} {:>11}\n", cut(who, 36), gpu_label(p, uuid),
+                 short_size(s.bytes));
+    }
+  }
+}
+
 void print_people(const Picture& p) {
   if (p.machine.simulated) fmt::print("simulated driver\n");
   print_gpus(p);
@@ -118,6 +143,7 @@ void print_people(const Picture& p) {
                "FREE", "OTHER", "PROCS", "REFUSED");
     for (const TenantBooks& t : p.tenants) print_tenant(p, t);
   }
+  print_strays(p);
   if (!p.machine.nvml) {
     fmt::print("\nNo NVML: GPUs are not listed and memory beyond the books is not sampled.\n");
   }
@@ -175,6 +201,25 @@ json tenant_json(const TenantBooks& t) {
           {"processes", processes}};
 }
 
+json strays_json(const Picture& p) {
+  if (!p.strays) return nullptr;
+  json out = json::array();
+  for (const wire::StrayView& s : *p.strays) {
+    const char* kind = s.kind == wire::StrayKind::kDrift       ? "drift"
+                       : s.kind == wire::StrayKind::kHoldsNode ? "holds-node"
+                                                               : "unregistered";
+    out.push_back({{"kind", kind},
+                   {"pid", s.pid},
+                   {"uid", s.uid},
+                   {"command", wire::text_of(s.command, sizeof s.command)},
+                   {"uuid", uuid_digits(s.uuid)},
+                   {"bytes", s.bytes},
+                   {"sightings", s.sightings},
+                   {"tenant", wire::text_of(s.tenant, sizeof s.tenant)}});
+  }
+  return out;
+}
+
 const char* daemon_text(const Machine& machine) {
   if (!machine.dir.fd.ok()) return "none";
   switch (ask_daemon(machine.dir)) {
@@ -206,6 +251,7 @@ void print_json(const Picture& p) {
                     {"boottime_s", boottime_ns() / 1'000'000'000},
                     {"gpus", gpus_json(p)},
                     {"tenants", tenants},
+                    {"strays", strays_json(p)},
                     {"problems", problems}};
   fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
 }
@@ -218,7 +264,7 @@ int status(const StatusOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
-  Picture picture{**machine, {}, {}};
+  Picture picture{**machine, {}, {}, ask_strays(**machine)};
   if (picture.machine.nvml) picture.gpus = picture.machine.nvml->gpus();
   if (picture.machine.dir.fd.ok()) picture.tenants = read_tenants(picture.machine.dir);
   options.json ? print_json(picture) : print_people(picture);

@@ -31,7 +31,8 @@ class Regions {
   // Makes region and directory for `record` (every field valid, the node's sum checked by the caller), owned by
   // record.owner_uid; sets its limits in the page, maps it, raises `adopted`. kExists, kFull, kIo.
   virtual Status make(const wire::TenantRecord& record) = 0;
-  // Sets one limit, page first when it falls, region first when it rises. kNotFound.
+  // Sets one limit, in the page first either way: it lowers at once, and no process that applies the page meets an older,
+  // lower figure after the region was raised. kNotFound.
   virtual Status set_limit(const std::string& name, const std::uint8_t* uuid,
                            std::uint64_t bytes) = 0;
   virtual Status set_on_fault(const std::string& name, wire::OnFault value) = 0;

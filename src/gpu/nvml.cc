@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace bulkhead::gpu {
@@ -30,6 +31,13 @@ struct Nvml::Functions {
   nvmlReturn_t (*memory)(nvmlDevice_t, nvmlMemory_t*);
   nvmlReturn_t (*processes)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
   nvmlReturn_t (*mig_mode)(nvmlDevice_t, unsigned*, unsigned*);
+  nvmlReturn_t (*mig_count)(nvmlDevice_t, unsigned*);
+  nvmlReturn_t (*mig_handle)(nvmlDevice_t, unsigned, nvmlDevice_t*);
+  nvmlReturn_t (*graphics)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
+  nvmlReturn_t (*mps)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
+  nvmlReturn_t (*utilisation)(nvmlDevice_t, nvmlUtilization_t*);
+  nvmlReturn_t (*shares)(nvmlDevice_t, nvmlProcessUtilizationSample_t*, unsigned*,
+                         unsigned long long);
 };
 
 std::optional<Uuid> parse_uuid(const std::string& text) {
@@ -84,6 +92,12 @@ Outcome<Nvml> Nvml::open(const std::string& directory) {
   complete &= find(f.memory, "nvmlDeviceGetMemoryInfo");
   complete &= find(f.processes, "nvmlDeviceGetComputeRunningProcesses_v3");
   find(f.mig_mode, "nvmlDeviceGetMigMode");  // absent before CUDA 11
+  find(f.mig_count, "nvmlDeviceGetMaxMigDeviceCount");
+  find(f.mig_handle, "nvmlDeviceGetMigDeviceHandleByIndex");
+  find(f.graphics, "nvmlDeviceGetGraphicsRunningProcesses_v3");
+  find(f.mps, "nvmlDeviceGetMPSComputeRunningProcesses_v3");
+  find(f.utilisation, "nvmlDeviceGetUtilizationRates");
+  find(f.shares, "nvmlDeviceGetProcessUtilization");
   if (!complete) return Outcome<Nvml>::because(path + " is too old: driver 470 or newer is needed");
   if (const nvmlReturn_t r = f.init(); r != NVML_SUCCESS) {
     return Outcome<Nvml>::because(
@@ -123,6 +137,31 @@ std::vector<NvmlGpu> Nvml::gpus() const {
   return out;
 }
 
+std::vector<NvmlGpu> Nvml::instances(const NvmlGpu& gpu) const {
+  std::vector<NvmlGpu> out;
+  unsigned most = 0;
+  if (!gpu.mig || next_->mig_count == nullptr || next_->mig_handle == nullptr ||
+      next_->mig_count(gpu.handle, &most) != NVML_SUCCESS) {
+    return out;
+  }
+  for (unsigned i = 0; i < most; ++i) {  // indices may have holes
+    NvmlGpu part;
+    char text[96] = "";
+    if (next_->mig_handle(gpu.handle, i, &part.handle) != NVML_SUCCESS) continue;
+    if (next_->uuid(part.handle, text, sizeof text) != NVML_SUCCESS) continue;
+    part.index = gpu.index;
+    part.uuid = text;
+    part.name = gpu.name;
+    part.mig = true;
+    if (const auto bytes = memory(part.handle)) {
+      part.total_bytes = bytes->total_bytes;
+      part.used_bytes = bytes->used_bytes;
+    }
+    out.push_back(std::move(part));
+  }
+  return out;
+}
+
 nvmlDevice_t Nvml::by_uuid(const std::uint8_t* uuid) const {
   for (const char* prefix : {"GPU-", "MIG-"}) {
     nvmlDevice_t handle = nullptr;
@@ -132,20 +171,90 @@ nvmlDevice_t Nvml::by_uuid(const std::uint8_t* uuid) const {
   return nullptr;
 }
 
-std::optional<std::vector<NvmlProcess>> Nvml::processes(nvmlDevice_t gpu) const {
+namespace {
+
+using Lister = nvmlReturn_t (*)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
+
+// The list may grow while we ask: a few tries.
+std::optional<std::vector<nvmlProcessInfo_t>> list(Lister ask, nvmlDevice_t gpu) {
   std::vector<nvmlProcessInfo_t> infos(64);
   for (int tries = 0; tries < 4; ++tries) {
     auto count = static_cast<unsigned>(infos.size());
-    const nvmlReturn_t r = next_->processes(gpu, &count, infos.data());
+    const nvmlReturn_t r = ask(gpu, &count, infos.data());
     if (r == NVML_ERROR_INSUFFICIENT_SIZE) {
       infos.resize(count + 64);
       continue;
     }
     if (r != NVML_SUCCESS) return std::nullopt;
-    std::vector<NvmlProcess> out;
-    for (unsigned i = 0; i < count && i < infos.size(); ++i) {
-      if (infos[i].usedGpuMemory != kNotAvailable)
-        out.push_back({infos[i].pid, infos[i].usedGpuMemory});
+    if (count < infos.size()) infos.resize(count);
+    return infos;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<std::vector<NvmlProcess>> Nvml::processes(nvmlDevice_t gpu) const {
+  const auto infos = list(next_->processes, gpu);
+  if (!infos) return std::nullopt;
+  std::vector<NvmlProcess> out;
+  for (const nvmlProcessInfo_t& info : *infos) {
+    if (info.usedGpuMemory != kNotAvailable) out.push_back({info.pid, info.usedGpuMemory});
+  }
+  return out;
+}
+
+std::optional<std::vector<NvmlProcess>> Nvml::users(nvmlDevice_t gpu) const {
+  std::vector<NvmlProcess> out;
+  bool any = false;
+  for (const Lister ask : {next_->processes, next_->graphics, next_->mps}) {
+    const auto infos = ask == nullptr ? std::nullopt : list(ask, gpu);
+    if (ask == next_->processes) any = infos.has_value();
+    if (!infos) continue;  // the others are not there on every driver
+    for (const nvmlProcessInfo_t& info : *infos) {
+      const std::uint64_t bytes = info.usedGpuMemory == kNotAvailable ? 0 : info.usedGpuMemory;
+      const auto same = std::find_if(out.begin(), out.end(),
+                                     [&](const NvmlProcess& p) { return p.pid == info.pid; });
+      if (same == out.end()) {
+        out.push_back({info.pid, bytes});
+      } else {
+        same->bytes = std::max(same->bytes, bytes);  // a process may be in two of the lists
+      }
+    }
+  }
+  return any ? std::optional{std::move(out)} : std::nullopt;
+}
+
+std::optional<NvmlMemory> Nvml::memory(nvmlDevice_t gpu) const {
+  nvmlMemory_t memory{};
+  if (next_->memory(gpu, &memory) != NVML_SUCCESS) return std::nullopt;
+  return NvmlMemory{memory.total, memory.used};
+}
+
+std::optional<unsigned> Nvml::busy_percent(nvmlDevice_t gpu) const {
+  nvmlUtilization_t use{};
+  if (next_->utilisation == nullptr || next_->utilisation(gpu, &use) != NVML_SUCCESS)
+    return std::nullopt;
+  return std::min(use.gpu, 100u);
+}
+
+std::optional<std::vector<NvmlShare>> Nvml::shares(nvmlDevice_t gpu, std::uint64_t since_us) const {
+  if (next_->shares == nullptr) return std::nullopt;
+  std::vector<nvmlProcessUtilizationSample_t> samples(128);
+  for (int tries = 0; tries < 4; ++tries) {
+    auto count = static_cast<unsigned>(samples.size());
+    const nvmlReturn_t r = next_->shares(gpu, samples.data(), &count, since_us);
+    if (r == NVML_ERROR_NOT_FOUND) return std::vector<NvmlShare>{};
+    if (r == NVML_ERROR_INSUFFICIENT_SIZE) {
+      samples.resize(count + 64);
+      continue;
+    }
+    if (r != NVML_SUCCESS) return std::nullopt;
+    std::vector<NvmlShare> out;
+    for (unsigned i = 0; i < count && i < samples.size(); ++i) {
+      // The driver fills unused entries with zeros.
+      if (samples[i].pid == 0 || samples[i].timeStamp <= since_us) continue;
+      out.push_back({samples[i].pid, std::min(samples[i].smUtil, 100u), samples[i].timeStamp});
     }
     return out;
   }

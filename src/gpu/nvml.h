@@ -35,6 +35,16 @@ struct NvmlProcess {
 // How a problem of open() begins if it is the simulated driver's.
 inline constexpr const char* kSimulatedProblem = "simulated driver";
 
+struct NvmlMemory {
+  std::uint64_t total_bytes, used_bytes;
+};
+// What a process used of a device's SMs, by NVML: percent over NVML's own last sample period (1/6 to 1 s).
+struct NvmlShare {
+  unsigned pid;
+  unsigned percent;          // 0..100
+  std::uint64_t sampled_us;  // the system's clock
+};
+
 class Nvml {
  public:
   // `directory` empty: as the dynamic linker finds it. The library stays loaded.
@@ -43,10 +53,19 @@ class Nvml {
   [[nodiscard]] const std::string& driver_version() const { return driver_; }
   [[nodiscard]] bool simulated() const { return simulated_; }
   [[nodiscard]] std::vector<NvmlGpu> gpus() const;
+  // The MIG instances of a GPU that is split: index, handle, UUID and memory of each.
+  [[nodiscard]] std::vector<NvmlGpu> instances(const NvmlGpu& gpu) const;
   // MIG instances too. null: there is none with this UUID.
   [[nodiscard]] nvmlDevice_t by_uuid(const std::uint8_t* uuid) const;
   // nullopt: NVML refused. Processes whose memory it does not know are left out.
   [[nodiscard]] std::optional<std::vector<NvmlProcess>> processes(nvmlDevice_t gpu) const;
+  // processes() with those of graphics and of MPS, each pid once. One whose memory NVML does not know has 0 bytes.
+  [[nodiscard]] std::optional<std::vector<NvmlProcess>> users(nvmlDevice_t gpu) const;
+  [[nodiscard]] std::optional<NvmlMemory> memory(nvmlDevice_t gpu) const;
+  [[nodiscard]] std::optional<unsigned> busy_percent(nvmlDevice_t gpu) const;
+  // The samples newer than `since_us`; none: nobody used it. nullopt: this device or driver does not measure it.
+  [[nodiscard]] std::optional<std::vector<NvmlShare>> shares(nvmlDevice_t gpu,
+                                                             std::uint64_t since_us) const;
 
  private:
   struct Functions;

@@ -100,8 +100,10 @@ class Sampler {
     const std::uint64_t asked = books.held > apart ? books.held - apart : 0;
     const std::uint64_t beyond =
         observed_[dev][slot].see(nvml_bytes, asked, books.other, books.word, now);
-    if (beyond == books.other && region_.observed[dev][slot].load(kRelaxed) == beyond) return;
-    shm::publish_observed(region_, slot, dev, beyond);
+    const shm::Observed figure{beyond, books.other};
+    const std::uint64_t word = region_.observed[dev][slot].load(kRelaxed);
+    if (beyond == books.other && word == shm::observed_word(figure)) return;
+    shm::publish_observed(region_, slot, dev, figure);
   }
 
   shm::Region& region_;

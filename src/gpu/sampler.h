@@ -28,8 +28,10 @@ class Observation {
   std::uint64_t see(std::uint64_t nvml_bytes, std::uint64_t books, std::uint64_t other,
                     std::uint64_t word, std::uint64_t now_ns) noexcept {
     const std::uint64_t beyond = nvml_bytes > books ? nvml_bytes - books : 0;
-    if (!any_ || word != word_) since_ns_ = now_ns;
-    if (!any_) told_ = other;  // the first look may fall into a call, as any other may
+    if (!any_ || word != word_) {
+      since_ns_ = now_ns;
+      told_ = other;  // what was told before is in it, or is of a context that is gone
+    }
     if (beyond >= told_ || now_ns - since_ns_ >= kSettle_ns) told_ = beyond;
     any_ = true;
     word_ = word;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "hook/hot.h"
+#include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/shares.h"
 #include "shm/quota.h"
@@ -40,7 +41,10 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
   Process& p = process;
   if (shm::worth_reaping(p.member, dev, holders)) {
     const Undisturbed keep;
-    if (shm::reap_and_charge(p.member, dev, bytes)) return true;
+    if (shm::reap_and_charge(p.member, dev, bytes)) {
+      BH_PROBE2(reaped, dev, bytes);
+      return true;
+    }
   }
   if (shares_pending() && shares_tick() && shm::charge(*p.region, p.member.seat.slot, dev, bytes)) {
     return true;
@@ -50,6 +54,7 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
     if (memory_trim(d) && shm::charge_or_reap(p.member, dev, bytes)) return true;
   }
   count(Count::kRefused);
+  BH_PROBE2(refused, dev, bytes);
   return false;
 }
 
@@ -63,6 +68,7 @@ bool near_limit(const shm::Region& r, unsigned dev, std::uint64_t bytes) noexcep
   }
   const auto dev = static_cast<unsigned>(d.index);
   if (!shm::still_mine(*p.region, seat_now()) && !take_new_seat()) return mode() == Mode::kOff;
+  BH_PROBE2(grow, dev, bytes);
   if (near_limit(*p.region, dev, bytes) && supervised(*p.region)) ask_supervisor();
   if (shm::charge(*p.region, p.member.seat.slot, dev, bytes)) return true;
   return charge_refused(d, dev, bytes);
@@ -113,6 +119,7 @@ void charge_other(Device& d, std::int64_t delta) noexcept {
 void book_other(Device& d, std::int64_t delta) noexcept {
   const Undisturbed keep;
   Process& p = process;
+  BH_PROBE2(other, d.index, delta);
   if (d.index < 0 || delta == 0) return;
   if (!shm::still_mine(*p.region, seat_now()) && !take_new_seat()) return;
   const shm::Seat seat = seat_now();

@@ -10,9 +10,11 @@
 
 #include <algorithm>
 
+#include "hook/join.h"
 #include "hook/process.h"
 #include "hook/shares.h"
 #include "shm/quota.h"
+#include "shm/supervise.h"
 #include "shm/witness.h"
 
 namespace bulkhead::hook {
@@ -37,6 +39,7 @@ void* run(void* poked_before) noexcept {
   ::prctl(PR_SET_NAME, "bulkhead");
   Process& p = process;
   shm::Witness witness;
+  DaemonLink daemon;
   shm::Seat stood{};
   std::uint32_t epoch = 0;
   auto poked = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(poked_before));
@@ -47,6 +50,7 @@ void* run(void* poked_before) noexcept {
       stood = seat;
       shm::beat(*p.region, p.member.world, seat);
       remember_books(seat.slot);
+      daemon.second(seat, p.member.world.boottime_s(p.member.world.self));
       if (shares_pending()) shares_tick();
     }
     shm::AtomicU32& poke = p.region->slots[seat.slot].poke;
@@ -75,14 +79,13 @@ void apply_observed(bool lower) noexcept {
     if (index < 0) continue;
     const auto dev = static_cast<unsigned>(index);
     // relaxed: ordered by poke or sampled; checked: a foreign word moves at most the device
-    const std::uint64_t observed = p.region->observed[dev][seat.slot].load(kRelaxed);
+    const std::uint64_t word = p.region->observed[dev][seat.slot].load(kRelaxed);
     const std::uint64_t booked = p.region->cells[dev][seat.slot].other_bytes.load(kRelaxed);
-    if (observed > p.total_bytes[i] && p.total_bytes[i] != 0) continue;
-    if (observed > booked) book_other(p.devices[i], static_cast<std::int64_t>(observed - booked));
-    if (observed < booked && lower) {
-      constexpr std::uint64_t kMost = std::uint64_t{1} << 62;  // `booked` may be anything
-      book_other(p.devices[i], -static_cast<std::int64_t>(std::min(booked - observed, kMost)));
-    }
+    // of books that are no longer these (a context came or went since): not for us
+    const std::int64_t delta = shm::observed_delta(word, booked);
+    const std::uint64_t most = p.total_bytes[i] != 0 ? p.total_bytes[i] : ~std::uint64_t{0};
+    if (word >> 32 > most / shm::kObservedPage) continue;
+    if (delta > 0 || lower) book_other(p.devices[i], delta);
   }
 }
 

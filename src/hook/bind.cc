@@ -10,6 +10,7 @@
 #include "hook/alone.h"
 #include "hook/books.h"
 #include "hook/next.h"
+#include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "hook/shares.h"
@@ -259,6 +260,7 @@ Mode bind_locked() noexcept {
   match_devices();
   take_calibration();
   set_seat(p.member.seat);
+  BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
   if (!p.thread_runs) start_thread();
@@ -314,6 +316,7 @@ Mode fault(const Status& why) noexcept {
   count(Count::kFault);
   const Mode m = open ? Mode::kOff : Mode::kDenied;
   p.mode.store(m, kRelaxed);  // nothing else is published by it
+  BH_PROBE3(fault, static_cast<int>(why.code()), why.error_number(), open ? 1 : 0);
   return m;
 }
 

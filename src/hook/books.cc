@@ -128,8 +128,7 @@ void restore(std::uint64_t key, Value v) noexcept { static_cast<void>(keep(key, 
 // Managed memory, and what other processes may have open.
 void release_special(std::uint64_t key, Value v) noexcept {
   Device& d = numbered(v.device);
-  // before it is given back: until then the books lead, which is the safe side
-  if (v.kind == Kind::kManaged) note_unseen(d, -static_cast<std::int64_t>(bytes_of(v.units)));
+  if (v.kind == Kind::kManaged) return unified_freed(d, bytes_of(v.units));
   if (v.kind == Kind::kExported && share_freed(key, bytes_of(v.units))) return;  // others hold it
   give_back(d, bytes_of(v.units));
 }

@@ -121,6 +121,8 @@ void release_array(const Value& v) noexcept;
 void context_tag_gone(std::uint8_t tag) noexcept;
 void forget_primaries() noexcept;
 void forget_unified() noexcept;
+// Managed memory of `bytes` (a multiple of 2 MiB) was freed: gives back the batches that nothing is left in.
+void unified_freed(Device& d, std::uint64_t bytes) noexcept;
 // share.cc: a context went with an IPC pointer opened in it.
 void opened_gone(const Value& v) noexcept;
 // vmm.cc: a shareable handle was imported, or exported; an object that is not an allocation was released.

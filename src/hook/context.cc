@@ -1,6 +1,7 @@
 // Contexts: what each takes is `other`, and with a context all that was allocated in it goes.
 #include "hook/books.h"
 #include "hook/next.h"
+#include "hook/probe.h"
 #include "hook/shares.h"
 
 namespace bulkhead::hook {
@@ -68,13 +69,22 @@ CUresult create(CUcontext* pctx, CUdevice dev, Call call) noexcept {
     charge_other(*d, -static_cast<std::int64_t>(bytes));
     return r;
   }
+  BH_PROBE2(context, d->number, bytes);
   context_made(*d, *pctx, bytes);
   return r;
 }
 
-// The tag stays with what the context held until memory_context_gone(); the handle is free for a new context.
+// The tag stays with what the context held until memory_context_gone(); the handle is free for a new context. What is
+// seen while the driver takes a context down is between two states: it must not lower the books that are lowered here.
+struct TakingDown {
+  TakingDown() noexcept { leading_begin(); }
+  TakingDown(const TakingDown&) = delete;
+  TakingDown& operator=(const TakingDown&) = delete;
+  ~TakingDown() { leading_end(); }
+};
 template <class Call>
 CUresult destroy(CUcontext ctx, Call call) noexcept {
+  const TakingDown here_on;
   const std::uint8_t tag = books_ready() ? books.contexts.known(ctx) : 0;
   const bool retired = tag != 0 && books.contexts.retire(tag, ctx);
   const CUresult r = call();
@@ -108,6 +118,7 @@ void primary_seen(Device& d, CUcontext ctx, std::uint64_t paid) noexcept {
 // After a release or a reset: if it ended the primary context, all of it goes.
 template <class Call>
 CUresult primary_end(CUdevice dev, Call call) noexcept {
+  const TakingDown here_on;
   Device* const d = device(dev);
   const CUresult r = call();
   if (r != CUDA_SUCCESS || d == nullptr || !books_ready() || active(dev)) return r;
@@ -140,9 +151,7 @@ void context_tag_gone(std::uint8_t tag) noexcept {
     if (v.kind == Kind::kSmallArray) return books.nodes.put(v.units);  // its slab goes below
     if (v.kind == Kind::kSmall) return;                                // same
     Device& device = numbered(v.device);
-    if (v.kind == Kind::kManaged) {
-      note_unseen(device, -static_cast<std::int64_t>(bytes_of(v.units)));
-    }
+    if (v.kind == Kind::kManaged) return unified_freed(device, bytes_of(v.units));
     give_back(device, bytes_of(v.units));
   });
   books.slabs.drop_context(tag,
@@ -236,7 +245,10 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
     if (paid != 0) charge_other(*d, -static_cast<std::int64_t>(paid));
     return r;
   }
-  if (paid != 0) primary_seen(*d, *pctx, paid);
+  if (paid != 0) {
+    BH_PROBE2(context, d->number, paid);
+    primary_seen(*d, *pctx, paid);
+  }
   return r;
 }
 

@@ -28,7 +28,8 @@ struct Driver {
   std::uint64_t extra_pitch = 0;
   int pool_queries = 0;            // attributes asked of pools
   std::function<void()> on_query;  // called by each of them
-  bool unified = false;  // managed memory was used: 48 MiB of `taken` are its own, for good
+  std::uint64_t managed = 0;       // bytes asked as managed memory; `taken` has them in batches
+  std::uint64_t batches = 0;       // bytes of those batches; the last one is kept for good
 };
 extern Driver driver;
 

@@ -38,6 +38,7 @@ struct Plain {
   std::uint64_t bytes;
   CUcontext ctx;
   bool small;
+  bool managed = false;
 };
 std::map<CUdeviceptr, Plain> plain;
 std::map<CUcontext, Arena> slabs;
@@ -168,6 +169,26 @@ bool pool_free(CUdeviceptr p) {
   return false;
 }
 
+// Unified memory: what is resident is taken in batches, and the last one stays.
+CUresult managed_alloc(CUdeviceptr* p, size_t n) {
+  const Lock l{driver.lock};
+  if (current == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  if (failing()) return CUDA_ERROR_UNKNOWN;
+  const std::uint64_t batches = std::max(driver.batches, up(driver.managed + n, 128 * kMiB));
+  if (!take(batches - driver.batches)) return CUDA_ERROR_OUT_OF_MEMORY;
+  driver.batches = batches;
+  driver.managed += n;
+  plain[*p = fresh(n, 2 * kMiB)] = {n, current, false, true};
+  return CUDA_SUCCESS;
+}
+void give_plain(const Plain& gone) {
+  if (!gone.managed) return give(gone.bytes);
+  driver.managed -= gone.bytes;
+  const std::uint64_t kept = up(std::max(driver.managed, kMiB), 128 * kMiB);
+  give(driver.batches - std::min(kept, driver.batches));
+  driver.batches = std::min(kept, driver.batches);
+}
+
 CUresult mem_free(CUdeviceptr p) {
   const Lock l{driver.lock};
   if (auto it = plain.find(p); it != plain.end()) {
@@ -177,7 +198,7 @@ CUresult mem_free(CUdeviceptr p) {
     if (gone.small) {
       arena_free(slabs.at(gone.ctx), p);
     } else {
-      give(gone.bytes);
+      give_plain(gone);
     }
     return CUDA_SUCCESS;
   }
@@ -221,7 +242,7 @@ CUcontext new_context() {
 void drop_context(CUcontext ctx) {
   std::erase_if(plain, [&](auto& entry) {
     if (entry.second.ctx != ctx) return false;
-    if (!entry.second.small) give(entry.second.bytes);
+    if (!entry.second.small) give_plain(entry.second);
     return true;
   });
   if (auto it = slabs.find(ctx); it != slabs.end()) {
@@ -250,13 +271,8 @@ void set_plain() {
   });
   set(next.cuMemAlloc_v2, [](CUdeviceptr* p, size_t n) { return mem_alloc(p, n); });
   set(next.cuMemFree_v2, [](CUdeviceptr p) { return mem_free(p); });
-  set(next.cuMemAllocManaged, [](CUdeviceptr* p, size_t n, unsigned) {
-    if (!driver.unified) {  // unified memory's own, kept for good
-      if (!take(48 * kMiB)) return CUDA_ERROR_OUT_OF_MEMORY;
-      driver.unified = true;
-    }
-    return mem_alloc(p, up(n, 2 * kMiB));
-  });
+  set(next.cuMemAllocManaged,
+      [](CUdeviceptr* p, size_t n, unsigned) { return managed_alloc(p, up(n, 2 * kMiB)); });
   set(next.cuMemAllocPitch_v2, [](CUdeviceptr* p, size_t* pitch, size_t w, size_t h, unsigned) {
     *pitch = up(w, 512) + driver.extra_pitch;
     return mem_alloc(p, *pitch * h);
@@ -364,7 +380,7 @@ void reset(std::uint64_t limit) {
   primary = current = nullptr;
   retained = 0;
   is_capturing = false;
-  driver.unified = false;
+  driver.managed = driver.batches = 0;
   driver.taken = driver.contexts_taken = driver.most = driver.extra_pitch = 0;
   driver.fail_next = 0;
   driver.probes = true;

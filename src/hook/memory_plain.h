@@ -32,7 +32,7 @@ inline void slab_back(Device& d, std::uint8_t tag) noexcept {
 }
 
 // At least an allocation unit: paid exactly and alone. `bytes` is already rounded, and few more than kMostBytes.
-template <Kind kKind = Kind::kLarge, class Pointer, class Call>
+template <class Pointer, class Call>
 inline CUresult whole_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
                             Call call) noexcept {
   Device& d = *at.device;
@@ -44,14 +44,13 @@ inline CUresult whole_alloc(const Here& at, Pointer* dptr, std::uint64_t bytes,
     hot_give_back(d, bytes);
     return r;
   }
-  const Value v{units_of(bytes), static_cast<std::uint8_t>(d.number), kKind,
+  const Value v{units_of(bytes), static_cast<std::uint8_t>(d.number), Kind::kLarge,
                 books.contexts.tag(at.context)};
   if (!keep(pointer_key(p), v)) [[unlikely]] {
     next.cuMemFree_v2(p);
     give_back(d, bytes);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
-  if constexpr (kKind == Kind::kManaged) note_unseen(d, static_cast<std::int64_t>(bytes));
   hot_count(Count::kAlloc);
   *dptr = p;
   return r;

@@ -17,7 +17,7 @@ using fake::kContext;
 using fake::kMiB;
 using fake::quota;
 
-std::uint64_t idle_bytes() { return kContext + (driver.unified ? 48 * kMiB : 0); }
+std::uint64_t idle_bytes() { return kContext + driver.batches; }
 
 std::uint64_t taken() { return driver.taken + driver.contexts_taken; }
 

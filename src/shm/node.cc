@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "base/kill_point.h"
 #include "shm/dir.h"
 #include "shm/files.h"
 #include "shm/quota.h"
@@ -55,14 +56,18 @@ Result<Mapping> map_node(const Dir& dir) noexcept {
   return map;
 }
 
+// The name is looked at within the version, too: an entry that was emptied may get another tenant's.
 Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
                                  const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
+  bool unread = false;
   for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
     const NodeTenant& tenant = page.tenants[i];
     if (!is_named(tenant, name)) continue;
-    for (int tries = 0; tries < kTries; ++tries) {
-      const std::uint64_t version = tenant.version.load(kAcquire);  // pairs with set_node_limit()
+    unread = true;
+    for (int tries = 0; tries < kTries && unread; ++tries) {
+      const std::uint64_t version = tenant.version.load(kAcquire);  // pairs with Writing
       if ((version & 1) != 0) continue;
+      const bool named = is_named(tenant, name);
       const std::uint32_t count = tenant.device_count.load(kAcquire);  // pairs with its release
       bool found = false;
       std::uint64_t limit = 0;
@@ -71,11 +76,12 @@ Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
         limit = tenant.limits[d].limit_bytes.load(kAcquire);  // pairs with set_node_limit()
       }
       if (tenant.version.load(kRelaxed) != version) continue;  // ordered by the acquires above
-      if (found) return limit;
-      return Status{Errc::kNotFound, 0, "the node page has no limit for this device"};
+      if (named && found) return limit;
+      if (named) return Status{Errc::kNotFound, 0, "the node page has no limit for this device"};
+      unread = false;  // another's by now
     }
-    return Status{Errc::kNotReady, 0, "the node page is being written"};
   }
+  if (unread) return Status{Errc::kNotReady, 0, "the node page is being written"};
   return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
 }
 
@@ -101,27 +107,8 @@ bool node_partners(const NodePage& page, unsigned index,
   return false;
 }
 
-Status set_node_partners(NodePage& page, const char* name,
-                         const std::uint16_t (&named)[kMaxPartners]) noexcept {
-  const unsigned index = node_index(page, name);
-  if (index == kMaxTenants) {
-    return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
-  }
-  NodeTenant& tenant = page.tenants[index];
-  tenant.version.fetch_add(1, std::memory_order_acq_rel);  // odd; pairs with node_partners()
-  for (unsigned i = 0; i < kMaxPartners; ++i) {
-    tenant.share_with[i].store(named[i], kRelease);  // after odd: pairs with node_partners()
-  }
-  tenant.version.fetch_add(1, kRelease);  // even; pairs with node_partners()
-  return Status{};
-}
-
-Result<std::uint32_t> apply_node(const Dir& dir, Region& r, unsigned device_count,
-                                 const char* name) noexcept {
-  if (!dir.authoritative) return ~0u;
-  Result<Mapping> map = map_node(dir);
-  if (!map.ok()) return map.status();
-  const NodePage& page = *map->as<const NodePage>();
+std::uint32_t apply_page(const NodePage& page, Region& r, unsigned device_count,
+                         const char* name) noexcept {
   std::uint32_t granted = 0;
   for (unsigned d = 0; d < device_count && d < kMaxDevices; ++d) {
     std::uint8_t uuid[kUuidBytes];
@@ -137,6 +124,20 @@ Result<std::uint32_t> apply_node(const Dir& dir, Region& r, unsigned device_coun
   return granted;
 }
 
+Result<std::uint32_t> apply_node(const Dir& dir, Region& r, unsigned device_count,
+                                 const char* name) noexcept {
+  // relaxed: the page it speaks of is opened after it, and checked
+  const bool adopted = r.header.adopted.load(kRelaxed) != 0;
+  if (!dir.authoritative && !adopted) return ~0u;
+  Result<Mapping> map = map_node(dir);
+  if (!dir.authoritative) {
+    if (map.ok()) static_cast<void>(apply_page(*map->as<const NodePage>(), r, device_count, name));
+    return ~0u;
+  }
+  if (!map.ok()) return map.status();
+  return apply_page(*map->as<const NodePage>(), r, device_count, name);
+}
+
 void format_node(NodePage& page, std::uint32_t flags) noexcept {
   page.major = kNodeMajor;
   page.minor = kNodeMinor;
@@ -146,26 +147,112 @@ void format_node(NodePage& page, std::uint32_t flags) noexcept {
   page.magic.store(kNodeMagic, kRelease);  // pairs with check_node()
 }
 
+namespace {
+
+// An entry is odd while this lives.
+class Writing {
+ public:
+  explicit Writing(NodeTenant& tenant) noexcept : tenant_(tenant) {
+    tenant_.version.fetch_or(1, std::memory_order_acq_rel);  // pairs with node_limit()
+    // release pairs with the acquire of device_count in node_limit(): what follows is seen with odd
+    std::atomic_thread_fence(kRelease);
+    BH_KILL_POINT("node.odd");
+  }
+  Writing(const Writing&) = delete;
+  Writing& operator=(const Writing&) = delete;
+  ~Writing() {
+    BH_KILL_POINT("node.written");
+    tenant_.version.fetch_add(1, kRelease);  // even; pairs with node_limit()
+  }
+
+ private:
+  NodeTenant& tenant_;
+};
+
+// Under Writing.
+void empty(NodeTenant& tenant) noexcept {
+  tenant.device_count.store(0, kRelease);  // pairs with node_limit()
+  for (auto& partner : tenant.share_with) partner.store(0, kRelease);  // pairs with node_partners()
+  std::memset(tenant.name, 0, sizeof tenant.name);
+}
+
+}  // namespace
+
 Status set_node_limit(NodePage& page, const char* name, const std::uint8_t (&uuid)[kUuidBytes],
                       std::uint64_t limit_bytes) noexcept {
   if (!valid_name(name)) return Status{Errc::kInvalid, 0, "not a tenant's name"};
   const unsigned end = tenants_end(page);
-  unsigned i = 0;
-  while (i < end && !is_named(page.tenants[i], name)) ++i;
+  unsigned i = 0, unused = end;
+  while (i < end && !is_named(page.tenants[i], name)) {
+    if (page.tenants[i].name[0] == 0 && unused == end) unused = i;
+    ++i;
+  }
+  const bool added = i == end;
+  if (added) i = unused;
   if (i == kMaxTenants) return Status{Errc::kFull, 0, "the node page is full"};
   NodeTenant& tenant = page.tenants[i];
-  if (i == end) std::memcpy(tenant.name, name, std::strlen(name) + 1);
   unsigned d = 0;
-  const std::uint32_t count = tenant.device_count.load(kRelaxed);  // own word
+  // own word; a writer that died may have left something in an entry that is not in use yet
+  const std::uint32_t count = added ? 0 : tenant.device_count.load(kRelaxed);
   while (d < count && std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) != 0) ++d;
   if (d == kMaxDevices) return Status{Errc::kFull, 0, "the tenant has 16 devices already"};
-  tenant.version.fetch_add(1, std::memory_order_acq_rel);  // odd; pairs with node_limit()
-  if (d == count) std::memcpy(tenant.limits[d].uuid, uuid, kUuidBytes);
-  tenant.limits[d].limit_bytes.store(limit_bytes, kRelease);  // after odd: pairs with node_limit()
-  if (d == count) tenant.device_count.store(count + 1, kRelease);  // pairs with node_limit()
-  tenant.version.fetch_add(1, kRelease);                           // even; pairs with node_limit()
-  if (i == end) page.tenant_count.store(end + 1, kRelease);        // pairs with tenants_end()
+  {
+    const Writing odd{tenant};
+    if (added) {
+      empty(tenant);
+      std::memcpy(tenant.name, name, std::strlen(name) + 1);
+    }
+    if (d == count) std::memcpy(tenant.limits[d].uuid, uuid, kUuidBytes);
+    tenant.limits[d].limit_bytes.store(limit_bytes, kRelease);  // pairs with node_limit()
+    BH_KILL_POINT("node.limit");
+    if (d == count) tenant.device_count.store(count + 1, kRelease);  // pairs with node_limit()
+  }
+  if (i == end) page.tenant_count.store(end + 1, kRelease);  // pairs with tenants_end()
   return Status{};
+}
+
+Status set_node_partners(NodePage& page, const char* name,
+                         const std::uint16_t (&named)[kMaxPartners]) noexcept {
+  const unsigned index = node_index(page, name);
+  if (index == kMaxTenants) {
+    return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
+  }
+  NodeTenant& tenant = page.tenants[index];
+  const Writing odd{tenant};
+  for (unsigned i = 0; i < kMaxPartners; ++i) {
+    tenant.share_with[i].store(named[i], kRelease);  // after odd: pairs with node_partners()
+  }
+  return Status{};
+}
+
+// Those that name it first: the entry may soon be a stranger's.
+bool remove_node_tenant(NodePage& page, const char* name) noexcept {
+  const unsigned index = valid_name(name) ? node_index(page, name) : kMaxTenants;
+  if (index == kMaxTenants) return false;
+  for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
+    for (auto& partner : page.tenants[i].share_with) {
+      if (partner.load(kRelaxed) != index + 1) continue;  // the only writer
+      const Writing odd{page.tenants[i]};
+      partner.store(0, kRelease);  // after odd: pairs with node_partners()
+    }
+  }
+  const Writing odd{page.tenants[index]};
+  empty(page.tenants[index]);
+  return true;
+}
+
+void repair_node(NodePage& page) noexcept {
+  for (unsigned i = 0; i < kMaxTenants; ++i) {
+    NodeTenant& tenant = page.tenants[i];
+    // relaxed: the only writer
+    const bool odd = (tenant.version.load(kRelaxed) & 1) != 0;
+    const std::uint32_t count = tenant.device_count.load(kRelaxed);
+    const bool whole = tenant.name[kNameBytes - 1] == 0 && valid_name(tenant.name) && count > 0 &&
+                       count <= kMaxDevices;
+    if (!odd && (whole || (tenant.name[0] == 0 && count == 0))) continue;
+    const Writing again{tenant};
+    if (!whole) empty(tenant);
+  }
 }
 
 }  // namespace bulkhead::shm

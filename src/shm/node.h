@@ -70,18 +70,27 @@ static_assert(sizeof(NodePage) == 532'480);
 // What the page of `dir` grants a tenant: bit d is set if it may use the region's device d. All bits
 // without an authoritative page (dir.h). A limit above the page's is lowered to it, a lower one stands:
 // a tenant may ask for less. Any process of the tenant, as often as it likes. A page that cannot be
-// read is an error, for it may have granted nothing.
+// read is an error, for it may have granted nothing. In a user's own directory the page lowers the limits of a region
+// that a daemon has adopted, and grants everything: there it protects its owner from himself only.
 [[nodiscard]] Result<std::uint32_t> apply_node(const Dir& dir, Region& r, unsigned device_count,
                                                const char* name) noexcept;
+// The same from a page that is mapped already: lowers, and says what the page names.
+[[nodiscard]] std::uint32_t apply_page(const NodePage& page, Region& r, unsigned device_count,
+                                       const char* name) noexcept;
 // kOk, kBadMagic, kBadVersion or kBadSize for the constant fields.
 [[nodiscard]] Status check_node(const NodePage& page) noexcept;
 
 // The writer's half: the daemon, and tests. One writer at a time.
 void format_node(NodePage& page, std::uint32_t flags) noexcept;
-// Sets or adds one limit. kFull: no entry left.
+// Sets or adds one limit; an entry without a name is used again. kFull: no entry left.
 [[nodiscard]] Status set_node_limit(NodePage& page, const char* name,
                                     const std::uint8_t (&uuid)[kUuidBytes],
                                     std::uint64_t limit_bytes) noexcept;
+// Takes a tenant's name and limits out. True if it was there.
+bool remove_node_tenant(NodePage& page, const char* name) noexcept;
+// After another writer may have died over the page: entries it left half-made are taken out, half-set ones are
+// completed (a limit is one word). What is no name or has too many devices is taken out, too.
+void repair_node(NodePage& page) noexcept;
 // Replaces what a tenant names in share_with. kNotFound: the page does not name the tenant.
 [[nodiscard]] Status set_node_partners(NodePage& page, const char* name,
                                        const std::uint16_t (&named)[kMaxPartners]) noexcept;

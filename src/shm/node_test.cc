@@ -37,6 +37,52 @@ TEST(Node, Limits) {
   EXPECT_EQ(set_node_limit(*page, "../x", gpu, 1).code(), Errc::kInvalid);
 }
 
+// A page's bytes; a writer that died is an odd version and what else it had not got to.
+struct PageInMemory {
+  std::vector<char> bytes = std::vector<char>(sizeof(NodePage));
+  NodePage& page = *new (bytes.data()) NodePage;
+  const std::uint8_t gpu[kUuidBytes] = {1};
+  PageInMemory() { format_node(page, 0); }
+};
+
+TEST(Node, AnEntryIsUsedAgain) {
+  PageInMemory m;
+  ASSERT_TRUE(set_node_limit(m.page, "a", m.gpu, 5).ok());
+  ASSERT_TRUE(set_node_limit(m.page, "b", m.gpu, 6).ok());
+  ASSERT_TRUE(set_node_partners(m.page, "b", {1}).ok());
+  EXPECT_TRUE(remove_node_tenant(m.page, "a"));
+  std::uint16_t partners[kMaxPartners] = {9};
+  ASSERT_TRUE(node_partners(m.page, 1, partners));
+  EXPECT_EQ(partners[0], 0u);  // whoever gets the entry is not b's partner
+  EXPECT_FALSE(remove_node_tenant(m.page, "a"));
+  EXPECT_EQ(node_limit(m.page, "a", m.gpu).status().code(), Errc::kNotFound);
+  ASSERT_TRUE(set_node_limit(m.page, "c", m.gpu, 7).ok());
+  EXPECT_EQ(m.page.tenant_count.load(), 2u);
+  EXPECT_EQ(*node_limit(m.page, "b", m.gpu), 6u);
+  EXPECT_EQ(*node_limit(m.page, "c", m.gpu), 7u);
+  for (unsigned i = 0; i < 3 * kMaxTenants; ++i) {  // one after the other: never full
+    const std::string name = "run-" + std::to_string(i);
+    ASSERT_TRUE(set_node_limit(m.page, name.c_str(), m.gpu, i).ok()) << i;
+    EXPECT_TRUE(remove_node_tenant(m.page, name.c_str()));
+  }
+}
+
+TEST(Node, WhatADeadWriterLeftIsRepaired) {
+  PageInMemory m;
+  for (const char* name : {"a", "b", "c"}) ASSERT_TRUE(set_node_limit(m.page, name, m.gpu, 5).ok());
+  m.page.tenants[0].version.fetch_add(1);  // died after the limit
+  m.page.tenants[1].version.fetch_add(1);  // died over a new name
+  m.page.tenants[1].device_count.store(0);
+  m.page.tenants[2].device_count.store(99);  // no writer of ours does that
+  repair_node(m.page);
+  EXPECT_EQ(*node_limit(m.page, "a", m.gpu), 5u);
+  EXPECT_EQ(node_limit(m.page, "b", m.gpu).status().code(), Errc::kNotFound);
+  EXPECT_EQ(node_limit(m.page, "c", m.gpu).status().code(), Errc::kNotFound);
+  EXPECT_TRUE(set_node_limit(m.page, "d", m.gpu, 8).ok());
+  EXPECT_EQ(*node_limit(m.page, "d", m.gpu), 8u);
+  EXPECT_EQ(m.page.tenant_count.load(), 3u);
+}
+
 // A directory with a page that rules in it, and a region of two GPUs whose UUIDs begin with 1 and 2.
 class ApplyNode : public testing::Test {
  protected:

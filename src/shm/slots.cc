@@ -244,6 +244,20 @@ unsigned reap_dead(Region& r, const World& world, Seat self, Scope scope, unsign
   return reaped;
 }
 
+Reaped reap_slot(Region& r, const World& world, unsigned slot, std::uint32_t gen) noexcept {
+  if (slot >= kMaxSlots) return Reaped::kGone;
+  const std::uint64_t live = make_s(kLive, gen);
+  const std::uint64_t s = r.slots[slot].state.load(kAcquire);  // pairs with claim_at()
+  if (s != live) {
+    const bool wiping = state_of(s) == kReaping && gen_of(s) == gen;
+    return wiping ? Reaped::kBusy : Reaped::kGone;
+  }
+  if (!world.take_lock(world.self, kGuestByte)) return Reaped::kBusy;
+  const bool freed = reap_at(r, world, slot, live, Seat{});
+  world.drop_lock(world.self, kGuestByte);
+  return freed ? Reaped::kFreed : Reaped::kBusy;
+}
+
 unsigned count_live(const Region& r, const World& world) noexcept {
   unsigned live = 0;
   for (unsigned j = 0, end = slots_end(r); j < end; ++j) {

@@ -74,6 +74,13 @@ enum class Scope : std::uint8_t { kAll, kHoldingOnly };
 // many.
 unsigned reap_dead(Region& r, const World& world, Seat self, Scope scope = Scope::kAll,
                    unsigned dev = 0) noexcept;
+// Wipes one slot whose owner of generation `gen` is known to have ended, for a reaper without a seat. The caller's
+// proof is its own: a pidfd that was opened while the slot named that process (daemon.md, D2). kFreed: it was wiped
+// by this call. kGone: it is no longer that owner's. kBusy: somebody else is reaping it, or has the guest lock: what
+// is left of a dead reaper is reap_dead()'s to finish. Bounded whatever the region holds.
+enum class Reaped : std::uint8_t { kFreed, kGone, kBusy };
+[[nodiscard]] Reaped reap_slot(Region& r, const World& world, unsigned slot,
+                               std::uint32_t gen) noexcept;
 // Slots whose owners are claiming, live or being reaped and not known to be dead.
 [[nodiscard]] unsigned count_live(const Region& r, const World& world) noexcept;
 

@@ -278,5 +278,41 @@ TEST(Slots, NonsenseInStateBelongsToNobody) {
   EXPECT_EQ(reap_dead(*r, b.world(), sb), 2u);
 }
 
+// A slot whose owner was seen to end: its lock and its entry in /proc need not be gone yet.
+TEST(ReapSlot, TakesOneSlotOfOneGeneration) {
+  TestRegion r{100};
+  FakeNode node;
+  FakeProcess a{node, 1, 10, 100}, b{node, 1, 11, 101}, daemon{node, 1, 12, 102};
+  const Seat seat_a = *claim_slot(*r, a.world(), a.id);
+  const Seat seat_b = *claim_slot(*r, b.world(), b.id);
+  ASSERT_TRUE(take(*r, seat_a.slot, 30));
+  ASSERT_TRUE(take(*r, seat_b.slot, 20));
+  const World w = daemon.world();
+  EXPECT_EQ(reap_slot(*r, w, seat_a.slot, seat_a.gen + 1), Reaped::kGone);
+  EXPECT_EQ(reap_slot(*r, w, kMaxSlots, 1), Reaped::kGone);
+  EXPECT_EQ(held(*r), 50u);
+  EXPECT_EQ(reap_slot(*r, w, seat_a.slot, seat_a.gen), Reaped::kFreed);
+  EXPECT_EQ(held(*r), 20u);
+  EXPECT_EQ(reap_slot(*r, w, seat_a.slot, seat_a.gen), Reaped::kGone);
+  EXPECT_TRUE(still_mine(*r, seat_b));
+  EXPECT_TRUE(node.locks.find(kGuestByte) == node.locks.end());
+}
+
+TEST(ReapSlot, WaitsForNobody) {
+  TestRegion r{100};
+  FakeNode node;
+  FakeProcess a{node, 1, 10, 100}, other{node, 1, 11, 101}, daemon{node, 1, 12, 102};
+  const Seat seat = *claim_slot(*r, a.world(), a.id);
+  ASSERT_TRUE(take(*r, seat.slot, 30));
+  ASSERT_TRUE(other.world().take_lock(other.world().self, kGuestByte));  // another guest reaps
+  EXPECT_EQ(reap_slot(*r, daemon.world(), seat.slot, seat.gen), Reaped::kBusy);
+  other.die();
+  r->slots[seat.slot].state.store(make_s(kReaping, seat.gen, kGuest));  // it died over the slot
+  EXPECT_EQ(reap_slot(*r, daemon.world(), seat.slot, seat.gen), Reaped::kBusy);
+  a.die();
+  EXPECT_EQ(reap_dead(*r, daemon.world(), Seat{}), 1u);  // finishes it
+  EXPECT_EQ(held(*r), 0u);
+}
+
 }  // namespace
 }  // namespace bulkhead::shm

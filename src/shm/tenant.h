@@ -68,6 +68,10 @@ struct TenantSpec {
   bool ephemeral = false;
   bool overcommit = false;
   OnFault on_fault = kOnFaultDeny;
+  // The daemon: the node's sum was checked by the caller, left-overs are its own business, and the directory's lock
+  // is waited for kBrief_ms at most.
+  bool admitted = false;
+  const Identity* creator = nullptr;  // whose end an ephemeral tenant waits for; null: this process
   unsigned device_count = 0;
   DeviceSpec devices[kMaxDevices];
 };
@@ -102,8 +106,19 @@ struct Arithmetic {
 enum class Joining : std::uint8_t { kFirst, kAgain };
 inline constexpr int kJoinPatience_ms = 1000;
 [[nodiscard]] Status join(Tenant& tenant, Member& member, Joining how = Joining::kFirst) noexcept;
-// kNotFound; kNotReady: a process is live and `force` is not set.
-[[nodiscard]] Status remove_tenant(const Dir& dir, const char* name, bool force = false) noexcept;
+// Other limits for a tenant that exists, where no daemon is: the sum of all is checked under the directory's lock for those
+// that rise. kTooLarge: see `sums` (device: index in `devices`); kNotFound; as attach_tenant(). Opens and closes the region's
+// file: not for a process that joined it. The region is its owner's to shrink meanwhile: SIGBUS is the caller's.
+[[nodiscard]] Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices,
+                                unsigned count, bool overcommit, Arithmetic& sums) noexcept;
+// kNotFound; kNotReady: a process is live and `force` is not set, or the directory's lock is held by somebody else for
+// longer than the caller is patient.
+inline constexpr int kBrief_ms = 20;
+enum class Patience : std::uint8_t { kEndless, kBrief };
+[[nodiscard]] Status remove_tenant(const Dir& dir, const char* name, bool force = false,
+                                   Patience patience = Patience::kEndless) noexcept;
+// False: the creator of this region is known to have ended (its namespace is ours).
+[[nodiscard]] bool creator_may_live(const RegionHeader& h) noexcept;
 // Calls `fn` with each tenant's name, in no order; stops when it returns false.
 [[nodiscard]] Status list_tenants(const Dir& dir, bool (*fn)(void*, const char*),
                                   void* arg) noexcept;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -16,11 +17,17 @@ namespace {
 
 // The directory's lock: held while limits are summed, tenants made, swept or removed. A kernel
 // lock, so it falls with its holder.
-Result<UniqueFd> lock_directory(const Dir& dir, int how) noexcept {
+Result<UniqueFd> lock_directory(const Dir& dir, Patience patience) noexcept {
   UniqueFd fd{::openat(dir.fd.get(), "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
   if (!fd.ok()) return Status{Errc::kIo, errno, "cannot open the directory's lock file"};
-  while (::flock(fd.get(), how) != 0) {
-    if (errno != EINTR) return Status{Errc::kIo, errno, "cannot lock the directory"};
+  const int how = patience == Patience::kEndless ? LOCK_EX : LOCK_EX | LOCK_NB;
+  const timespec pause{0, 1'000'000};
+  for (int ms = 0; ::flock(fd.get(), how) != 0;) {
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) return Status{Errc::kIo, errno, "cannot lock the directory"};
+    if (++ms > kBrief_ms)
+      return Status{Errc::kNotReady, 0, "somebody else holds the directory's lock"};
+    ::nanosleep(&pause, nullptr);
   }
   return fd;
 }
@@ -39,12 +46,6 @@ void unlink_tenant(int tenants, const char* name, uid_t euid) noexcept {
   ::unlinkat(home->get(), "region", 0);
   ::unlinkat(home->get(), "region.new", 0);
   ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
-}
-
-bool creator_may_live(const RegionHeader& h) noexcept {
-  const Identity me = read_identity();
-  if (h.creator_pid_namespace == 0 || h.creator_pid_namespace != me.pid_namespace) return true;
-  return presence_in_proc(h.creator_pid, h.creator_start_ticks) != Presence::kGone;
 }
 
 // Whether `name` is without users, and stays so as long as `door` lives: nobody is joining, nobody
@@ -80,10 +81,12 @@ struct Sum {
   const Dir& dir;
   const DeviceSpec& device;
   Arithmetic& sums;
+  const char* except;  // a tenant that is not counted, or null
 };
 bool add_limits(void* arg, const char* name) noexcept {
   Sum& sum = *static_cast<Sum*>(arg);
-  if (!valid_name(name)) return true;
+  if (!valid_name(name) || (sum.except != nullptr && std::strcmp(name, sum.except) == 0))
+    return true;
   Result<Snapshot> shot = snapshot_tenant(sum.dir, name);
   if (!shot.ok()) {
     if (shot.status().code() != Errc::kNotFound) ++sum.sums.unreadable;
@@ -98,11 +101,12 @@ bool add_limits(void* arg, const char* name) noexcept {
   return true;
 }
 
-Status check_sums(const Dir& dir, int tenants, const TenantSpec& spec, Arithmetic& sums) noexcept {
+Status check_sums(const Dir& dir, int tenants, const TenantSpec& spec, Arithmetic& sums,
+                  const char* except = nullptr) noexcept {
   for (unsigned i = 0; i < spec.device_count; ++i) {
     const DeviceSpec& device = spec.devices[i];
     sums = Arithmetic{i, device.total_bytes, 0, device.limit_bytes, 0};
-    Sum sum{dir, device, sums};
+    Sum sum{dir, device, sums, except};
     if (const Status bad = for_each_entry(tenants, add_limits, &sum); !bad.ok()) return bad;
     const bool fits = sums.committed_bytes <= device.total_bytes &&
                       device.limit_bytes <= device.total_bytes - sums.committed_bytes;
@@ -198,6 +202,12 @@ Status write_region(int home, const TenantSpec& spec, const char* name, const Id
 
 }  // namespace
 
+bool creator_may_live(const RegionHeader& h) noexcept {
+  const Identity me = read_identity();
+  if (h.creator_pid_namespace == 0 || h.creator_pid_namespace != me.pid_namespace) return true;
+  return presence_in_proc(h.creator_pid, h.creator_start_ticks) != Presence::kGone;
+}
+
 bool Snapshot::left_over() noexcept {
   const RegionHeader& h = region().header;
   return (h.flags & kEphemeral) != 0 && !creator_may_live(h) && live() == 0;
@@ -230,13 +240,16 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   } else {
     ephemeral_name(name, me);
   }
-  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  Result<UniqueFd> lock =
+      lock_directory(dir, spec.admitted ? Patience::kBrief : Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, true);
   if (!tenants.ok()) return tenants.status();
   struct stat st {};
   Sweep sweep{dir, tenants->get()};
-  if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
+  if (!spec.admitted) {
+    if (const Status bad = for_each_entry(tenants->get(), sweep_one, &sweep); !bad.ok()) return bad;
+  }
   BH_KILL_POINT("create.locked");
   if (::mkdirat(tenants->get(), name, dir.euid == 0 ? 0755 : 0700) != 0 && errno != EEXIST) {
     return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
@@ -245,8 +258,10 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   if (!home.ok()) return home.status();
   if (stat_at(home->get(), "region", st))
     return Status{Errc::kExists, 0, "the tenant exists already"};
-  Status made = check_sums(dir, tenants->get(), spec, sums);
-  if (made.ok()) made = write_region(home->get(), spec, name, me, dir.euid);
+  const Identity& creator = spec.creator != nullptr ? *spec.creator : me;
+  Status made{};
+  if (!spec.admitted) made = check_sums(dir, tenants->get(), spec, sums);
+  if (made.ok()) made = write_region(home->get(), spec, name, creator, dir.euid);
   if (!made.ok()) {
     unlink_tenant(tenants->get(), name, dir.euid);
     return made;
@@ -255,9 +270,45 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   return Status{};
 }
 
-Status remove_tenant(const Dir& dir, const char* name, bool force) noexcept {
+Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
+                  bool overcommit, Arithmetic& sums) noexcept {
+  Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
+  if (!lock.ok()) return lock.status();
+  Result<UniqueFd> tenants = open_tenants(dir, false);
+  if (!tenants.ok()) return tenants.status();
+  Result<Snapshot> shot = snapshot_tenant(dir, name);
+  if (!shot.ok()) return shot.status();
+  TenantSpec raised;  // lowering is never refused
+  raised.overcommit = overcommit;
+  unsigned at[kMaxDevices] = {};
+  for (unsigned i = 0; i < count && i < kMaxDevices; ++i) {
+    while (at[i] < shot->device_count() &&
+           std::memcmp(shot->region().devices[at[i]].uuid, devices[i].uuid, kUuidBytes) != 0) {
+      ++at[i];
+    }
+    if (at[i] == shot->device_count()) return Status{Errc::kNotFound, 0, "no grant on this device"};
+    if (devices[i].limit_bytes > limit_bytes(shot->region(), at[i])) {
+      raised.devices[raised.device_count++] = devices[i];
+    }
+  }
+  if (const Status bad = check_sums(dir, tenants->get(), raised, sums, name); !bad.ok()) {
+    for (unsigned i = 0; i < count && bad.code() == Errc::kTooLarge; ++i) {
+      if (std::memcmp(devices[i].uuid, raised.devices[sums.device].uuid, kUuidBytes) == 0)
+        sums.device = i;
+    }
+    return bad;
+  }
+  Result<Tenant> tenant = attach_tenant(dir, name);
+  if (!tenant.ok()) return tenant.status();
+  for (unsigned i = 0; i < count; ++i) {
+    set_limit(tenant->region(), at[i], devices[i].limit_bytes);
+  }
+  return {};
+}
+
+Status remove_tenant(const Dir& dir, const char* name, bool force, Patience patience) noexcept {
   if (!valid_name(name)) return Status{Errc::kInvalid, 0, "not a tenant's name"};
-  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  Result<UniqueFd> lock = lock_directory(dir, patience);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
   if (!tenants.ok()) return tenants.status();
@@ -296,7 +347,7 @@ Status list_tenants(const Dir& dir, bool (*fn)(void*, const char*), void* arg) n
 }
 
 Status sweep_tenants(const Dir& dir) noexcept {
-  Result<UniqueFd> lock = lock_directory(dir, LOCK_EX);
+  Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
   if (!tenants.ok()) {

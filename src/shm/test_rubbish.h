@@ -76,7 +76,7 @@ inline void use_rubbish(Region& r, unsigned devices, unsigned other) {
     static_cast<void>(worth_reaping(member, d));
     static_cast<void>(reap_and_charge(member, d, 1 << 20));
     if (charge_or_reap(member, d, 4096)) give_back(r, member.seat.slot, d, 4096);
-    publish_observed(r, other, d, 77);
+    publish_observed(r, other, d, {77, 4096});
   }
   use_shares(r, world, member.seat);
   publish_round(r, 1);

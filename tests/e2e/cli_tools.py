@@ -19,7 +19,8 @@ class Status(Case):
         s = self.status()
         self.assertEqual(s["schema"], 1)
         self.assertEqual(sorted(s), ["boottime_s", "daemon", "directory", "driver", "gpus", "nvml", "problems", "schema",
-                                     "simulated", "tenants"])
+                                     "simulated", "strays", "tenants"])
+        self.assertIsNone(s["strays"])  # no daemon looks
         self.assertEqual(sorted(s["tenants"][0]),
                          ["allocs", "devices", "ephemeral", "faults", "frees", "name", "on_fault", "overcommitted",
                           "processes", "refused", "sampler_beat_s", "uncovered"])

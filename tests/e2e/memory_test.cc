@@ -206,7 +206,7 @@ TEST_P(Forms, FillTheQuotaAndNothingMore) {
   if (std::string{form.take}.starts_with("graph")) {
     EXPECT_EQ(Tenant::op(c, "trim"), 0);
   }
-  const std::uint64_t unified = form.in_nvml ? 0 : 48 * kMiB;  // charge.md: kept until the end
+  const std::uint64_t unified = form.in_nvml ? 0 : 128 * kMiB;  // charge.md: the last batch is kept
   EXPECT_EQ(t.held(), outside().bytes() + unified);
   EXPECT_EQ(t.held(), kContext + unified) << "only the context is left";
 }
@@ -215,7 +215,7 @@ INSTANTIATE_TEST_SUITE_P(
     Memory, Forms,
     testing::Values(Form{"plain 7000000", 8 * kMiB, true}, Form{"plain 700000", 0, true},
                     Form{"plain 1048576", 0, true}, Form{"pitch 1000 10000", 10 * kMiB, true},
-                    Form{"managed 5000000", 6 * kMiB, false},
+                    Form{"managed 5000000", 128 * kMiB, false},
                     Form{"async 10000000", 32 * kMiB, true},
                     Form{"async 40000000", 64 * kMiB, true}, Form{"own 1000000", 32 * kMiB, true},
                     Form{"vmm 6291456", 6 * kMiB, true}, Form{"mapped 6291456", 6 * kMiB, true},

@@ -17,6 +17,7 @@
 #include "hook/process.h"
 #include "shm/quota.h"
 #include "shm/slots.h"
+#include "shm/supervise.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -66,9 +67,15 @@ class Admit : public ::testing::Test {
     slot().poke.fetch_add(1, std::memory_order_release);  // pairs with the process's thread
     ::syscall(SYS_futex, &slot().poke, FUTEX_WAKE, 1, nullptr, nullptr, 0);
   }
-  void observe(std::uint64_t bytes) {
-    process.region->observed[d_->index][seat_now().slot].store(bytes, std::memory_order_relaxed);
+  std::uint64_t other() {
+    return process.region->cells[d_->index][seat_now().slot].other_bytes.load(
+        std::memory_order_relaxed);
   }
+  void observe(std::uint64_t bytes, std::uint64_t when_other) {
+    process.region->observed[d_->index][seat_now().slot].store(
+        shm::observed_word({bytes, when_other}), std::memory_order_relaxed);
+  }
+  void observe(std::uint64_t bytes) { observe(bytes, other()); }
   std::uint64_t used() { return view(*d_).used; }
 
   std::string dir_;
@@ -133,16 +140,36 @@ TEST_F(Admit, AFigureOlderThanABookingDoesNotLowerIt) {
     poke();
     eventually([&] { return used() == kMiB; });  // the thread runs
     charge_other(*d_, 20 * kMiB);
-    observe(10 * kMiB);  // taken before the booking
+    observe(10 * kMiB, kMiB);  // taken before the booking
     slot().heartbeat_s.store(0, std::memory_order_relaxed);
     poke();
     // the loop came round; it looked at the poke unless its second ended in between
     eventually([&] { return slot().heartbeat_s.load(std::memory_order_relaxed) != 0; });
     EXPECT_EQ(used(), 21 * kMiB);
+    observe(10 * kMiB);
     eventually([&] {
       poke();
       return used() == 10 * kMiB;
     });
+  });
+}
+
+// A context was taken down while it was looked at: what it held before is nobody's any more.
+TEST_F(Admit, AFigureOfOtherBooksDoesNotRaiseThem) {
+  in_child("64MiB", "1", [&] {
+    observe(20 * kMiB);
+    poke();
+    eventually([&] { return used() == 20 * kMiB; });
+    observe(18 * kMiB);  // half way down
+    charge_other(*d_, -static_cast<std::int64_t>(20 * kMiB));
+    poke();
+    slot().heartbeat_s.store(0, std::memory_order_relaxed);
+    poke();
+    eventually([&] { return slot().heartbeat_s.load(std::memory_order_relaxed) != 0; });
+    EXPECT_EQ(used(), 0u);
+    observe(2 * kMiB);
+    poke();
+    eventually([&] { return used() == 2 * kMiB; });
   });
 }
 

@@ -1,0 +1,74 @@
+#include "cli/ask.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <memory>
+
+#include "cli/install.h"
+#include "wire/parse.h"
+
+namespace bulkhead::cli {
+namespace {
+
+constexpr int kPatience_ms = 5000;
+
+}  // namespace
+
+std::optional<wire::Client> connect_daemon(const Machine& machine, std::string& problem) {
+  struct stat st {};
+  if (!machine.dir.fd.ok() || ::fstat(machine.dir.fd.get(), &st) != 0) return std::nullopt;
+  auto client = wire::Client::connect(machine.dir.fd.get(), st.st_uid, kPatience_ms);
+  if (client.ok()) return std::move(*client);
+  if (client.status().code() != Errc::kNotFound) problem = describe(client.status());
+  return std::nullopt;
+}
+
+template <class Q>
+std::string ask_all(wire::Client& client, wire::Kind kind, Q& request, bool for_ever,
+                    const std::function<bool(const void*)>& use) {
+  wire::begin(request, kind, client.next_sequence());
+  if (const Status s = client.send(&request, sizeof request, kPatience_ms); !s.ok())
+    return describe(s);
+  const auto buffer = std::make_unique<std::uint64_t[]>(wire::kMaxMessage / 8);
+  for (;;) {
+    const auto got = client.receive(buffer.get(), wire::kMaxMessage, kind, client.sequence(),
+                                    for_ever ? -1 : kPatience_ms);
+    if (!got.ok()) return describe(got.status());
+    const auto& header = *reinterpret_cast<const wire::Header*>(buffer.get());
+    if (header.result != 0) return "the daemon refused the request";
+    if (!use(buffer.get())) return {};
+    if (!for_ever && (header.flags & wire::kMore) == 0) return {};
+  }
+}
+template std::string ask_all(wire::Client&, wire::Kind, wire::EventsRequest&, bool,
+                             const std::function<bool(const void*)>&);
+template std::string ask_all(wire::Client&, wire::Kind, wire::UsageRequest&, bool,
+                             const std::function<bool(const void*)>&);
+template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest&, bool,
+                             const std::function<bool(const void*)>&);
+
+std::optional<std::vector<wire::StrayView>> ask_strays(const Machine& machine) {
+  std::string problem;
+  auto client = connect_daemon(machine, problem);
+  if (!client) return std::nullopt;
+  std::vector<wire::StrayView> out;
+  wire::NameRequest request{};
+  problem = ask_all(*client, wire::Kind::kList, request, false, [&](const void* message) {
+    const auto& reply = *static_cast<const wire::ListReply*>(message);
+    const auto* device = reinterpret_cast<const wire::NodeDevice*>(&reply + 1);
+    const auto* stray = reinterpret_cast<const wire::StrayView*>(device + reply.devices);
+    out.assign(stray, stray + reply.strays);
+    return false;  // they are in the first reply only
+  });
+  if (!problem.empty()) return std::nullopt;
+  return out;
+}
+
+std::string daemon_state(const Machine& machine, const std::string& file) {
+  if (!machine.state.empty() && ::access((machine.state + "/" + file).c_str(), F_OK) == 0)
+    return machine.state;
+  return state_directory();
+}
+
+}  // namespace bulkhead::cli

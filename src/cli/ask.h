@@ -1,0 +1,36 @@
+// Questions to the daemon whose answers are lists: events, usage, strays; and where the same is found on disk.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/machine.h"
+#include "wire/client.h"
+#include "wire/messages.h"
+
+namespace bulkhead::cli {
+
+// nullopt: nobody answers; `problem` says why if a socket is there.
+[[nodiscard]] std::optional<wire::Client> connect_daemon(const Machine& machine,
+                                                         std::string& problem);
+// One reply after the other, until the daemon says that was all. `use` gets a checked message; false ends it. -> "" or why
+// it failed.
+template <class Q>
+std::string ask_all(wire::Client& client, wire::Kind kind, Q& request, bool for_ever,
+                    const std::function<bool(const void*)>& use);
+extern template std::string ask_all(wire::Client&, wire::Kind, wire::EventsRequest&, bool,
+                                    const std::function<bool(const void*)>&);
+extern template std::string ask_all(wire::Client&, wire::Kind, wire::UsageRequest&, bool,
+                                    const std::function<bool(const void*)>&);
+extern template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest&, bool,
+                                    const std::function<bool(const void*)>&);
+
+// The strays the daemon names; nullopt if none answers or we may not know. Quiet: never a line on stderr.
+[[nodiscard]] std::optional<std::vector<wire::StrayView>> ask_strays(const Machine& machine);
+
+// The directory in which a daemon of this machine keeps its files, whether or not it is there.
+[[nodiscard]] std::string daemon_state(const Machine& machine, const std::string& file);
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,103 @@
+#include "cli/top_data.h"
+
+#include <fmt/format.h>
+#include <time.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "base/clock.h"
+#include "cli/books.h"
+#include "cli/gpus.h"
+
+namespace bulkhead::cli {
+namespace {
+
+std::string comm_of(const ProcessBooks& process) {
+  std::string name;
+  if (process.our_namespace) {
+    std::ifstream comm{fmt::format("/proc/{}/comm", process.pid)};
+    std::getline(comm, name);
+  }
+  for (char& c : name) {
+    if (c < ' ' || c > '~') c = '?';  // a process names itself; it does not drive our terminal
+  }
+  return name;
+}
+
+std::string gpu_of(const TopPicture& p, const std::string& digits) {
+  for (const TopGpu& g : p.gpus) {
+    if (g.uuid == digits) return g.gpu;
+  }
+  return digits.substr(0, 3);
+}
+
+TopTenant tenant_of(const TopPicture& p, const TenantBooks& books) {
+  TopTenant out;
+  out.name = books.name;
+  out.problem = books.problem;
+  out.refused = books.refused;
+  out.faults = books.faults;
+  for (const DeviceBooks& d : books.devices) {
+    TopDevice device;
+    device.uuid = uuid_digits(d.uuid.data());
+    device.gpu = gpu_of(p, device.uuid);
+    device.limit_bytes = d.limit_bytes;
+    device.used_bytes = d.used_bytes;
+    device.other_bytes = d.other_bytes;
+    device.dead_bytes = d.dead_bytes;
+    out.over_limit |= d.used_bytes > d.limit_bytes;
+    out.devices.push_back(device);
+  }
+  for (const ProcessBooks& b : books.processes) {
+    out.members.push_back({b.pid, b.our_namespace, b.dead, comm_of(b), b.held_bytes});
+    if (b.dead) continue;
+    ++out.processes;
+    for (std::size_t d = 0; d < out.devices.size(); ++d) {
+      out.devices[d].processes += b.held_bytes[d] != 0 ? 1 : 0;
+    }
+  }
+  return out;
+}
+
+void add_gpus(const Machine& machine, TopPicture& p) {
+  if (!machine.nvml) return;
+  for (const NvmlGpu& g : machine.nvml->gpus()) {
+    const auto uuid = parse_uuid(g.uuid);
+    TopGpu gpu;
+    gpu.uuid = uuid ? uuid_digits(uuid->data()) : g.uuid;
+    gpu.gpu = std::to_string(g.index);
+    gpu.name = g.name;
+    gpu.total_bytes = g.total_bytes;
+    gpu.used_bytes = g.used_bytes;
+    p.gpus.push_back(gpu);
+  }
+}
+
+}  // namespace
+
+TopPicture look(const Machine& machine) {
+  TopPicture p;
+  p.unix_ms = static_cast<std::int64_t>(clock_ns(CLOCK_REALTIME) / 1'000'000);
+  p.directory = machine.directory;
+  p.simulated = machine.simulated;
+  add_gpus(machine, p);
+  if (machine.dir.fd.ok()) {
+    for (const TenantBooks& books : read_tenants(machine.dir))
+      p.tenants.push_back(tenant_of(p, books));
+    p.daemon = ask_for_list(machine.dir, p);
+  }
+  std::sort(p.tenants.begin(), p.tenants.end(),
+            [](const TopTenant& a, const TopTenant& b) { return a.name < b.name; });
+  if (!p.daemon) {  // else it has said so itself
+    for (TopGpu& g : p.gpus) {
+      for (const TopTenant& t : p.tenants) {
+        for (const TopDevice& d : t.devices)
+          g.promised_bytes += d.uuid == g.uuid ? d.limit_bytes : 0;
+      }
+    }
+  }
+  return p;
+}
+
+}  // namespace bulkhead::cli

@@ -1,0 +1,79 @@
+// bulkheadd.toml (DESIGN 8): what the operator wants of the daemon and which tenants there are. Text in, values or one line
+// out; nothing is opened but the file. Sizes in percent wait for the devices: resolve_tenants().
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/outcome.h"
+#include "daemon/ledger.h"
+#include "policy/size.h"
+#include "wire/record.h"
+
+namespace bulkhead::daemon {
+
+inline constexpr const char* kConfigFile = "/etc/bulkhead/bulkheadd.toml";
+inline constexpr int kExitConfig = 78;  // EX_CONFIG of sysexits.h
+
+enum class LogLevel : std::uint8_t { kError, kWarning, kInfo, kDebug };
+enum class OnBypass : std::uint8_t { kReport, kKill };
+
+struct ConfiguredTenant {
+  wire::TenantRecord record{};       // without devices; owner_uid is kNoId unless match.uid says
+  std::vector<std::string> devices;  // as written: "GPU-..." or its beginning; empty: all
+  policy::MemorySpec memory;
+  bool has_memory = false;  // false: the whole of each device
+  std::uint32_t compute_x100 = 0;
+  std::uint32_t ceiling_x100 = 0;
+  unsigned line = 0;  // of its [[tenant]]
+};
+
+struct Config {
+  std::string file;
+
+  // [daemon]
+  std::uint16_t console_port = 0;  // on loopback; 0 = off; `console = true` is 9478
+  std::uint16_t metrics_port = 0;  // the same; 9477
+  LogLevel log_level = LogLevel::kInfo;
+  bool self_test = false;
+  // [policy]
+  bool users_may_create = false;
+  bool has_users_may_create = false;  // else the daemon's default: false for root
+  policy::Size max_memory{};          // bytes 0 and no percent: no maximum
+  std::uint32_t max_compute_x100 = 0;
+  std::string default_tenant;  // unmatched = "default:NAME"
+  bool private_dirs = false;
+  OnBypass bypass = OnBypass::kReport;
+  std::vector<std::string> bypass_allow;  // names of commands
+  // [reserve]
+  std::string reserve_class;
+  std::uint32_t reserve_x100 = 0;  // of each device's memory
+  // [mps], [audit], [siem]: read and checked; what acts on them comes with those parts
+  bool mps_enabled = false;
+  std::vector<std::string> mps_groups;
+  std::string audit_dir, audit_full = "block";
+  std::uint32_t audit_deadline_ms = 0, audit_sync_ms = 0, audit_lane_budget = 0;
+  std::vector<std::string> audit_witnesses;
+  std::string siem_url, siem_ca;
+
+  std::vector<ConfiguredTenant> tenants;  // in file order
+  std::vector<std::string> idle;          // "[mps] enabled": set, and nothing acts on it yet
+};
+
+// The problem is one line: "FILE:LINE: what; fix".
+[[nodiscard]] Outcome<Config> parse_config(std::string_view text, const std::string& file);
+// Reads the file, up to 1 MiB. A missing one is a problem too: who starts without a configuration does not name one.
+[[nodiscard]] Outcome<Config> load_config(const std::string& file);
+
+// The tenants with their devices and bytes. Problems: a GPU that is not there, a limit below 2 MiB or over a device, and the sum of all
+// of them over a device less the reserve, each with file and line. `daemon_uid` owns those whose match names no uid.
+[[nodiscard]] Outcome<std::vector<wire::TenantRecord>> resolve_tenants(
+    const Config& config, const std::vector<Capacity>& devices, std::uint32_t daemon_uid);
+
+// "25%+" -> 2500 and `borrow`. False: not NUMBER%[+], 0 < NUMBER <= 100.
+[[nodiscard]] bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept;
+// GPU-8-4-4-4-12.
+[[nodiscard]] std::string uuid_text(const std::uint8_t* uuid);
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,82 @@
+// One tenant's region in the daemon's hands. It is read by pread into a buffer that all regions share, so that nothing
+// a tenant does to its file can reach us, and few pages stay in our memory; it is written through a mapping that is
+// guarded against a file cut short. Control loop only.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/bus_guard.h"
+#include "base/status.h"
+#include "shm/tenant.h"
+#include "wire/record.h"
+
+namespace bulkhead::daemon {
+
+// The buffer that look() fills: one for the whole daemon.
+class Scratch {
+ public:
+  Scratch();
+  [[nodiscard]] shm::Region& get() const { return *map_.as<shm::Region>(); }
+
+ private:
+  Mapping map_;
+};
+
+class HeldRegion {
+ public:
+  // What was true when it was opened, and must stay true.
+  struct Device {
+    std::uint8_t uuid[shm::kUuidBytes];
+    std::uint64_t total_bytes;
+    std::uint32_t unit_shift;
+  };
+
+  // Opens, checks, maps and guards. `uid` is the file's owner as the kernel has it. As shm::attach_tenant(), and kFull
+  // (no guard left).
+  static Result<HeldRegion> open(const shm::Dir& dir, const std::string& name,
+                                 const Scratch& scratch);
+
+  // Copies header, devices, slots and cells into `scratch`: cells may be a moment apart. Not ok: the file is short or
+  // its constant fields changed; from then on the region is broken() and is not touched again.
+  [[nodiscard]] Status look(const Scratch& scratch);
+  [[nodiscard]] bool broken() const { return broken_; }
+
+  // One slot as it is now: whose it is, and the bytes it holds on all devices.
+  struct Owner {
+    bool live = false;
+    std::uint32_t gen = 0, pid = 0;
+    std::uint64_t start_ticks = 0, pid_namespace = 0;
+    bool operator==(const Owner&) const = default;
+  };
+  [[nodiscard]] Owner owner(unsigned slot);
+  [[nodiscard]] std::uint64_t held_by(unsigned slot);
+
+  // The rest writes, through the mapping. False: the region is broken, or broke under it.
+  bool adopt();  // `adopted` + 1: its processes map the page (again)
+  bool set_limit(unsigned device, std::uint64_t bytes);
+  bool set_on_fault(wire::OnFault value);
+  // kGone of a broken one: there are no books left to wipe.
+  shm::Reaped reap(unsigned slot, std::uint32_t gen);
+  unsigned reap_dead();
+
+  [[nodiscard]] shm::World world() { return tenant_.world(); }
+  [[nodiscard]] uid_t uid() const { return uid_; }
+  [[nodiscard]] ino_t inode() const { return inode_; }
+  [[nodiscard]] const std::vector<Device>& devices() const { return devices_; }
+  // Index of a device; -1: none.
+  [[nodiscard]] int find(const std::uint8_t* uuid) const;
+
+ private:
+  bool held();  // still whole after a write
+  shm::Tenant tenant_;
+  GuardedRange guard_;
+  std::vector<Device> devices_;
+  uid_t uid_ = 0;
+  ino_t inode_ = 0;
+  std::uint32_t flags_ = 0;
+  bool broken_ = false;
+  bool touched_ = false;  // through the mapping, since the last look
+};
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,293 @@
+// The ledger's front door: who may have a tenant, and whether it fits.
+#include "daemon/ledger_internal.h"
+#include "policy/limit.h"
+#include "policy/node_admission.h"
+
+namespace bulkhead::daemon {
+namespace {
+
+std::string exact(std::uint64_t bytes) {
+  char text[policy::kSizeText];
+  return policy::format_exact(bytes, text);
+}
+
+std::uint32_t all_if_none(std::uint32_t x100) { return x100 == 0 ? 10000 : x100; }
+
+std::vector<policy::Claim> claims_of(const std::map<std::string, Entry>& entries,
+                                     const std::vector<std::string>& file_order) {
+  std::vector<policy::Claim> out;
+  const auto add = [&out](const Entry& e) {
+    out.push_back({e.record.name, e.record.owner_uid, e.source == Source::kFrontEnd && e.by_root,
+                   e.record.match_cgroup, e.record.match_uid, e.record.match_gid});
+  };
+  for (const std::string& name : file_order) {
+    if (const auto at = entries.find(name); at != entries.end()) add(at->second);
+  }
+  for (const auto& [name, e] : entries) {
+    if (e.source != Source::kConfigured) add(e);
+  }
+  return out;
+}
+
+policy::Wishes wishes_of(const wire::TenantRecord& r) {
+  policy::Wishes w;
+  w.owner_uid = r.owner_uid;
+  w.overcommit = (r.flags & wire::kRecordOvercommit) != 0;
+  w.open_on_fault = r.on_fault == wire::OnFault::kOpen;
+  w.latency_priority = r.priority != wire::Priority::kBatch;
+  w.audit = r.audit_mode != wire::AuditMode::kOff;
+  w.reserve_class = r.reserve_class[0] != '\0';
+  w.grant_subject = r.grant_subject[0] != '\0';
+  w.mps_group = r.mps_group[0] != '\0';
+  w.match = r.match_cgroup[0] != '\0' || r.match_uid != wire::kNoId || r.match_gid != wire::kNoId;
+  return w;
+}
+
+std::string outranked(const policy::Belonging& b, const std::string& asked, const char* claim) {
+  return std::string{"this process belongs to tenant "} + claim +
+         (b.outranked_by_match ? " by its match in the configuration"
+                               : " by the cgroup it was started in") +
+         ", not to " + asked + ": leave the name out";
+}
+
+}  // namespace
+
+Answer Ledger::check_rights(const Peer& peer, const wire::TenantRecord& record) const {
+  policy::NodeRules rules;
+  rules.daemon_uid = options_.daemon_uid;
+  rules.users_may_create = rules_.users_may_create;
+  rules.max_compute_x100 = rules_.max_compute_x100;
+  const policy::Wishes wishes = wishes_of(record);
+  policy::Ruling ruling = policy::may_create(asker_of(peer), rules, wishes, {});
+  for (unsigned i = 0; ruling.ok() && i < record.device_count; ++i) {
+    const wire::DeviceGrant& g = record.devices[i];
+    const Capacity* c = device(g.uuid);
+    policy::Size most{rules_.max_memory_bytes, rules_.max_memory_x100, rules_.max_memory_x100 != 0};
+    rules.max_memory_bytes = policy::limit_of(most, c == nullptr ? 0 : c->total_bytes);
+    policy::DeviceWish wish{g.memory_bytes, g.compute_x100, 0, 0};
+    for (const auto& [name, e] : entries_) {
+      const wire::DeviceGrant* has = grant_of(e.record, g.uuid);
+      if (has == nullptr || e.record.owner_uid != record.owner_uid) continue;
+      wish.others_memory_bytes += has->memory_bytes;
+      wish.others_compute_x100 += all_if_none(has->compute_x100);
+    }
+    ruling = policy::may_create(asker_of(peer), rules, wishes, {&wish, 1});
+  }
+  if (ruling.ok()) return {};
+  return refuse(Errc::kUntrusted, record.name, policy::ruling_text(ruling, record.name));
+}
+
+Answer Ledger::check_room(const wire::TenantRecord& record, const std::string& name,
+                          bool waiting_helps) const {
+  for (unsigned i = 0; i < record.device_count; ++i) {
+    const wire::DeviceGrant& g = record.devices[i];
+    const Capacity* c = device(g.uuid);
+    if (c == nullptr) {
+      return refuse(
+          Errc::kNotFound, name,
+          "there is no GPU " + uuid_text(g.uuid) + " on this node: see 'bulkhead status'");
+    }
+    if (g.memory_bytes < policy::kLeastLimit) {
+      return refuse(Errc::kInvalid, name,
+                    exact(g.memory_bytes) + " on " + gpu_text(*c) +
+                        " is less than the 2 MiB a driver hands out: write a unit");
+    }
+    const bool in_class = record.reserve_class[0] != '\0' &&
+                          rules_.reserve_class == static_cast<const char*>(record.reserve_class);
+    policy::NodeSum sum{c->total_bytes, c->overhead_bytes, 0, 0, g.memory_bytes};
+    std::uint64_t to_class = 0;
+    for (const auto& [other, e] : entries_) {
+      const wire::DeviceGrant* has = grant_of(e.record, g.uuid);
+      if (has == nullptr || other == name) continue;
+      sum.promised_bytes += has->memory_bytes;  // each below 2^56, at most 1,024 of them
+      if (rules_.reserve_class == static_cast<const char*>(e.record.reserve_class))
+        to_class += has->memory_bytes;
+    }
+    sum.reserve_bytes = policy::reserve_kept(c->reserve_bytes, to_class, in_class);
+    if (policy::node_fits(sum) || (record.flags & wire::kRecordOvercommit) != 0) continue;
+    const bool could = policy::node_could_fit(sum);
+    Answer a = refuse(could ? Errc::kFull : Errc::kTooLarge, name,
+                      policy::node_sum_text(sum, gpu_text(*c)) + "; ask for at most " +
+                          exact(policy::node_room(sum)) +
+                          (could && waiting_helps ? ", or wait for room with --wait" : ""));
+    a.may_wait = could;
+    std::memcpy(a.sums.uuid, g.uuid, sizeof a.sums.uuid);
+    a.sums.total_bytes = sum.total_bytes;
+    a.sums.reserve_bytes = sum.reserve_bytes;
+    a.sums.overhead_bytes = sum.overhead_bytes;
+    a.sums.promised_bytes = sum.promised_bytes;
+    a.sums.asked_bytes = sum.asked_bytes;
+    return a;
+  }
+  return {};
+}
+
+Answer Ledger::join_existing(const Peer&, const std::string& name,
+                             const wire::RegisterRequest& q) const {
+  const wire::TenantRecord& has = entries_.at(name).record;
+  if ((q.flags & wire::kJoinExisting) == 0) {
+    return refuse(
+        Errc::kExists, name,
+        "tenant " + name + " exists already: join it, or 'bulkhead rm " + name + "' first");
+  }
+  for (unsigned i = 0; (q.flags & wire::kSameOrRefuse) != 0 && i < q.record.device_count; ++i) {
+    const wire::DeviceGrant& asked = q.record.devices[i];
+    const wire::DeviceGrant* g = grant_of(has, asked.uuid);
+    const std::uint64_t bytes = g == nullptr ? 0 : g->memory_bytes;
+    if (bytes == asked.memory_bytes) continue;
+    return refuse(Errc::kExists, name,
+                  "tenant " + name + " has " + exact(bytes) + " on " + uuid_text(asked.uuid) +
+                      ", not the " + exact(asked.memory_bytes) +
+                      " asked for: leave that out to join it, or 'bulkhead set " + name +
+                      " --memory' to change it");
+  }
+  Answer a;
+  a.tenant = name;
+  return a;
+}
+
+Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& now,
+                      const Ahead& ahead) {
+  if (record.owner_uid == wire::kNoId) record.owner_uid = peer.uid;
+  const bool named_by_us = record.name[0] == '\0';
+  if (named_by_us) {
+    if (peer.pid == 0) {
+      return refuse(Errc::kInvalid, "",
+                    "a process of another pid namespace names its tenant: use --tenant NAME");
+    }
+    const std::string name =
+        "run-" + std::to_string(peer.pid) + "-" + std::to_string(peer.start_ticks);
+    wire::put_text(record.name, name.c_str());
+    record.flags |= wire::kRecordEphemeral;
+  }
+  const std::string name = record.name;
+  if (entries_.contains(name))
+    return refuse(Errc::kExists, name, "tenant " + name + " exists already");
+  if (Answer a = check_rights(peer, record); !a.ok()) {
+    post(wire::EventKind::kPeerRefused, a.text,
+         {wire::Severity::kWarning, name, peer.pid, peer.uid});
+    return a;
+  }
+  Answer room = check_room(record, name, true);
+  if (room.ok() && ahead && ahead(record)) {
+    room = refuse(Errc::kFull, name,
+                  "others came before and wait for room on the same GPU: wait too with --wait");
+    room.may_wait = true;
+  }
+  if (!room.ok()) return room;
+  if (const Status made = regions_.make(record); !made.ok()) {
+    std::string why = made.text();
+    if (made.error_number() != 0) why += std::string{": "} + std::strerror(made.error_number());
+    return refuse(made.code(), name, "cannot make tenant " + name + ": " + why);
+  }
+  Entry& e = entries_[name];
+  e.record = record;
+  e.source = Source::kFrontEnd;
+  e.by_root = peer.uid == 0;
+  e.since_unix_s = now.unix_ns / 1'000'000'000;
+  if ((record.flags & wire::kRecordEphemeral) != 0) {
+    e.creator_pid = peer.pid;
+    e.creator_start_ticks = peer.start_ticks;
+  }
+  changed(false);
+  post(wire::EventKind::kTenantRegistered,
+       "tenant " + name + " registered with " + exact(record.devices[0].memory_bytes) + " on " +
+           uuid_text(record.devices[0].uuid) + (record.device_count > 1 ? " and others" : ""),
+       {wire::Severity::kInfo, name, peer.pid, peer.uid, record.devices[0].memory_bytes,
+        record.devices[0].uuid});
+  Answer a;
+  a.tenant = name;
+  return a;
+}
+
+Answer Ledger::enrol(const Peer& peer, const wire::RegisterRequest& q, const Now& now,
+                     const Ahead& ahead) {
+  const std::vector<policy::Claim> claims = claims_of(entries_, file_order_);
+  policy::NodeRules rules;
+  rules.daemon_uid = options_.daemon_uid;
+  rules.default_tenant = rules_.default_tenant;
+  const std::string asked = q.record.name;
+  const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, asked, claims);
+  const std::string claim = b.claim == policy::kNone ? "" : std::string{claims[b.claim].name};
+  switch (b.by) {
+    case policy::By::kCgroup:
+    case policy::By::kMatch:
+    case policy::By::kAsked: {
+      Answer a = join_existing(peer, claim, q);
+      if (a.ok() && asked.empty()) {
+        a.text = "this process belongs to tenant " + claim + " by the operator's rules";
+      }
+      return a;
+    }
+    case policy::By::kDefault: {
+      // Without a name one's own new tenant comes first, for those who may have one.
+      if (asked.empty()) {
+        Answer a = create(peer, q.record, now, ahead);
+        if (a.result != Errc::kUntrusted) return a;
+      }
+      return join_existing(peer, claim, q);
+    }
+    case policy::By::kNew:
+    case policy::By::kUnmatched:
+      return create(peer, q.record, now, ahead);
+    case policy::By::kRefused:
+      break;
+  }
+  const std::string why = claim.empty()
+                              ? "tenant " + asked + " belongs to another user: choose another name"
+                              : outranked(b, asked, claim.c_str());
+  post(wire::EventKind::kPeerRefused, why, {wire::Severity::kWarning, asked, peer.pid, peer.uid});
+  return refuse(Errc::kUntrusted, asked, why);
+}
+
+Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {
+  const std::string name = q.name;
+  if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
+  const std::vector<policy::Claim> claims = claims_of(entries_, file_order_);
+  policy::NodeRules rules;
+  rules.daemon_uid = options_.daemon_uid;
+  rules.default_tenant = rules_.default_tenant;
+  const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, name, claims);
+  const bool belongs =
+      b.by != policy::By::kRefused && b.claim != policy::kNone && claims[b.claim].name == name;
+  if (!belongs) {
+    const std::string why =
+        "a process of uid " + std::to_string(peer.uid) + " does not belong to tenant " + name;
+    post(wire::EventKind::kPeerRefused, why, {wire::Severity::kWarning, name, peer.pid, peer.uid});
+    return refuse(Errc::kUntrusted, name, why);
+  }
+  if (!pidfd.ok() || peer.pid == 0) {
+    return refuse(Errc::kNotReady, name, "the process cannot be watched from here");
+  }
+  const Status s = regions_.watch(name, q.slot, q.generation, std::move(pidfd), peer.pid);
+  if (!s.ok()) return refuse(s.code(), name, s.text());
+  post(wire::EventKind::kProcessJoined,
+       "process " + std::to_string(peer.pid) + " joined tenant " + name,
+       {wire::Severity::kInfo, name, peer.pid, peer.uid});
+  Answer a;
+  a.tenant = name;
+  return a;
+}
+
+std::string Ledger::belongs(const Peer& peer) const {
+  const std::vector<policy::Claim> claims = claims_of(entries_, file_order_);
+  policy::NodeRules rules;
+  rules.daemon_uid = options_.daemon_uid;
+  rules.default_tenant = rules_.default_tenant;
+  const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, "", claims);
+  return b.claim == policy::kNone ? "" : std::string{claims[b.claim].name};
+}
+
+Answer Ledger::who(const Peer& peer) const {
+  const std::string name = belongs(peer);
+  if (name.empty()) {
+    return refuse(Errc::kNotFound, "",
+                  "no rule of the configuration gives this process a tenant: use --memory SIZE or "
+                  "--tenant NAME");
+  }
+  Answer a;
+  a.tenant = name;
+  return a;
+}
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,483 @@
+#include "daemon/node.h"
+
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "daemon/config.h"
+#include "daemon/loop.h"
+#include "daemon/picture_writer.h"
+#include "daemon/pidfd.h"
+#include "daemon/regions_impl.h"
+#include "daemon/server.h"
+#include "daemon/service.h"
+#include "daemon/sight/child.h"
+#include "daemon/watch.h"
+
+namespace bulkhead::daemon {
+namespace {
+
+namespace fs = std::filesystem;
+using wire::EventKind;
+using wire::Severity;
+constexpr const char* kVersion = "0.1.0";
+constexpr std::size_t kStateBytes = 16u << 20;
+
+std::string env(const char* name) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? text : "";
+}
+
+std::string find_simulator() {
+  std::error_code none;
+  const fs::path beside =
+      fs::read_symlink("/proc/self/exe", none).parent_path().parent_path() / "sim";
+  for (const fs::path& at : {beside, fs::path{"/usr/lib/bulkhead/sim"}}) {
+    if (fs::exists(at / "libcuda.so.1", none)) return at.string();
+  }
+  return "";
+}
+
+// As the command line chooses it (docs/formats/calibration.md); a simulated node keeps its own below its directory.
+std::string state_directory(const shm::Dir& dir, bool simulated) {
+  if (simulated) return std::string{dir.path} + "/state";
+  if (::geteuid() == 0) return "/var/lib/bulkhead";
+  const std::string home = env("XDG_STATE_HOME");
+  return !home.empty() ? home + "/bulkhead" : env("HOME") + "/.local/state/bulkhead";
+}
+
+Severity severity_of(EventKind kind) {
+  switch (kind) {
+    case EventKind::kTenantFaulty:
+    case EventKind::kLimitTampered:
+      return Severity::kWarning;
+    case EventKind::kProcessReaped:
+      return Severity::kNotice;
+    default:
+      return Severity::kInfo;
+  }
+}
+
+// cuDeviceTotalMem of the devices that `run` has measured: charge.json, by UUID.
+std::map<DeviceId, std::uint64_t> measured_totals(const std::string& state) {
+  std::map<DeviceId, std::uint64_t> out;
+  const auto json =
+      nlohmann::json::parse(read_state_file(state, "charge.json", kStateBytes), nullptr, false);
+  if (!json.is_object() || !json.contains("gpus") || !json["gpus"].is_array()) return out;
+  for (const auto& device : json["gpus"]) {
+    if (!device.is_object() || !device.contains("uuid") || !device["uuid"].is_string()) continue;
+    const auto uuid = gpu::parse_uuid(device["uuid"].get<std::string>());
+    if (uuid && device.contains("total_bytes") && device["total_bytes"].is_number_unsigned()) {
+      out[*uuid] = device["total_bytes"].get<std::uint64_t>();
+    }
+  }
+  return out;
+}
+
+class WholeNode final : public Node {
+ public:
+  std::string open_directory(const DaemonOptions& options);
+  std::string open_state();
+  std::string read_configuration(const DaemonOptions& options);
+  std::string start_parts(const DaemonOptions& options);
+  int run() override;
+  int exit_code = 1;
+
+ private:
+  void wire_regions();
+  void wire_server();
+  std::string configure();
+  std::string reload();
+  void note_devices(const std::vector<wire::NodeDevice>& seen);
+  std::vector<wire::TenantView> tenant_views();
+  std::vector<wire::NodeDevice> device_views();
+  void fill_daemon(wire::DaemonView& d) const;
+  policy::BypassRules bypass_rules() const;
+  SentinelOptions sentinel_options() const;
+  std::vector<wire::EventView> events_after(std::uint64_t id, std::size_t most,
+                                            std::uint32_t& lost) {
+    return journal_->after(id, most, lost);
+  }
+
+  shm::Dir dir_;
+  UniqueFd lock_;
+  bool simulated_ = false;
+  std::string state_, nvml_directory_;
+  Config config_;
+  std::map<DeviceId, std::uint64_t> measured_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Journal> journal_;
+  std::unique_ptr<Usage> usage_;
+  Loop loop_;
+  Signals signals_;
+  Watchdog watchdog_;
+  std::unique_ptr<TenantRegions> regions_;
+  std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<Sentinel> sentinel_;
+  std::unique_ptr<Watch> watch_;
+  PictureWriter picture_;
+  SightChild sight_;
+  std::uint64_t capacity_round_ = 0;
+  Now started_ = read_clocks();
+
+  // The ledger's part of a turn, and what the sentinel's newest round changes in its sums.
+  struct Keeper : Duty {
+    explicit Keeper(WholeNode& n) : node(n) {}
+    int tick(const Now& now) override {
+      if (node.watch_->round().number != node.capacity_round_) {
+        node.capacity_round_ = node.watch_->round().number;
+        node.note_devices(node.watch_->devices());
+      }
+      node.ledger_->tick(now);
+      return 1000;
+    }
+    const char* name() const override { return "ledger"; }
+    WholeNode& node;
+  } keeper_{*this};
+};
+
+std::string WholeNode::open_directory(const DaemonOptions& options) {
+  simulated_ = !options.simulator.empty();
+  if (simulated_) {
+    nvml_directory_ = find_simulator();
+    if (nvml_directory_.empty()) {
+      return "the simulated driver is not installed: expected ../sim beside this program or "
+             "/usr/lib/bulkhead/sim";
+    }
+    ::setenv("BULKHEAD_SIM", options.simulator.c_str(), 1);
+  }
+  if (!options.directory.empty()) ::setenv("BULKHEAD_DIR", options.directory.c_str(), 1);
+  shm::DirOptions where = shm::dir_options(simulated_, true);
+  auto dir = shm::open_dir(where);
+  if (!dir.ok()) {
+    const std::string named = where.asked != nullptr ? where.asked : where.root_dir;
+    return named + ": " + dir.status().text() + "; name a directory you own with --dir";
+  }
+  dir_ = std::move(*dir);
+  ::setenv("BULKHEAD_DIR", dir_.path, 1);  // the simulated NVML keeps its state below it
+  auto lock = lock_directory_for_daemon(dir_.fd.get(), dir_.path);
+  if (!lock.ok()) return lock.problem;
+  lock_ = std::move(*lock);
+  return "";
+}
+
+std::string WholeNode::read_configuration(const DaemonOptions& options) {
+  config_.file = options.config_file;
+  if (config_.file.empty() && ::geteuid() == 0 && ::access(kConfigFile, F_OK) == 0) {
+    config_.file = kConfigFile;
+  }
+  if (config_.file.empty()) return "";
+  auto read = load_config(config_.file);
+  if (!read.ok()) return read.problem;
+  config_ = std::move(*read);
+  return "";
+}
+
+std::string WholeNode::open_state() {
+  state_ = state_directory(dir_, simulated_);
+  std::error_code failed;
+  fs::create_directories(state_, failed);
+  StoreOptions options;
+  options.directory = state_;
+  auto store = Store::open(options);
+  if (!store.ok()) return store.problem;
+  store_ = std::move(*store);
+  std::vector<wire::EventView> past;
+  for (const char* file : {kEventsBefore, kEventsFile}) {
+    for (const std::string& line : read_last_lines(state_, file, Journal::kKept, kStateBytes)) {
+      wire::EventView event{};
+      if (wire::parse_event_line(line, event)) past.push_back(event);
+    }
+  }
+  journal_ = std::make_unique<Journal>();
+  if (!past.empty()) journal_->restore(std::move(past));
+  usage_ = std::make_unique<Usage>(
+      UsageSinks{[this](std::string line) { store_->append_usage(std::move(line)); },
+                 [this](std::string text) { store_->replace(kUsageOpenFile, std::move(text)); }});
+  usage_->restore(read_clocks(), read_state_file(state_, kUsageOpenFile, kStateBytes),
+                  read_last_lines(state_, kUsageFile, kUsageRowsKept, kStateBytes));
+  measured_ = measured_totals(simulated_ ? std::string{dir_.path} + "/sim" : state_);
+  return "";
+}
+
+SentinelOptions WholeNode::sentinel_options() const {
+  SentinelOptions o;
+  o.nvml_directory = nvml_directory_;
+  o.simulator_state = std::string{dir_.path} + "/sim";
+  return o;
+}
+
+policy::BypassRules WholeNode::bypass_rules() const {
+  policy::BypassRules rules;
+  rules.own_pid = static_cast<std::uint32_t>(::getpid());
+  std::error_code none;
+  const fs::path self = fs::read_symlink("/proc/self/exe", none);
+  rules.own_programs = {self.string(), (self.parent_path() / "bulkhead").string()};
+  rules.kill = config_.bypass == OnBypass::kKill;
+  rules.root_daemon = ::geteuid() == 0;
+  rules.allow_paths = config_.bypass_allow;
+  return rules;
+}
+
+// What NVML sees and what was measured, as the sums need it.
+void WholeNode::note_devices(const std::vector<wire::NodeDevice>& seen) {
+  std::vector<Capacity> out;
+  for (const wire::NodeDevice& from : seen) {
+    Capacity c{};
+    std::memcpy(c.uuid, from.uuid, sizeof c.uuid);
+    c.name = from.name;
+    c.index = from.index;
+    DeviceId id{};
+    std::memcpy(id.data(), from.uuid, id.size());
+    const auto known = measured_.find(id);
+    c.total_bytes = known != measured_.end() ? known->second : from.total_bytes;
+    c.overhead_bytes = watch_ ? watch_->overhead_bytes(from.uuid) : 0;
+    out.push_back(std::move(c));
+  }
+  if (!out.empty())
+    ledger_->set_capacities(std::move(out));  // a round without NVML changes nothing
+}
+
+void WholeNode::wire_regions() {
+  TenantRegions::Outside outside;
+  outside.dir = &dir_;
+  outside.poller = &loop_.poller();
+  outside.clock = [this] { return loop_.read_clock(); };
+  outside.turn_began = [this] { return loop_.now(); };
+  outside.total_bytes_of = [this](const std::uint8_t* uuid) -> std::uint64_t {
+    for (const Capacity& c : ledger_->capacities()) {
+      if (std::memcmp(c.uuid, uuid, sizeof c.uuid) == 0) return c.total_bytes;
+    }
+    return 0;
+  };
+  regions_ = std::make_unique<TenantRegions>(std::move(outside));
+  regions_->on_news = [this](const RegionNews& news) {
+    if (news.kind == EventKind::kTenantAdopted) return;  // the ledger tells, with its reasons
+    EventFields fields;
+    fields.severity = severity_of(news.kind);
+    fields.tenant = news.tenant;
+    fields.pid = news.pid;
+    fields.uid = news.uid;
+    fields.bytes = news.bytes;
+    journal_->post(loop_.read_clock(), news.kind, news.text, fields);
+  };
+  LedgerOptions options;
+  options.daemon_uid = ::geteuid();
+  options.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
+    journal_->post(loop_.read_clock(), kind, text, fields);
+  };
+  options.store = [this](const std::string& json) { store_->replace(kTenantsFile, json); };
+  ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
+  regions_->on_found = [this](const wire::TenantRecord& found) {
+    return ledger_->adopt(found, loop_.read_clock());
+  };
+  regions_->on_gone = [this](const std::string& name) { ledger_->gone(name, loop_.read_clock()); };
+}
+
+std::vector<wire::TenantView> WholeNode::tenant_views() {
+  std::vector<wire::TenantView> out;
+  for (const std::string& name : regions_->names()) {
+    wire::TenantView view{};
+    if (!regions_->view(name, view)) continue;
+    watch_->fill(view);
+    if (const auto it = ledger_->entries().find(name); it != ledger_->entries().end()) {
+      view.flags |= it->second.source == Source::kConfigured ? wire::kViewConfigured : 0u;
+      view.priority = static_cast<std::uint32_t>(it->second.record.priority);
+      view.compute_mode = static_cast<std::uint32_t>(it->second.record.compute_mode);
+      view.since_unix_s = it->second.since_unix_s;
+    }
+    out.push_back(view);
+  }
+  return out;
+}
+
+std::vector<wire::NodeDevice> WholeNode::device_views() {
+  std::vector<wire::NodeDevice> out = watch_->devices();
+  for (wire::NodeDevice& device : out) {
+    device.promised_bytes = ledger_->promised(device.uuid);
+    for (const Capacity& c : ledger_->capacities()) {
+      if (std::memcmp(c.uuid, device.uuid, sizeof c.uuid) != 0) continue;
+      device.usable_bytes = c.total_bytes;
+      device.reserve_bytes = c.reserve_bytes;
+    }
+  }
+  return out;
+}
+
+void WholeNode::fill_daemon(wire::DaemonView& d) const {
+  const ReapFigures& r = regions_->reaped();
+  const ServerCounts& s = server_->counts();
+  const WatchCounters w = watch_->counters();
+  d.started_unix_s = started_.unix_ns / 1'000'000'000;
+  d.reaped_processes = r.processes;
+  d.reaped_bytes = r.bytes;
+  d.reap_delay_sum_ns = r.delay_sum_ns;
+  std::copy(std::begin(r.delays), std::end(r.delays), std::begin(d.reap_delays));
+  d.events_total = journal_->next_id() - 1;
+  d.events_lost = w.events_lost;
+  d.requests_total = s.requests;
+  d.requests_refused = s.refused;
+  d.requests_malformed = s.malformed;
+  d.sentinel_rounds = w.rounds;
+  d.sentinel_failures = w.failures;
+  d.waiting = server_->waiting();
+  d.bypasses_found = w.found;
+  d.bypasses_killed = w.killed;
+  std::strncpy(d.version, kVersion, sizeof d.version - 1);
+}
+
+void WholeNode::wire_server() {
+  ServerOptions options;
+  options.daemon_uid = ::geteuid();
+  options.authoritative = dir_.authoritative;
+  options.version = std::string{"bulkheadd "} + kVersion;
+  options.clock = [this] { return loop_.read_clock(); };
+  ServerProviders p;
+  p.tenants = picture_.providers.tenants = [this] { return tenant_views(); };
+  p.devices = picture_.providers.devices = [this] { return device_views(); };
+  p.strays = picture_.providers.strays = [this] { return watch_->strays(); };
+  p.events = picture_.providers.events = [this](std::uint64_t after, std::size_t most,
+                                                std::uint32_t& lost) {
+    return events_after(after, most, lost);
+  };
+  p.next_event_id = picture_.providers.next_event_id = [this] { return journal_->next_id(); };
+  p.usage = [this](std::int64_t since) { return usage_->rows(since); };
+  p.reload = [this] { return reload(); };
+  picture_.providers.daemon = [this](wire::DaemonView& d) { fill_daemon(d); };
+  server_ = std::make_unique<Server>(loop_.poller(), *ledger_, std::move(options), std::move(p));
+}
+
+std::string WholeNode::configure() {
+  const std::string problem = ledger_->configure(config_, loop_.read_clock());
+  if (problem.empty() && watch_) watch_->set_rules(bypass_rules());
+  return problem;
+}
+
+std::string WholeNode::reload() {
+  if (config_.file.empty()) return "there is no configuration file: start with --config FILE";
+  auto read = load_config(config_.file);
+  std::string problem = read.ok() ? "" : read.problem;
+  if (read.ok()) {
+    std::swap(config_, *read);
+    problem = configure();
+    if (problem.empty()) {
+      ledger_->settle(loop_.read_clock());
+    } else {
+      std::swap(config_, *read);
+    }
+  }
+  EventFields fields;
+  fields.severity = problem.empty() ? Severity::kInfo : Severity::kWarning;
+  journal_->post(loop_.read_clock(),
+                 problem.empty() ? EventKind::kConfigLoaded : EventKind::kConfigRefused,
+                 problem.empty() ? config_.file : problem, fields);
+  return problem;
+}
+
+std::string WholeNode::start_parts(const DaemonOptions& options) {
+  wire_regions();
+  Looker first{sentinel_options()};
+  const Round round = first.look(read_clocks());
+  std::vector<wire::NodeDevice> devices;
+  for (const RoundDevice& from : round.devices) {
+    wire::NodeDevice to{};
+    std::memcpy(to.uuid, from.uuid.data(), sizeof to.uuid);
+    std::strncpy(to.name, from.name.c_str(), sizeof to.name - 1);
+    to.index = from.index;
+    to.total_bytes = from.total_bytes;
+    devices.push_back(to);
+  }
+  note_devices(devices);
+  const std::string kept = read_state_file(state_, kTenantsFile, kStateBytes);
+  if (!kept.empty()) (void)ledger_->restore(kept);
+  exit_code = kExitConfig;
+  if (std::string problem = configure(); !problem.empty()) return problem;
+  exit_code = 1;
+  if (const Status bad = regions_->start(config_.private_dirs ? shm::kPrivateDirs : 0u);
+      !bad.ok()) {
+    return std::string{dir_.path} + ": " + bad.text() + ": " + std::strerror(bad.error_number());
+  }
+  ledger_->settle(loop_.read_clock());
+  watch_ = std::make_unique<Watch>(*regions_, *journal_, *usage_, store_.get(), bypass_rules());
+  watch_->next_round = [this] { return sentinel_->take(); };
+  wire_server();
+  if (const Status bad = picture_.open(); !bad.ok()) return bad.text();
+  if (const Status bad = server_->listen(dir_.fd.get()); !bad.ok()) {
+    return std::string{dir_.path} + "/control.sock: " + bad.text() + ": " +
+           std::strerror(bad.error_number());
+  }
+  SignalHandlers handlers{[this] { loop_.stop(); }, [this] { (void)reload(); }};
+  if (const Status bad = signals_.open(loop_.poller(), std::move(handlers)); !bad.ok())
+    return bad.text();
+  if (options.sight) {
+    SightChild::Setup setup;
+    setup.directory = dir_.path;
+    setup.metrics_port = config_.metrics_port;
+    setup.console_port = config_.console_port;
+    if (auto child = sight_.start(setup, picture_.fd()); !child.ok()) return child.problem;
+  }
+  sentinel_ = Sentinel::start(sentinel_options());
+  if (sentinel_->ready_fd() >= 0) {  // the duty takes the round
+    (void)loop_.poller().add(sentinel_->ready_fd(), EPOLLIN, [](std::uint32_t) {});
+  }
+  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), watch_.get(), &keeper_,
+                                                 server_.get(), &picture_, &watchdog_}) {
+    loop_.add(*duty);
+  }
+  if (options.sight) loop_.add(sight_);
+  journal_->post(loop_.read_clock(), EventKind::kDaemonStarted,
+                 std::string{"bulkheadd "} + kVersion);
+  notify("READY=1");
+  return "";
+}
+
+int WholeNode::run() {
+  loop_.run();
+  notify("STOPPING=1");
+  server_->stop();
+  journal_->post(loop_.read_clock(), EventKind::kDaemonStopping,
+                 "regions, node page and tenants stay");
+  ledger_->tick(loop_.read_clock());  // the store's newest text
+  watch_->finish(loop_.read_clock());
+  sight_.stop();
+  store_->stop();
+  return 0;
+}
+
+}  // namespace
+
+Outcome<std::unique_ptr<Node>> Node::start(const DaemonOptions& options, int& exit_code) {
+  using Out = Outcome<std::unique_ptr<Node>>;
+  auto node = std::make_unique<WholeNode>();
+  raise_descriptor_limit();
+  std::string problem = node->open_directory(options);
+  exit_code = 1;
+  if (problem.empty()) {
+    problem = node->read_configuration(options);
+    exit_code = kExitConfig;
+  }
+  if (problem.empty()) {
+    problem = node->open_state();
+    exit_code = 1;
+  }
+  if (problem.empty()) {
+    problem = node->start_parts(options);
+    exit_code = node->exit_code;
+  }
+  if (!problem.empty()) return Out::because(std::move(problem));
+  return Out{std::unique_ptr<Node>{std::move(node)}};
+}
+
+std::string check_configuration(const std::string& file) {
+  auto read = load_config(file);
+  return read.ok() ? "" : read.problem;
+}
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,116 @@
+#include "daemon/node_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "base/kill_point.h"
+#include "shm/files.h"
+
+namespace bulkhead::daemon {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+// A copy: the file belongs to this directory's user, whose other programs may cut it short.
+std::unique_ptr<shm::NodePage> read_old(const shm::Dir& dir) {
+  Result<UniqueFd> fd =
+      shm::open_file(dir.fd.get(), "node", O_RDONLY, dir.euid, sizeof(shm::NodePage));
+  auto page = std::make_unique<shm::NodePage>();
+  if (!fd.ok() || !shm::read_exactly(fd->get(), page.get(), sizeof *page, 0)) return nullptr;
+  if (!shm::check_node(*page).ok()) return nullptr;
+  shm::repair_node(*page);
+  return page;
+}
+
+void carry_over(const shm::NodePage& old, shm::NodePage& page,
+                const std::function<bool(const char*)>& exists) {
+  // orders: relaxed, a copy of our own
+  const std::uint32_t end = std::min(old.tenant_count.load(kRelaxed), shm::kMaxTenants);
+  for (std::uint32_t i = 0; i < end; ++i) {
+    const shm::NodeTenant& tenant = old.tenants[i];
+    if (tenant.name[0] == 0 || !exists(tenant.name)) continue;
+    for (std::uint32_t d = 0; d < tenant.device_count.load(kRelaxed); ++d) {
+      (void)shm::set_node_limit(page, tenant.name, tenant.limits[d].uuid,
+                                tenant.limits[d].limit_bytes.load(kRelaxed));
+    }
+  }
+  for (std::uint32_t i = 0; i < end; ++i) {  // indices differ: by their names
+    std::uint16_t partners[shm::kMaxPartners] = {};
+    for (unsigned p = 0; p < shm::kMaxPartners; ++p) {
+      const std::uint16_t was = old.tenants[i].share_with[p].load(kRelaxed);
+      const unsigned now = was != 0 && was <= end && old.tenants[was - 1].name[0] != 0
+                               ? shm::node_index(page, old.tenants[was - 1].name)
+                               : shm::kMaxTenants;
+      if (now != shm::kMaxTenants) partners[p] = static_cast<std::uint16_t>(now + 1);
+    }
+    (void)shm::set_node_partners(page, old.tenants[i].name, partners);  // of those that exist
+  }
+}
+
+}  // namespace
+
+Status NodeFile::open(const shm::Dir& dir, std::uint32_t flags,
+                      const std::function<bool(const char*)>& exists) {
+  ::unlinkat(dir.fd.get(), "node.new", 0);  // of a daemon that died here; we hold daemon.lock
+  const UniqueFd fd{
+      ::openat(dir.fd.get(), "node.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444)};
+  if (!fd.ok()) return Status{Errc::kIo, errno, "cannot make the node page"};
+  BH_KILL_POINT("page.made");
+  // room for all of it now: a full tmpfs would be SIGBUS in the middle of a turn
+  if (const int error = ::posix_fallocate(fd.get(), 0, sizeof(shm::NodePage)); error != 0) {
+    return Status{error == ENOSPC ? Errc::kFull : Errc::kIo, error, "no room for the node page"};
+  }
+  if (::fchmod(fd.get(), 0444) != 0) return Status{Errc::kIo, errno, "cannot share the node page"};
+  void* const at =
+      ::mmap(nullptr, sizeof(shm::NodePage), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map the node page"};
+  map_ = Mapping{at, sizeof(shm::NodePage)};
+  Result<GuardedRange> guarded = guard(at, sizeof(shm::NodePage));
+  if (!guarded.ok()) return guarded.status();
+  guard_ = std::move(*guarded);
+  auto& page = *map_.as<shm::NodePage>();
+  if (const auto old = read_old(dir)) carry_over(*old, page, exists);
+  shm::format_node(page, flags);
+  BH_KILL_POINT("page.formatted");
+  if (::renameat(dir.fd.get(), "node.new", dir.fd.get(), "node") != 0) {
+    return Status{Errc::kIo, errno, "cannot publish the node page"};
+  }
+  BH_KILL_POINT("page.published");
+  return Status{};
+}
+
+Status NodeFile::set(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes) {
+  std::uint8_t key[shm::kUuidBytes];
+  std::memcpy(key, uuid, sizeof key);
+  return shm::set_node_limit(*map_.as<shm::NodePage>(), name.c_str(), key, bytes);
+}
+
+void NodeFile::drop(const std::string& name) {
+  shm::remove_node_tenant(*map_.as<shm::NodePage>(), name.c_str());
+}
+
+void NodeFile::set_partners(const std::string& name, const std::vector<std::string>& others) {
+  auto& page = *map_.as<shm::NodePage>();
+  std::uint16_t partners[shm::kMaxPartners] = {};
+  unsigned count = 0;
+  for (const std::string& other : others) {
+    const unsigned index = shm::node_index(page, other.c_str());
+    if (index == shm::kMaxTenants || count == shm::kMaxPartners) continue;
+    partners[count++] = static_cast<std::uint16_t>(index + 1);
+  }
+  (void)shm::set_node_partners(page, name.c_str(), partners);
+}
+
+Result<std::uint64_t> NodeFile::limit(const std::string& name, const std::uint8_t* uuid) const {
+  std::uint8_t key[shm::kUuidBytes];
+  std::memcpy(key, uuid, sizeof key);
+  return shm::node_limit(*map_.as<const shm::NodePage>(), name.c_str(), key);
+}
+
+}  // namespace bulkhead::daemon

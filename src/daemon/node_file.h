@@ -1,0 +1,37 @@
+// The node page as the daemon writes it: DIR/node, mode 0444, renamed into place at the start, changed in place after.
+// Control loop only. The page stays when the daemon ends.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/bus_guard.h"
+#include "base/mapping.h"
+#include "base/status.h"
+#include "shm/dir.h"
+#include "shm/node.h"
+
+namespace bulkhead::daemon {
+
+class NodeFile {
+ public:
+  // Writes a fresh page with what the old one granted to tenants that `exists` names. An old page that is not of this
+  // directory's user, or is damaged, grants nothing. kIo, kFull (no room).
+  [[nodiscard]] Status open(const shm::Dir& dir, std::uint32_t flags,
+                            const std::function<bool(const char* name)>& exists);
+  [[nodiscard]] bool ok() const { return map_.ok(); }
+  [[nodiscard]] Status set(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes);
+  // The tenants whose memory it may import, of those that the page names.
+  void set_partners(const std::string& name, const std::vector<std::string>& others);
+  void drop(const std::string& name);
+  // kNotFound.
+  [[nodiscard]] Result<std::uint64_t> limit(const std::string& name,
+                                            const std::uint8_t* uuid) const;
+
+ private:
+  Mapping map_;
+  GuardedRange guard_;  // a user's own programs may cut the user's own page short
+};
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,124 @@
+// Regions as the daemon keeps them: a Duty of the control loop that finds, adopts, scans and reaps.
+//
+// The reaper: each living slot of our own pid namespace gets a pidfd, found by the scan or told by a join; when the
+// kernel says that the process ended, its slot is wiped in the same turn. What cannot be watched (another namespace
+// and no join, no descriptor left) falls back on the rule without a daemon, each second.
+#pragma once
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "daemon/held_region.h"
+#include "daemon/node_file.h"
+#include "daemon/poller.h"
+#include "daemon/regions.h"
+#include "daemon/sealed.h"
+#include "wire/picture.h"
+
+namespace bulkhead::daemon {
+
+struct ReapFigures {
+  std::uint64_t processes = 0, bytes = 0;
+  std::uint64_t delay_sum_ns =
+      0;  // from the turn's wake-up, which the death caused, to the free slot
+  std::uint64_t delays[wire::kDelayBuckets] = {};  // as DaemonView::reap_delays
+  std::uint64_t by_scan = 0;                       // of them, found without a pidfd
+};
+
+class TenantRegions : public Regions, public Duty {
+ public:
+  struct Outside {
+    const shm::Dir* dir = nullptr;  // stays open as long as this lives
+    Poller* poller = nullptr;
+    std::function<Now()> clock;       // read now
+    std::function<Now()> turn_began;  // when the loop woke; null: as clock
+    // cuDeviceTotalMem of a device for regions made here, bytes; 0 or null: the limit itself.
+    std::function<std::uint64_t(const std::uint8_t* uuid)> total_bytes_of;
+  };
+  static constexpr unsigned kScansPerTurn = 64;
+  static constexpr unsigned kWatchesPerTurn = 8;  // each reads /proc of one process
+
+  explicit TenantRegions(Outside outside);
+  ~TenantRegions() override;
+  // tenants/ is made, the page written, every region on disk adopted or left as on_found says. Once.
+  [[nodiscard]] Status start(std::uint32_t page_flags);
+
+  Status make(const wire::TenantRecord& record) override;
+  Status set_limit(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes) override;
+  Status set_on_fault(const std::string& name, wire::OnFault value) override;
+  Status set_share_with(const std::string& name, const std::vector<std::string>& others) override;
+  Status remove(const std::string& name, bool force) override;
+  std::uint64_t held(const std::string& name, const std::uint8_t* uuid) const override;
+  bool view(const std::string& name, wire::TenantView& out) const override;
+  std::vector<std::string> names() const override;
+  Status watch(const std::string& name, std::uint32_t slot, std::uint32_t generation,
+               UniqueFd pidfd, std::uint32_t pid) override;
+  std::vector<Member> members() const override;
+
+  int tick(const Now& now) override;
+  const char* name() const override { return "regions"; }
+  [[nodiscard]] const ReapFigures& reaped() const { return reaped_; }
+  [[nodiscard]] std::size_t watched() const { return watched_; }
+  // The tenant's beacon, for those that may write it; -1: none.
+  [[nodiscard]] int beacon(const std::string& name) const;
+
+ private:
+  struct Slot;
+  struct Tenant;
+  using Tenants = std::map<std::string, std::unique_ptr<Tenant>>;
+  struct Unwatched {
+    std::string tenant;
+    std::uint32_t slot, gen;
+  };
+
+  void name_partners();
+  Tenant* find(const std::string& name) const;
+  // regions_find.cc
+  void discover();
+  void look_at_names();
+  bool consider(const std::string& name);  // false: not there yet, look again soon
+  bool take_over(const std::string& name, HeldRegion held);
+  void forget(const std::string& name);
+  bool still_there(const Tenant& tenant) const;
+  // regions_scan.cc
+  void scan(Tenant& tenant, const Now& now);
+  void scan_slots(Tenant& tenant, unsigned& suspicious);
+  void slot_gone(Tenant& tenant, unsigned index);
+  void assert_limits(Tenant& tenant);
+  void add_up(Tenant& tenant, const Now& now);
+  bool vanished(Tenant& tenant);
+  void broken(Tenant& tenant, const std::string& why);
+  // regions_reap.cc
+  void open_watch(const Unwatched& wanted);
+  Status add_watch(Tenant& tenant, unsigned slot, std::uint32_t gen, UniqueFd pidfd,
+                   std::uint32_t pid, std::uint64_t start_ticks);
+  void drop_watch(Slot& slot);
+  void ended(const std::string& name, unsigned slot, std::uint32_t gen);
+  void count_reaped(Tenant& tenant, std::uint64_t bytes);
+  void tell(wire::EventKind kind, const Tenant& tenant, std::string text, std::uint32_t pid = 0,
+            std::uint64_t bytes = 0);
+
+  Outside outside_;
+  Scratch scratch_;
+  NodeFile page_;
+  Tenants tenants_;
+  std::uint64_t pid_namespace_ = 0;
+  UniqueFd inotify_;
+  bool names_changed_ = true;
+  std::map<std::string, unsigned>
+      awaited_;  // a directory without a region: how often it was looked at
+  std::map<std::string, ino_t> ignored_;  // regions that are not ours to take, by inode
+  std::deque<Unwatched> unwatched_;
+  std::set<std::string> dirty_;    // to be scanned in this turn
+  std::deque<std::string> round_;  // to be scanned in this second
+  std::uint64_t next_round_ns_ = 0;
+  std::uint64_t next_look_ns_ = 0;
+  std::uint64_t rounds_ = 0;
+  std::size_t watched_ = 0;
+  ReapFigures reaped_;
+};
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,48 @@
+// What the files of TenantRegions share: a tenant and its slots as the daemon remembers them.
+#pragma once
+#include "daemon/regions_impl.h"
+#include "shm/world.h"
+
+namespace bulkhead::daemon {
+
+inline constexpr auto kRelaxed = std::memory_order_relaxed;  // in copies nothing is ordered
+
+// A slot as it was last seen.
+struct TenantRegions::Slot {
+  bool live = false;
+  bool reaped = false;  // wiped by us: its end is told already
+  bool owed = false;    // its process is gone, what it exported is held by others
+  std::uint32_t gen = 0;
+  std::uint32_t pid = 0;  // in our namespace; 0: not known there
+  std::uint64_t start_ticks = 0;
+  UniqueFd pidfd;
+  std::uint64_t statistics[5] = {};           // allocs, frees, refused, faults, uncovered
+  std::vector<std::uint64_t> booked, unseen;  // by device, bytes
+};
+
+struct TenantRegions::Tenant {
+  std::string name;
+  HeldRegion region;
+  std::vector<std::uint64_t> limits;  // by device, bytes as promised; the region rounds to its unit
+  std::vector<std::string> share_with;
+  std::vector<Slot> slots;     // up to the highest ever seen
+  wire::TenantView view{};     // of the last scan
+  std::uint64_t past[5] = {};  // statistics of slots that are gone
+  std::uint64_t scanned_ns = 0;
+  unsigned tampered = 0;        // scans in a row in which a limit was not ours
+  unsigned reaped_by_scan = 0;  // wiped by the scan, their ends not told yet
+  unsigned busy = 0;            // scans in a row that found a reaper at work
+  bool ephemeral = false;
+  bool told_broken = false;
+  shm::Identity creator;
+  Sealed beacon;
+
+  explicit Tenant(HeldRegion held) : region(std::move(held)) {}
+};
+
+// The limit as the region keeps it (shm::set_limit).
+[[nodiscard]] std::uint64_t in_units(std::uint64_t bytes, std::uint32_t unit_shift);
+// Creator of a tenant that is called run-<pid>-<start time>; false: it is not.
+[[nodiscard]] bool creator_of_name(const std::string& name, shm::Identity& out);
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,187 @@
+#include "daemon/sentinel.h"
+
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "base/clock.h"
+
+namespace bulkhead::daemon {
+namespace {
+
+constexpr std::uint64_t kReopenRounds = 30;           // without NVML it is tried again
+constexpr std::uint64_t kRelistRounds = 60;           // GPUs and instances come and go
+constexpr std::uint64_t kLongest_ns = 5'000'000'000;  // a longer span is not measured
+
+}  // namespace
+
+void Looker::open_nvml() {
+  if (nvml_ || (rounds_ - 1) % kReopenRounds != 0) return;
+  auto nvml = gpu::Nvml::open(options_.nvml_directory);
+  if (!nvml.ok()) {
+    problem_ = nvml.problem;
+    return;
+  }
+  nvml_ = std::move(*nvml);
+  ProcScanOptions scan;
+  scan.root = options_.proc;
+  scan.majors = gpu_majors(options_.proc);
+  if (nvml_->simulated()) scan.simulator = options_.simulator_state;
+  scan_.emplace(std::move(scan));
+}
+
+void Looker::list_devices() {
+  if (!gpus_.empty() && rounds_ % kRelistRounds != 0) return;
+  gpus_.clear();
+  for (const gpu::NvmlGpu& gpu : nvml_->gpus()) {
+    std::vector<gpu::NvmlGpu> parts = nvml_->instances(gpu);
+    if (parts.empty()) parts.push_back(gpu);
+    for (gpu::NvmlGpu& part : parts) gpus_.push_back(std::move(part));
+  }
+}
+
+// The mean of a process's samples since the last round, over the time since then.
+void Looker::look_at_gpu_time(Round& round, const gpu::NvmlGpu& gpu, RoundDevice& device) {
+  const bool first = round.span_ns == 0 || round.span_ns > kLongest_ns;
+  const auto shares = nvml_->shares(gpu.handle, static_cast<std::uint64_t>(before_.unix_ns) / 1000);
+  device.gpu_time_known = shares.has_value() && !first;
+  if (!device.gpu_time_known) return;
+  struct Mean {
+    std::uint64_t percents = 0, samples = 0;
+  };
+  std::map<std::uint32_t, Mean> means;
+  for (const gpu::NvmlShare& s : *shares) {
+    means[s.pid].percents += s.percent;
+    ++means[s.pid].samples;
+  }
+  for (const auto& [pid, mean] : means) {
+    const std::uint64_t ns = round.span_ns / 100 * mean.percents / mean.samples;
+    round.gpu_times.push_back({pid, device.uuid, ns / 1'000'000,
+                               static_cast<std::uint32_t>(mean.percents / mean.samples)});
+  }
+}
+
+void Looker::look_at_devices(Round& round) {
+  round.seen.uses_known = true;
+  for (const gpu::NvmlGpu& gpu : gpus_) {
+    const auto uuid = gpu::parse_uuid(gpu.uuid);
+    if (!uuid) continue;
+    RoundDevice device;
+    device.uuid = *uuid;
+    device.name = gpu.name;
+    device.index = gpu.index;
+    device.mig = gpu.mig;
+    const auto memory = nvml_->memory(gpu.handle);
+    const auto users = nvml_->users(gpu.handle);
+    device.total_bytes = memory ? memory->total_bytes : gpu.total_bytes;
+    device.used_bytes = memory ? memory->used_bytes : 0;
+    if (const auto busy = nvml_->busy_percent(gpu.handle)) device.utilisation_x100 = *busy * 100;
+    look_at_gpu_time(round, gpu, device);
+    if (!users) {
+      round.seen.uses_known = false;
+    } else {
+      for (const gpu::NvmlProcess& p : *users) {
+        round.seen.uses.push_back({p.pid, device.uuid, p.bytes});
+      }
+    }
+    round.devices.push_back(std::move(device));
+  }
+}
+
+void Looker::look_at_processes(Round& round) {
+  const auto& holders = scan_->round();
+  std::set<std::uint32_t> pids;
+  for (const policy::SeenUse& use : round.seen.uses) pids.insert(use.pid);
+  for (const auto& [pid, start] : holders) pids.insert(pid);
+  for (const std::uint32_t pid : pids) {
+    auto p = read_process(options_.proc, pid);
+    if (!p) continue;
+    const auto holder = holders.find(pid);
+    p->holds_node = holder != holders.end() && holder->second == p->start_ticks;
+    round.seen.processes.push_back(std::move(*p));
+  }
+}
+
+Round Looker::look(const Now& now) {
+  Round round;
+  round.number = ++rounds_;
+  round.mono_ns = now.mono_ns;
+  round.span_ns = rounds_ == 1 ? 0 : now.mono_ns - before_.mono_ns;
+  open_nvml();
+  round.nvml = nvml_.has_value();
+  round.problem = problem_;
+  if (nvml_) {
+    list_devices();
+    look_at_devices(round);
+    look_at_processes(round);
+  }
+  before_ = now;
+  return round;
+}
+
+// Outlives the Sentinel if the thread hangs.
+struct Sentinel::Shared {
+  explicit Shared(SentinelOptions o) : options(std::move(o)) {}
+  void work() {
+    Looker looker{options};
+    std::unique_lock lock{mutex};
+    while (!stop) {
+      lock.unlock();
+      const Now now{monotonic_ns(), boottime_ns(),
+                    static_cast<std::int64_t>(clock_ns(CLOCK_REALTIME))};
+      Round round = looker.look(now);
+      lock.lock();
+      box = std::move(round);
+      const std::uint64_t one = 1;
+      if (::write(ready.get(), &one, sizeof one) < 0) {
+      }  // full: it is readable already
+      changed.wait_for(lock, std::chrono::milliseconds{options.period_ms}, [&] { return stop; });
+    }
+    ended = true;
+    changed.notify_all();
+  }
+  SentinelOptions options;
+  UniqueFd ready{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::optional<Round> box;
+  bool stop = false;
+  bool ended = false;
+};
+
+std::unique_ptr<Sentinel> Sentinel::start(SentinelOptions options) {
+  std::unique_ptr<Sentinel> out{new Sentinel};
+  out->shared_ = std::make_shared<Shared>(std::move(options));
+  sigset_t all, before;
+  sigfillset(&all);  // signals are the control loop's
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread{[shared = out->shared_] { shared->work(); }}.detach();
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return out;
+}
+
+Sentinel::~Sentinel() {
+  std::unique_lock lock{shared_->mutex};
+  shared_->stop = true;
+  shared_->changed.notify_all();
+  shared_->changed.wait_for(lock, std::chrono::seconds{2}, [&] { return shared_->ended; });
+}
+
+int Sentinel::ready_fd() const { return shared_->ready.get(); }
+
+std::optional<Round> Sentinel::take() {
+  std::uint64_t count = 0;
+  if (::read(shared_->ready.get(), &count, sizeof count) < 0) return std::nullopt;  // none waits
+  const std::lock_guard lock{shared_->mutex};
+  std::optional<Round> out;
+  out.swap(shared_->box);
+  return out;
+}
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,387 @@
+#include "daemon/server.h"
+
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <map>
+
+#include "daemon/test_node.h"
+#include "wire/client.h"
+
+namespace bulkhead::daemon {
+namespace {
+
+// Calls each handler whose events are pending, as poll(2) says.
+class FakePoller : public Poller {
+ public:
+  Status add(int fd, std::uint32_t events, Handler handler) override {
+    all_[fd] = {events, std::move(handler)};
+    return {};
+  }
+  Status change(int fd, std::uint32_t events) override {
+    all_.at(fd).events = events;
+    return {};
+  }
+  void remove(int fd) override { all_.erase(fd); }
+  // Until nothing is ready, but at most `turns`.
+  void turn(int turns = 32) {
+    for (bool any = true; any && turns-- > 0;) {
+      any = false;
+      std::vector<int> fds;
+      for (const auto& [fd, w] : all_) fds.push_back(fd);
+      for (const int fd : fds) {
+        const auto at = all_.find(fd);
+        if (at == all_.end()) continue;
+        const int ep = ::epoll_create1(EPOLL_CLOEXEC);
+        epoll_event e{at->second.events, {}};
+        ::epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
+        const int n = ::epoll_wait(ep, &e, 1, 0);
+        ::close(ep);
+        if (n != 1) continue;
+        any = true;
+        const Handler handler = at->second.handler;
+        handler(e.events);
+      }
+    }
+  }
+
+ private:
+  struct Watched {
+    std::uint32_t events;
+    Handler handler;
+  };
+  std::map<int, Watched> all_;
+};
+
+class ServerTest : public testing::Test {
+ protected:
+  explicit ServerTest(const char* config = "[policy]\nusers_may_create = true")
+      : node(config), server(poller, node.ledger, options(), providers()) {}
+
+  ServerOptions options() {
+    ServerOptions o;
+    o.clock = [this] { return node.now; };
+    o.identify = [this](int) -> Result<Identified> {
+      Identified i;
+      i.peer = next_peer;
+      i.pidfd = UniqueFd{::dup(0)};
+      return i;
+    };
+    return o;
+  }
+  ServerProviders providers() {
+    ServerProviders p;
+    p.tenants = [this] {
+      std::vector<wire::TenantView> out;
+      for (const auto& [name, f] : node.regions.all) {
+        out.emplace_back();
+        node.regions.view(name, out.back());
+      }
+      return out;
+    };
+    p.events = [this](std::uint64_t after, std::size_t most, std::uint32_t& lost) {
+      std::vector<wire::EventView> out;
+      lost = 0;
+      for (const wire::EventView& e : events) {
+        if (e.id > after && out.size() < most) out.push_back(e);
+      }
+      return out;
+    };
+    p.next_event_id = [this] { return std::uint64_t{events.size() + 1}; };
+    return p;
+  }
+  UniqueFd connect(const Peer& who) {
+    int ends[2];
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    next_peer = who;
+    server.take(UniqueFd{ends[0]});
+    return UniqueFd{ends[1]};
+  }
+  template <class Q>
+  void send(const UniqueFd& to, const Q& q) {
+    ASSERT_EQ(::send(to.get(), &q, sizeof q, MSG_NOSIGNAL), static_cast<ssize_t>(sizeof q));
+    poller.turn();
+  }
+  // -1: nothing there; 0: closed.
+  ssize_t hear(const UniqueFd& from) {
+    return ::recv(from.get(), reply, sizeof reply, MSG_DONTWAIT);
+  }
+  const wire::Verdict& verdict() const { return *reinterpret_cast<const wire::Verdict*>(reply); }
+  Errc ask(const UniqueFd& to, const wire::RegisterRequest& q) {
+    send(to, q);
+    if (hear(to) != sizeof(wire::Verdict)) return Errc::kIo;
+    return static_cast<Errc>(verdict().header.result);
+  }
+  wire::Empty empty(wire::Kind kind) {
+    wire::Empty e{};
+    wire::begin(e, kind, 5);
+    return e;
+  }
+  void later(std::uint64_t seconds) {
+    node.now.mono_ns += seconds * 1'000'000'000;
+    server.tick(node.now);
+    poller.turn();
+  }
+
+  TestNode node;
+  FakePoller poller;
+  Peer next_peer;
+  std::vector<wire::EventView> events;
+  Server server;
+  alignas(8) char reply[wire::kMaxMessage];
+};
+
+TEST_F(ServerTest, AnswersWithTheRequestsSequence) {
+  const UniqueFd c = connect(peer(1000));
+  send(c, empty(wire::Kind::kHello));
+  ASSERT_EQ(hear(c), static_cast<ssize_t>(sizeof(wire::HelloReply)));
+  EXPECT_TRUE(wire::check_reply(reply, sizeof(wire::HelloReply), wire::Kind::kHello, 5).ok());
+  EXPECT_EQ(ask(c, request(record("a", kGib))), Errc::kOk);
+  EXPECT_STREQ(verdict().name, "a");
+}
+
+TEST_F(ServerTest, AMalformedMessageCostsItsSenderTheConnection) {
+  const UniqueFd bystander = connect(peer(1000));
+  const UniqueFd c = connect(peer(1001));
+  wire::Empty e = empty(wire::Kind::kHello);
+  e.header.bytes += 1;
+  send(c, e);
+  EXPECT_EQ(hear(c), 0);
+  EXPECT_EQ(server.counts().malformed, 1u);
+  send(bystander, empty(wire::Kind::kHello));
+  EXPECT_GT(hear(bystander), 0);
+}
+
+TEST_F(ServerTest, AnotherProtocolIsToldSo) {
+  const UniqueFd c = connect(peer(1000));
+  wire::Empty e = empty(wire::Kind::kHello);
+  e.header.protocol = 2;
+  send(c, e);
+  ASSERT_EQ(hear(c), static_cast<ssize_t>(sizeof(wire::Header)));
+  EXPECT_EQ(verdict().header.result, static_cast<std::uint32_t>(Errc::kBadVersion));
+  EXPECT_EQ(hear(c), 0);
+}
+
+TEST_F(ServerTest, SixteenRequestsASecondOfOneUser) {
+  const UniqueFd c = connect(peer(1000));
+  const UniqueFd root = connect(peer(0));
+  unsigned answered = 0;
+  for (int i = 0; i < 20; ++i) send(c, empty(wire::Kind::kHello));
+  while (hear(c) > 0) ++answered;
+  EXPECT_EQ(answered, Server::kRequestsPerSecond);
+  later(1);  // the rest waited; nothing is lost
+  while (hear(c) > 0) ++answered;
+  EXPECT_EQ(answered, 20u);
+  for (int i = 0; i < 20; ++i) send(root, empty(wire::Kind::kHello));
+  for (answered = 0; hear(root) > 0;) ++answered;
+  EXPECT_EQ(answered, 20u);
+}
+
+TEST_F(ServerTest, FourConnectionsOfOneUserThenTheyWait) {
+  std::vector<UniqueFd> four;
+  for (int i = 0; i < 4; ++i) four.push_back(connect(peer(1000)));
+  const UniqueFd fifth = connect(peer(1000));
+  const UniqueFd sixth = connect(peer(1000));
+  const UniqueFd other = connect(peer(1001));
+  send(fifth, empty(wire::Kind::kHello));
+  EXPECT_EQ(hear(fifth), -1);
+  send(other, empty(wire::Kind::kHello));
+  EXPECT_GT(hear(other), 0);
+  four.pop_back();
+  poller.turn();
+  later(1);
+  EXPECT_GT(hear(fifth), 0);  // its turn
+  later(6);
+  EXPECT_EQ(hear(sixth), 0);  // waited in vain
+}
+
+TEST_F(ServerTest, TheLastPlacesAreKeptForOperators) {
+  std::vector<UniqueFd> all;
+  for (unsigned i = 0; i < Server::kMostConnections; ++i) all.push_back(connect(peer(1000 + i)));
+  EXPECT_EQ(hear(all[0]), -1);  // open, and nothing to say
+  EXPECT_EQ(hear(all[Server::kMostConnections - 1]), 0);  // closed at once
+  const UniqueFd root = connect(peer(0));
+  send(root, empty(wire::Kind::kHello));
+  EXPECT_GT(hear(root), 0);
+}
+
+TEST_F(ServerTest, AnIdleConnectionIsClosedAFollowerIsNot) {
+  const UniqueFd idle = connect(peer(1000));
+  const UniqueFd follower = connect(peer(1001));
+  wire::EventsRequest q{};
+  wire::begin(q, wire::Kind::kEvents, 1);
+  q.follow = 1;
+  send(follower, q);
+  EXPECT_GT(hear(follower), 0);
+  later(61);
+  EXPECT_EQ(hear(idle), 0);
+  EXPECT_EQ(hear(follower), -1);
+}
+
+TEST_F(ServerTest, AFollowerSeesItsOwnTenantsOnlyRootAll) {
+  const UniqueFd user = connect(peer(1000));
+  const UniqueFd root = connect(peer(0));
+  ASSERT_EQ(ask(user, request(record("mine", kGib))), Errc::kOk);
+  ASSERT_EQ(ask(root, request(record("roots", kGib))), Errc::kOk);
+  wire::EventsRequest q{};
+  wire::begin(q, wire::Kind::kEvents, 1);
+  q.follow = 1;
+  for (const UniqueFd* c : {&user, &root}) {
+    send(*c, q);
+    ASSERT_GT(hear(*c), 0);
+  }
+  for (const char* tenant : {"roots", "mine", ""}) {
+    events.emplace_back();
+    events.back().id = events.size();
+    wire::put_text(events.back().tenant, tenant);
+  }
+  later(1);
+  const auto* r = reinterpret_cast<const wire::EventsReply*>(reply);
+  ASSERT_GT(hear(root), 0);
+  EXPECT_EQ(r->events, 3u);
+  ASSERT_GT(hear(user), 0);
+  EXPECT_EQ(r->events, 1u);
+  EXPECT_STREQ(reinterpret_cast<const wire::EventView*>(r + 1)->tenant, "mine");
+}
+
+TEST_F(ServerTest, APeerThatDoesNotReadIsDropped) {
+  const UniqueFd root = connect(peer(0));
+  for (int i = 0; i < 600; ++i) {
+    const std::string name = "t" + std::to_string(i);
+    node.regions.all[name].record = record(name.c_str(), kGib);
+  }
+  wire::NameRequest q{};
+  wire::begin(q, wire::Kind::kList, 1);
+  send(root, q);
+  send(root, q);
+  later(1);
+  EXPECT_EQ(server.counts().dropped, 0u);
+  later(3);
+  EXPECT_EQ(server.counts().dropped, 1u);
+}
+
+TEST_F(ServerTest, AListIsCutIntoMessagesAndShowsOnesOwn) {
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = "t" + std::to_string(100 + i);
+    ASSERT_TRUE(node.ledger
+                    .enrol(peer(1000 + static_cast<unsigned>(i % 2)),
+                           request(record(name.c_str(), 64u << 20)), node.now, nullptr)
+                    .ok());
+  }
+  const auto count = [&](const Peer& who) {
+    const UniqueFd c = connect(who);
+    wire::NameRequest q{};
+    wire::begin(q, wire::Kind::kList, 1);
+    send(c, q);
+    const auto* r = reinterpret_cast<const wire::ListReply*>(reply);
+    unsigned tenants = 0;
+    for (bool more = true; more; more = (r->header.flags & wire::kMore) != 0) {
+      const ssize_t n = hear(c);
+      if (n <= 0 ||
+          !wire::check_reply(reply, static_cast<std::size_t>(n), wire::Kind::kList, 1).ok())
+        return ~0u;
+      tenants += r->tenants;
+      poller.turn();
+    }
+    return tenants;
+  };
+  EXPECT_EQ(count(peer(0)), 100u);
+  EXPECT_EQ(count(peer(1000)), 50u);
+  EXPECT_EQ(count(peer(1005)), 0u);
+}
+
+TEST_F(ServerTest, TheQueueIsFirstComeFirstServed) {
+  const UniqueFd root = connect(peer(0));
+  ASSERT_EQ(ask(root, request(record("big", 100 * kGib))), Errc::kOk);
+  const UniqueFd first = connect(peer(1000));
+  const UniqueFd second = connect(peer(1001));
+  const UniqueFd elsewhere = connect(peer(1002));
+  ASSERT_EQ(ask(first, request(record("f", 80 * kGib), 0, ~0ull)), Errc::kOk);
+  EXPECT_EQ(verdict().queued, 1u);
+  EXPECT_EQ(verdict().place, 1u);
+  ASSERT_EQ(ask(second, request(record("s", 10 * kGib), 0, ~0ull)), Errc::kOk);
+  EXPECT_EQ(verdict().place, 2u);
+  EXPECT_EQ(verdict().waiting, 2u);
+  ASSERT_GT(hear(first), 0);  // told that one more waits
+  EXPECT_EQ(ask(elsewhere, request(record("e", 10 * kGib, 1))), Errc::kOk);  // another device
+  EXPECT_EQ(verdict().queued, 0u);
+  // 30 GiB come free: the second would fit, but the first was there before
+  wire::UpdateRequest u{};
+  wire::begin(u, wire::Kind::kUpdate, 2);
+  u.record = record("big", 70 * kGib);
+  u.mask = wire::kSetMemory;
+  send(root, u);
+  ASSERT_GT(hear(root), 0);
+  EXPECT_EQ(hear(second), -1);
+  EXPECT_EQ(ask(elsewhere, request(record("e2", kGib))), Errc::kFull);  // nor who has just come
+  wire::put_text(u.record.name, "big");
+  u.record.devices[0].memory_bytes = 10 * kGib;
+  send(root, u);
+  ASSERT_GT(hear(root), 0);
+  ASSERT_GT(hear(first), 0);
+  EXPECT_EQ(verdict().header.result, 0u);
+  EXPECT_EQ(verdict().queued, 0u);
+  EXPECT_STREQ(verdict().name, "f");
+  ASSERT_GT(hear(second), 0);
+  EXPECT_STREQ(verdict().name, "s");
+  EXPECT_EQ(server.waiting(), 0u);
+}
+
+TEST_F(ServerTest, WhoClosesLeavesTheQueueAndWhoseTimeIsUpIsTold) {
+  const UniqueFd root = connect(peer(0));
+  ASSERT_EQ(ask(root, request(record("big", 95 * kGib))), Errc::kOk);
+  UniqueFd first = connect(peer(1000));
+  const UniqueFd second = connect(peer(1001));
+  const UniqueFd third = connect(peer(1002));
+  ASSERT_EQ(ask(first, request(record("f", 80 * kGib), 0, ~0ull)), Errc::kOk);
+  ASSERT_EQ(ask(second, request(record("s", 20 * kGib), 0, 2000)), Errc::kOk);
+  ASSERT_EQ(ask(third, request(record("t", 5 * kGib), 0, ~0ull)), Errc::kOk);
+  EXPECT_EQ(verdict().place, 3u);
+  first.reset();
+  poller.turn();
+  later(1);
+  ASSERT_GT(hear(third), 0);
+  EXPECT_EQ(verdict().place, 2u);
+  later(2);
+  while (hear(second) > 0 && verdict().queued == 1) {
+  }
+  EXPECT_EQ(verdict().header.result, static_cast<std::uint32_t>(Errc::kFull));
+  while (hear(third) > 0 && verdict().queued == 1) {
+  }
+  EXPECT_STREQ(verdict().name, "t");  // it fits now that nobody is ahead
+  EXPECT_EQ(verdict().header.result, 0u);
+}
+
+TEST_F(ServerTest, WhatCanNeverFitDoesNotWait) {
+  const UniqueFd c = connect(peer(1000));
+  EXPECT_EQ(ask(c, request(record("f", 101 * kGib), 0, ~0ull)), Errc::kTooLarge);
+  EXPECT_EQ(server.waiting(), 0u);
+}
+
+TEST(PeerOf, ASocketPairIsOurselves) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd a{ends[0]}, b{ends[1]};
+  auto who = identify(a.get());
+  ASSERT_TRUE(who.ok()) << who.status().text();
+  EXPECT_EQ(who->peer.pid, static_cast<std::uint32_t>(::getpid()));
+  EXPECT_EQ(who->peer.uid, ::geteuid());
+  EXPECT_NE(who->peer.start_ticks, 0u);
+  EXPECT_TRUE(who->pidfd.ok());
+}
+
+TEST(PeerOf, NamesWithBracketsAndHierarchiesOfBothKinds) {
+  std::string stat = "12 (a) b (c) R";
+  for (int field = 4; field <= 30; ++field) stat += " " + std::to_string(field * 10);
+  EXPECT_EQ(start_ticks_of(stat), 220u);
+  EXPECT_EQ(start_ticks_of("12 no brackets"), 0u);
+  EXPECT_EQ(start_ticks_of("12 (a) R 1 2"), 0u);
+  EXPECT_EQ(cgroup_of("0::/user.slice/a\n"), "/user.slice/a");
+  EXPECT_EQ(cgroup_of("5:cpu:/x\n0::/u\n"), "/u");
+  EXPECT_EQ(cgroup_of("5:cpu,memory:/x\n4:pids:/y\n"), "/x");
+  EXPECT_EQ(cgroup_of(""), "");
+}
+
+}  // namespace
+}  // namespace bulkhead::daemon

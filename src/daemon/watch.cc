@@ -1,0 +1,299 @@
+#include "daemon/watch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "wire/lines.h"
+
+namespace bulkhead::daemon {
+namespace {
+
+constexpr std::uint64_t kSecond_ns = 1'000'000'000;
+
+std::string mib(std::uint64_t bytes) { return fmt::format("{} MiB", bytes >> 20); }
+
+std::string who(const policy::SeenProcess& p) {
+  return fmt::format("{} (pid {}, uid {})", p.command, p.pid, p.uid);
+}
+
+DeviceId device_id(const std::uint8_t* uuid) {
+  DeviceId id;
+  std::memcpy(id.data(), uuid, id.size());
+  return id;
+}
+
+std::vector<policy::BookedProcess> booked(const std::vector<Regions::Member>& members) {
+  std::vector<policy::BookedProcess> out;
+  out.reserve(members.size());
+  for (const Regions::Member& m : members) {
+    policy::BookedProcess b{m.pid, m.start_ticks, m.tenant, {}};
+    for (std::size_t d = 0; d < m.uuids.size() && d < m.booked_bytes.size(); ++d) {
+      const std::uint64_t unseen = d < m.unseen_bytes.size() ? m.unseen_bytes[d] : 0;
+      policy::DeviceUuid uuid{};
+      std::copy_n(m.uuids[d].begin(), std::min(m.uuids[d].size(), uuid.size()), uuid.begin());
+      b.shown_bytes.emplace_back(uuid, m.booked_bytes[d] > unseen ? m.booked_bytes[d] - unseen : 0);
+    }
+    out.push_back(std::move(b));
+  }
+  return out;
+}
+
+}  // namespace
+
+Watch::Watch(Regions& regions, Journal& journal, Usage& usage, Store* store,
+             policy::BypassRules rules, KillWorld& kills)
+    : regions_(regions),
+      journal_(journal),
+      usage_(usage),
+      store_(store),
+      rules_(rules),
+      kills_(kills),
+      bypass_(std::move(rules)),
+      stored_id_(journal.next_id() - 1) {}
+
+int Watch::tick(const Now& now) {
+  watch_clock(now);
+  if (next_round) {
+    if (auto round = next_round()) take(now, std::move(*round));
+  }
+  if (sampled_ns_ == 0 || now.mono_ns - sampled_ns_ >= kSecond_ns) sample_usage(now);
+  watch_store(now);
+  store_events();
+  const std::uint64_t left = kSecond_ns - std::min(now.mono_ns - sampled_ns_, kSecond_ns);
+  return static_cast<int>(left / 1'000'000) + 1;
+}
+
+void Watch::take(const Now& now, Round round) {
+  round_ = std::move(round);
+  ++counters_.rounds;
+  if (!round_.nvml || !round_.seen.uses_known) ++counters_.failures;
+  const auto members = regions_.members();
+  const auto books = booked(members);
+  // Whose each pid is; a pid of another namespace is found by its start, as the rules do it.
+  std::map<std::uint32_t, std::string> owners;
+  for (const policy::SeenProcess& p : round_.seen.processes) {
+    for (const auto& b : books) {
+      if (b.start_ticks == p.start_ticks && (b.pid == p.pid || (b.pid == 0 && p.nested)))
+        owners[p.pid] = b.tenant;
+    }
+  }
+  note_gpu_time(owners);
+  note_overhead(owners);
+  policy::BypassResult result = bypass_.look(round_.seen, books);
+  for (const auto& [change, stray] : result.changes) post_change(now, change, stray);
+  for (const policy::SeenProcess& p : result.kill) kill(now, p);
+  strays_ = std::move(result.strays);
+}
+
+void Watch::note_gpu_time(const std::map<std::uint32_t, std::string>& owners) {
+  share_x100_.clear();
+  for (const RoundDevice& d : round_.devices) gpu_time_known_[d.uuid] |= d.gpu_time_known;
+  for (const RoundGpuTime& t : round_.gpu_times) {
+    const auto owner = owners.find(t.pid);
+    if (owner == owners.end()) continue;
+    const TenantDevice key{owner->second, t.device};
+    gpu_use_[key].ms += t.ms;
+    share_x100_[key] = std::min(share_x100_[key] + t.percent * 100, 10'000u);
+  }
+}
+
+void Watch::note_overhead(const std::map<std::uint32_t, std::string>& owners) {
+  if (!round_.seen.uses_known) return;
+  overhead_.clear();
+  for (const policy::SeenUse& use : round_.seen.uses) {
+    if (!owners.contains(use.pid)) overhead_[use.device] += use.bytes;
+  }
+}
+
+void Watch::post_change(const Now& now, policy::StrayChange change, const policy::Stray& stray) {
+  const policy::SeenProcess& p = stray.process;
+  const bool found = change == policy::StrayChange::kFound;
+  EventFields fields;
+  fields.tenant = stray.tenant;
+  if (fields.tenant.empty() && tenant_of) fields.tenant = tenant_of(p);
+  fields.pid = p.pid;
+  fields.uid = p.uid;
+  fields.bytes = stray.bytes;
+  const bool node = stray.kind == policy::StrayKind::kHoldsNode;
+  if (!node) fields.uuid = stray.device.data();
+  fields.severity = !found ? wire::Severity::kInfo
+                    : node ? wire::Severity::kNotice
+                           : wire::Severity::kWarning;
+  if (found) ++counters_.found;
+  std::string text;
+  if (stray.kind == policy::StrayKind::kDrift) {
+    text = found ? fmt::format("{} holds {} more than its tenant's books", who(p), mib(stray.bytes))
+                 : fmt::format("{}: the books agree with NVML again, or it ended", who(p));
+    journal_.post(now, wire::EventKind::kDrift, text, fields);
+    return;
+  }
+  if (!found) {
+    text = fmt::format("{} is gone, or has joined a tenant", who(p));
+  } else if (node) {
+    text = fmt::format("{} holds a GPU's device node open and is of no tenant: {}", who(p), p.exe);
+  } else {
+    text = fmt::format("{} holds {} and is of no tenant{}: {}", who(p), mib(stray.bytes),
+                       p.at_secure ? " (setuid: the library does nothing there)" : "", p.exe);
+  }
+  journal_.post(now, found ? wire::EventKind::kBypassFound : wire::EventKind::kBypassGone, text,
+                fields);
+}
+
+void Watch::kill(const Now& now, const policy::SeenProcess& p) {
+  if (const auto at = tried_kill_.find(p.pid);
+      at != tried_kill_.end() && at->second == p.start_ticks) {
+    return;
+  }
+  const KillOutcome outcome = checked_kill(kills_, p, rules_);
+  if (outcome == KillOutcome::kGone || outcome == KillOutcome::kAnother) return;
+  tried_kill_[p.pid] = p.start_ticks;  // said once, and not tried again: it dies or it cannot be
+  if (tried_kill_.size() > 1024) tried_kill_.erase(tried_kill_.begin());
+  EventFields fields;
+  fields.severity = wire::Severity::kAlarm;
+  fields.pid = p.pid;
+  fields.uid = p.uid;
+  const bool killed = outcome == KillOutcome::kKilled;
+  if (killed) ++counters_.killed;
+  journal_.post(now, wire::EventKind::kBypassKilled,
+                killed ? fmt::format("{} was killed: on a GPU of no tenant: {}", who(p), p.exe)
+                       : fmt::format("{} could not be killed: {}", who(p), p.exe),
+                fields);
+}
+
+void Watch::sample_usage(const Now& now) {
+  std::vector<UsageSample> samples;
+  for (const std::string& tenant : regions_.names()) {
+    wire::TenantView view{};
+    if (!regions_.view(tenant, view)) continue;
+    for (unsigned d = 0; d < std::min(view.device_count, wire::kMaxDevices); ++d) {
+      const wire::DeviceView& device = view.devices[d];
+      UsageSample s{tenant, device_id(device.uuid), device.used_bytes, device.processes != 0};
+      if (d == 0) s.refused_total = view.refused;
+      if (const auto known = gpu_time_known_.find(s.device);
+          known != gpu_time_known_.end() && known->second) {
+        const auto use = gpu_use_.find({tenant, s.device});
+        s.gpu_ms = use == gpu_use_.end() ? 0 : use->second.ms;
+      }
+      samples.push_back(std::move(s));
+    }
+  }
+  gpu_use_.clear();
+  gpu_time_known_.clear();  // until the next round says so again
+  usage_.sample(now, samples);
+  sampled_ns_ = now.mono_ns;
+}
+
+void Watch::watch_clock(const Now& now) {
+  if (before_.mono_ns != 0) {
+    const auto span = static_cast<std::int64_t>(now.boot_ns - before_.boot_ns);
+    const std::int64_t jump = now.unix_ns - before_.unix_ns - span;
+    if (jump > kUsageJump_ns || jump < -kUsageJump_ns) {
+      journal_.post(now, wire::EventKind::kClockJumped,
+                    fmt::format("the system's clock moved by {:+d} s", jump / 1'000'000'000),
+                    {wire::Severity::kNotice});
+    }
+  }
+  before_ = now;
+}
+
+void Watch::watch_store(const Now& now) {
+  if (store_ == nullptr) return;
+  const StoreHealth health = store_->health();
+  counters_.events_lost = health.lost_lines;
+  if (health.failing == store_failed_) return;
+  store_failed_ = health.failing;
+  if (health.failing) {
+    lost_before_ = health.lost_lines;
+    journal_.post(now, wire::EventKind::kStoreFailed,
+                  fmt::format("{} cannot be written: {}; tried again each second", health.file,
+                              std::strerror(health.error_number)),
+                  {wire::Severity::kAlarm});
+  } else {
+    journal_.post(now, wire::EventKind::kStoreRecovered,
+                  fmt::format("the state directory can be written again; {} lines were lost",
+                              health.lost_lines - lost_before_),
+                  {wire::Severity::kNotice});
+  }
+}
+
+void Watch::store_events() {
+  if (store_ == nullptr) return;
+  std::uint32_t lost = 0;  // cannot be: a turn posts fewer events than are kept
+  for (const wire::EventView& event : journal_.after(stored_id_, Journal::kKept, lost)) {
+    store_->append_event(wire::event_line(event));
+    stored_id_ = event.id;
+  }
+}
+
+void Watch::finish(const Now& now) {
+  sample_usage(now);
+  usage_.write_now();
+  store_events();
+}
+
+std::vector<wire::StrayView> Watch::strays() const {
+  std::vector<wire::StrayView> out;
+  for (const policy::Stray& s : strays_) {
+    wire::StrayView v{};
+    v.pid = s.process.pid;
+    v.uid = s.process.uid;
+    v.start_ticks = s.process.start_ticks;
+    std::copy(s.device.begin(), s.device.end(), v.uuid);
+    v.bytes = s.bytes;
+    v.kind = s.kind == policy::StrayKind::kDrift       ? wire::StrayKind::kDrift
+             : s.kind == policy::StrayKind::kHoldsNode ? wire::StrayKind::kHoldsNode
+                                                       : wire::StrayKind::kUnregistered;
+    v.sightings = s.sightings;
+    const std::string command = wire::clean_text(s.process.command, sizeof v.command - 1);
+    std::memcpy(v.command, command.data(), command.size());
+    const std::string owner = s.tenant.empty() && tenant_of ? tenant_of(s.process) : s.tenant;
+    std::memcpy(v.tenant, owner.data(), std::min(owner.size(), sizeof v.tenant - 1));
+    out.push_back(v);
+  }
+  return out;
+}
+
+std::vector<wire::NodeDevice> Watch::devices() const {
+  std::vector<wire::NodeDevice> out;
+  for (const RoundDevice& d : round_.devices) {
+    wire::NodeDevice v{};
+    std::copy(d.uuid.begin(), d.uuid.end(), v.uuid);
+    std::memcpy(v.name, d.name.data(), std::min(d.name.size(), sizeof v.name - 1));
+    v.index = d.index;
+    v.flags = d.mig ? 1 : 0;
+    v.total_bytes = d.total_bytes;
+    v.used_bytes = d.used_bytes;
+    v.utilisation_x100 = d.utilisation_x100;
+    out.push_back(v);
+  }
+  return out;
+}
+
+std::uint64_t Watch::overhead_bytes(const std::uint8_t* uuid) const {
+  const auto at = overhead_.find(device_id(uuid));
+  return at == overhead_.end() ? 0 : at->second;
+}
+
+void Watch::fill(wire::TenantView& view) const {
+  const std::string tenant{wire::text_of(view.name, sizeof view.name)};
+  for (unsigned d = 0; d < std::min(view.device_count, wire::kMaxDevices); ++d) {
+    wire::DeviceView& device = view.devices[d];
+    const DeviceId id = device_id(device.uuid);
+    const UsageTotals totals = usage_.totals(tenant, id);
+    device.byte_seconds = totals.byte_seconds;
+    device.held_ms = totals.held_ms;
+    device.gpu_ms = totals.gpu_ms;
+    device.share_x100 = wire::kUnknownShare;
+    for (const RoundDevice& r : round_.devices) {
+      if (r.uuid != id || !r.gpu_time_known) continue;
+      const auto share = share_x100_.find({tenant, id});
+      device.share_x100 = share == share_x100_.end() ? 0 : share->second;
+    }
+  }
+}
+
+WatchCounters Watch::counters() const { return counters_; }
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,127 @@
+#include "policy/bypass.h"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+namespace bulkhead::policy {
+namespace {
+
+const BookedProcess* slot_of(const SeenProcess& p, const std::vector<BookedProcess>& books) {
+  for (const BookedProcess& b : books) {
+    if (b.start_ticks != p.start_ticks) continue;
+    if (b.pid == p.pid || (b.pid == 0 && p.nested)) return &b;
+  }
+  return nullptr;
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& path) {
+  return !path.empty() && std::find(list.begin(), list.end(), path) != list.end();
+}
+
+std::uint64_t shown_on(const BookedProcess& b, const DeviceUuid& device) {
+  for (const auto& [uuid, bytes] : b.shown_bytes) {
+    if (uuid == device) return bytes;
+  }
+  return 0;
+}
+
+}  // namespace
+
+bool is_vendor_service(const SeenProcess& p) {
+  if (p.uid != 0) return false;
+  for (const std::string_view directory : {"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/"}) {
+    if (!std::string_view{p.exe}.starts_with(directory)) continue;
+    const std::string_view name = std::string_view{p.exe}.substr(directory.size());
+    return name == "nvidia-persistenced" || name == "nvidia-cuda-mps-server" ||
+           name == "nvidia-cuda-mps-control";
+  }
+  return false;
+}
+
+bool is_allowed(const SeenProcess& p, const BypassRules& rules) {
+  return p.pid == rules.own_pid || is_vendor_service(p) || contains(rules.allow_paths, p.exe) ||
+         std::find(rules.allow_uids.begin(), rules.allow_uids.end(), p.uid) !=
+             rules.allow_uids.end();
+}
+
+bool may_kill(const SeenProcess& p, const BypassRules& rules) {
+  // 0xffffffff: the uid could not be read. pid 1 and 0 are nobody's to kill.
+  return rules.kill && rules.root_daemon && p.pid > 1 && p.uid != 0 && p.uid != 0xffff'ffff &&
+         p.start_ticks != 0 && !is_allowed(p, rules);
+}
+
+void Bypass::sight(StrayKind kind, const SeenProcess& p, const DeviceUuid& device,
+                   std::uint64_t bytes, const std::string& tenant) {
+  Known& k = known_[{kind, p.pid, p.start_ticks, device}];
+  const std::uint32_t sightings = k.stray.sightings + (k.seen ? 0 : 1);
+  k.stray = {kind, p, device, bytes, sightings, tenant};
+  k.seen = true;
+}
+
+BypassResult Bypass::look(const SeenRound& round, const std::vector<BookedProcess>& books) {
+  BypassResult out;
+  if (!round.uses_known) {
+    // Nothing is known of this second: strays stay, but sightings are no longer in a row.
+    for (auto& [key, k] : known_) {
+      k.stray.sightings = 0;
+      if (k.reported) out.strays.push_back(k.stray);
+    }
+    return out;
+  }
+  std::map<std::uint32_t, const SeenProcess*> by_pid;
+  for (const SeenProcess& p : round.processes) by_pid[p.pid] = &p;
+  std::set<std::uint32_t> on_device;
+  for (const SeenUse& use : round.uses) {
+    on_device.insert(use.pid);
+    const auto at = by_pid.find(use.pid);
+    if (at == by_pid.end()) continue;  // gone while we looked
+    const SeenProcess& p = *at->second;
+    if (const BookedProcess* slot = slot_of(p, books)) {
+      const std::uint64_t booked = shown_on(*slot, use.device);
+      if (use.bytes > booked && use.bytes - booked > kDriftBytes) {
+        sight(StrayKind::kDrift, p, use.device, use.bytes - booked, slot->tenant);
+      }
+    } else if (!is_allowed(p, rules_)) {
+      sight(StrayKind::kUnregistered, p, use.device, use.bytes, {});
+    }
+  }
+  for (const SeenProcess& p : round.processes) {
+    if (!p.holds_node || on_device.contains(p.pid) || is_allowed(p, rules_)) continue;
+    if (contains(rules_.own_programs, p.exe) || slot_of(p, books) != nullptr) continue;
+    // A fork of a tenant's process has its descriptors and no slot until it uses the driver.
+    const bool child = std::any_of(books.begin(), books.end(), [&](const BookedProcess& b) {
+      return b.pid != 0 && b.pid == p.parent_pid;
+    });
+    if (!child) sight(StrayKind::kHoldsNode, p, {}, 0, {});
+  }
+  settle(out);
+  return out;
+}
+
+void Bypass::settle(BypassResult& out) {
+  std::set<std::uint32_t> to_kill;
+  for (auto it = known_.begin(); it != known_.end();) {
+    Known& k = it->second;
+    if (!k.seen) {
+      if (k.reported) out.changes.emplace_back(StrayChange::kGone, k.stray);
+      it = known_.erase(it);
+      continue;
+    }
+    k.seen = false;
+    const bool drift = k.stray.kind == StrayKind::kDrift;
+    if (!k.reported && k.stray.sightings >= (drift ? kDriftRounds : kGraceRounds)) {
+      k.reported = true;
+      out.changes.emplace_back(StrayChange::kFound, k.stray);
+    }
+    if (k.reported) out.strays.push_back(k.stray);
+    // Only who is on a device: to hold one open is what monitors do.
+    if (k.stray.kind == StrayKind::kUnregistered && k.stray.sightings >= kKillRounds &&
+        may_kill(k.stray.process, rules_) && to_kill.insert(k.stray.process.pid).second) {
+      out.kill.push_back(k.stray.process);
+    }
+    ++it;
+  }
+}
+
+}  // namespace bulkhead::policy
