@@ -128,7 +128,7 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
   const std::pair<const char*, const char*> wrong[] = {
       {"[daemon\n", "f.toml:1: "},
       {"\n\t[!)", "f.toml:2: a name is missing"},
-      {"E=[\n[}", "f.toml:2: a value is missing"},
+      {"\nE=[ }", "f.toml:2: a value is missing"},
       {"[[]]", "f.toml:1: a name is missing"},
       {"# \xc3\xa4\n\xcb\x80 T", "f.toml:2: a control character, or one beyond ASCII"},
       {"\nconsole = true", "f.toml:2: console: no such key; there are daemon"},
