@@ -38,7 +38,8 @@ void context_made(Device& d, CUcontext ctx, std::uint64_t paid) noexcept {
   count(Count::kAlloc);
 }
 
-// The device lost its last context: its pools are empty, and gone if they were made by the program.
+// The device lost its last context. Its pools outlive that, with the pointers in them: each stays charged for what the
+// driver says it has then. What the driver cannot be asked about (destroyed with live pointers) is let go.
 void device_idle(Device& d) noexcept {
   const auto number = static_cast<std::uint8_t>(d.number);
   const auto look = [&](Pool& p) {

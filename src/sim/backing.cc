@@ -75,19 +75,19 @@ CUdeviceptr reserve_pages(std::size_t bytes, std::size_t align, CUdeviceptr hint
 
 void unmap_pages(CUdeviceptr base, std::size_t bytes) noexcept { ::munmap(at(base), bytes); }
 
-bool take_bytes(unsigned unit, std::uint64_t bytes, bool hidden) noexcept {
-  if (take(unit, bytes, hidden)) return true;
+bool take_bytes(unsigned unit, std::uint64_t bytes, Part part) noexcept {
+  if (take(unit, bytes, part)) return true;
   trim_pools(unit);
-  return take(unit, bytes, hidden);
+  return take(unit, bytes, part);
 }
 
-Segment* take_segment(unsigned unit, std::size_t bytes, bool hidden) noexcept {
-  if (!take_bytes(unit, bytes, hidden)) return nullptr;
+Segment* take_segment(unsigned unit, std::size_t bytes, Part part) noexcept {
+  if (!take_bytes(unit, bytes, part)) return nullptr;
   const CUdeviceptr base = map_pages(bytes, -1);
-  Segment* s = base != 0 ? new (std::nothrow) Segment{base, bytes, unit, 0, hidden} : nullptr;
+  Segment* s = base != 0 ? new (std::nothrow) Segment{base, bytes, unit, 0, part} : nullptr;
   if (s == nullptr) {
     if (base != 0) unmap_pages(base, bytes);
-    give(unit, bytes, hidden);
+    give(unit, bytes, part);
   }
   return s;
 }
@@ -97,14 +97,14 @@ void drop_segment(Segment* s) noexcept {
   if (s->object != 0) {
     drop_object(s->object);
   } else {
-    give(s->unit, s->bytes, s->hidden);
+    give(s->unit, s->bytes, s->part);
   }
   delete s;
 }
 
 bool share_segment(Segment& s) noexcept {
   if (s.object != 0) return true;
-  if (s.hidden) return false;
+  if (s.part != Part::kShown) return false;
   const std::uint64_t id = create_object(s.unit, s.bytes, true, true, 0);
   if (id == 0) return false;
   char path[320];

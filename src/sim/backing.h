@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "abi/cuda_types.h"
+#include "sim/state.h"
 
 namespace bulkhead::sim {
 
@@ -16,7 +17,7 @@ struct Segment {
   std::size_t bytes = 0;
   unsigned unit = 0;
   std::uint64_t object = 0;  // 0: in the ledger
-  bool hidden = false;       // in the part of the ledger that NVML does not show
+  Part part = Part::kShown;  // of the ledger
 };
 
 // Host pages, 2 MiB aligned. fd < 0: private zero pages. 0: the host has no address space left.
@@ -26,12 +27,12 @@ void unmap_pages(CUdeviceptr base, std::size_t bytes) noexcept;
 
 // Charges and maps. nullptr: the device is full, even after this process's pools gave back what they
 // do not use.
-Segment* take_segment(unsigned unit, std::size_t bytes, bool hidden = false) noexcept;
+Segment* take_segment(unsigned unit, std::size_t bytes, Part part = Part::kShown) noexcept;
 void drop_segment(Segment* s) noexcept;
 // Moves the bytes into a file other processes can map, at the same address. False: no room for it.
 bool share_segment(Segment& s) noexcept;
 // A charge without pages (contexts, modules): same refusal rule.
-bool take_bytes(unsigned unit, std::uint64_t bytes, bool hidden = false) noexcept;
+bool take_bytes(unsigned unit, std::uint64_t bytes, Part part = Part::kShown) noexcept;
 
 inline constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t unit) noexcept {
   return (n + unit - 1) / unit * unit;

@@ -7,6 +7,7 @@
 #include "sim/api.h"
 #include "sim/family.h"
 #include "sim/gate.h"
+#include "sim/graph.h"
 #include "sim/work.h"
 
 namespace bulkhead::sim {
@@ -19,7 +20,7 @@ CUresult make_context(int ordinal, unsigned flags, bool primary, unsigned api,
   const std::uint64_t bytes = dev.contexts == 0 ? p.context_bytes : p.extra_context_bytes;
   const std::uint64_t hidden = dev.contexts == 0 ? p.context_hidden_bytes : 0;
   if (!take_bytes(dev.unit, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
-  if (!take_bytes(dev.unit, hidden, true)) {
+  if (!take_bytes(dev.unit, hidden, Part::kHidden)) {
     give(dev.unit, bytes);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
@@ -71,9 +72,10 @@ void destroy_context(Context& c) noexcept {
   if (c.green_of == nullptr) {
     --dev.contexts;
     count_context(dev.unit, -1);
+    // Pools are the device's: they stay, with all that was allocated from them.
     if (dev.contexts == 0) {
-      reset_device_pools(c.ordinal);
-      give(dev.unit, machine.profile.context_hidden_bytes, true);
+      reset_graph_memory(c.ordinal);
+      give(dev.unit, machine.profile.context_hidden_bytes, Part::kHidden);
     }
   }
 }

@@ -23,7 +23,8 @@ CUresult allocate(Context& c, std::size_t bytes, Kind kind, CUdeviceptr& out) no
   } else {
     r.kind = kind;
     // Managed memory is the driver's own in NVML's eyes: no process is shown with it.
-    r.segment = take_segment(c.unit, round_up(bytes, grain), kind == Kind::kManaged);
+    const Part part = kind == Kind::kManaged ? Part::kManaged : Part::kShown;
+    r.segment = take_segment(c.unit, round_up(bytes, grain), part);
     if (r.segment != nullptr) r.base = r.segment->base;
   }
   if (r.base == 0) return CUDA_ERROR_OUT_OF_MEMORY;

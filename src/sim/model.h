@@ -187,6 +187,5 @@ void wait_until(std::uint64_t ready_ns) noexcept;  // sleeps in timed mode; move
 void wait_for_all(Context* c) noexcept;
 void at_synchronisation() noexcept;  // pools give back what is over their thresholds
 void trim_pools(unsigned unit) noexcept;
-void reset_device_pools(int ordinal) noexcept;  // the device's last context is gone
 
 }  // namespace bulkhead::sim

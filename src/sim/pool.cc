@@ -1,4 +1,4 @@
-// Stream-ordered allocation. Work runs when it is submitted, so memory freed on one stream may be had
+// Stream-ordered allocation. Pools are the device's and outlive its contexts. Work runs when it is submitted, so memory freed on one stream may be had
 // again on any other at once; what a pool gives back to the device, and when, is as measured.
 #include "sim/pool.h"
 
@@ -116,15 +116,6 @@ void trim_pools(unsigned unit) noexcept {
     if (p->space.unit() == unit) p->space.trim(0);
   }
   trim_graph_memory(unit);
-}
-
-void reset_device_pools(int ordinal) noexcept {
-  std::vector<Pool*> gone;
-  for (Pool* p : pools()) {
-    if (p->ordinal == ordinal) gone.push_back(p);
-  }
-  for (Pool* p : gone) forget_pool(p);
-  reset_graph_memory(ordinal);
 }
 
 namespace {

@@ -58,6 +58,7 @@ constexpr Number kNumbers[] = {
     {"charge.threads_per_sm", &Profile::threads_per_sm},
     {"charge.slab_unit_bytes", &Profile::slab_unit_bytes},
     {"charge.pool_block_bytes", &Profile::pool_block_bytes},
+    {"charge.managed_batch_bytes", &Profile::managed_batch_bytes},
     {"charge.pitch_bytes", &Profile::pitch_bytes},
 };
 
@@ -142,7 +143,7 @@ const char* check(const Profile& p) noexcept {
   if (p.unit_bytes() == 0) return "total_bytes is missing";
   if (p.mig_instances == 0 && p.nvml_total_bytes < p.total_bytes) return "nvml_total_bytes < total";
   for (const std::uint64_t v : {p.granularity_bytes, p.slab_unit_bytes, p.pool_block_bytes,
-                                p.array_unit_bytes, p.pitch_bytes}) {
+                                p.array_unit_bytes, p.managed_batch_bytes, p.pitch_bytes}) {
     if (!power_of_two(v)) return "granularities must be powers of two";
   }
   if (p.granularity_bytes < 4096) return "granularity_bytes under a page";

@@ -37,7 +37,7 @@ struct Profile {
   std::uint64_t context_bytes = 0, context_hidden_bytes = 0, extra_context_bytes = 0;
   std::uint64_t module_bytes = 0, stream_bytes = 0, green_context_bytes = 0;
   std::uint64_t granularity_bytes = 2u << 20, slab_unit_bytes = 512, array_unit_bytes = 64u << 10;
-  std::uint64_t pool_block_bytes = 32u << 20, pitch_bytes = 512;
+  std::uint64_t pool_block_bytes = 32u << 20, managed_batch_bytes = 128u << 20, pitch_bytes = 512;
   std::uint64_t host_bytes_per_us = 50'000, device_bytes_per_us = 2'000'000;
   std::uint64_t default_stack_bytes = 1024, threads_per_sm = 2048;
 

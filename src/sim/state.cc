@@ -60,7 +60,7 @@ const char* reserve_state(int fd, const struct stat& st) noexcept {
   if (error != ENOSPC && error != EDQUOT) return nullptr;  // file systems that cannot reserve
   // One nobody has formatted yet is left as it was found; the size is set by who comes next.
   if (st.st_size == 0) static_cast<void>(!::ftruncate(fd, 0));
-  return "no room for the state file (1 MiB) in sim/ of the directory in use";
+  return "no room for the state file (1.2 MiB) in sim/ of the directory in use";
 }
 
 // Under flock, so a formatter that was killed half way is followed by one that starts over.
@@ -113,6 +113,7 @@ void sweep() noexcept {
     if (p.pid != 0 && static_cast<int>(i) != machine.slot && !alive(p.pid, p.start_ticks)) {
       std::memset(p.used_bytes, 0, sizeof p.used_bytes);
       std::memset(p.hidden_bytes, 0, sizeof p.hidden_bytes);
+      std::memset(p.managed_bytes, 0, sizeof p.managed_bytes);
       p.pid = 0;
     }
   }
@@ -128,23 +129,33 @@ void sweep() noexcept {
   }
 }
 
-std::uint64_t sum(unsigned unit) noexcept {
+// What is taken of the unit, with `more` bytes of managed memory. Unified memory takes whole batches of the device,
+// which the managed memory of all processes shares.
+std::uint64_t sum(unsigned unit, std::uint64_t more = 0) noexcept {
   const SharedState& s = *machine.shared;
-  std::uint64_t total = 0;
+  const std::uint64_t batch = machine.profile.managed_batch_bytes;
+  std::uint64_t total = 0, managed = more;
   for (unsigned i = 0; i < s.processes_high; ++i) {
     if (s.processes[i].pid == 0) continue;
     total += s.processes[i].used_bytes[unit] + s.processes[i].hidden_bytes[unit];
+    managed += s.processes[i].managed_bytes[unit];
   }
   for (unsigned i = 0; i < s.objects_high; ++i) {
     if (s.objects[i].id != 0 && s.objects[i].unit == unit) total += s.objects[i].bytes;
   }
-  return total;
+  return total + (managed + batch - 1) / batch * batch;
 }
 
-bool fits(unsigned unit, std::uint64_t bytes) noexcept {
+bool fits(unsigned unit, std::uint64_t bytes, Part part = Part::kShown) noexcept {
   const std::uint64_t total = machine.profile.unit_bytes();
+  if (part == Part::kManaged) return bytes <= total && sum(unit, bytes) <= total;
   const std::uint64_t used = sum(unit);
   return bytes <= total && used <= total - bytes;
+}
+
+std::uint64_t* part_of(ProcessLedger& p, Part part) noexcept {
+  if (part == Part::kShown) return p.used_bytes;
+  return part == Part::kHidden ? p.hidden_bytes : p.managed_bytes;
 }
 
 SharedObject* object(std::uint64_t id) noexcept {
@@ -236,21 +247,21 @@ void forget_machine() noexcept {
   machine.generation = 0;
 }
 
-bool take(unsigned unit, std::uint64_t bytes, bool hidden) noexcept {
+bool take(unsigned unit, std::uint64_t bytes, Part part) noexcept {
   if (machine.slot < 0) return false;
   const StateLock lock;
-  if (!fits(unit, bytes)) {
+  if (!fits(unit, bytes, part)) {
     sweep();
-    if (!fits(unit, bytes)) return false;
+    if (!fits(unit, bytes, part)) return false;
   }
-  (hidden ? mine().hidden_bytes : mine().used_bytes)[unit] += bytes;
+  part_of(mine(), part)[unit] += bytes;
   return true;
 }
 
-void give(unsigned unit, std::uint64_t bytes, bool hidden) noexcept {
+void give(unsigned unit, std::uint64_t bytes, Part part) noexcept {
   if (machine.slot < 0) return;
   const StateLock lock;
-  (hidden ? mine().hidden_bytes : mine().used_bytes)[unit] -= bytes;
+  part_of(mine(), part)[unit] -= bytes;
 }
 
 std::uint64_t used_on(unsigned unit) noexcept {
@@ -376,7 +387,7 @@ unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept {
   unsigned n = 0;
   for (unsigned i = 0; i < s.processes_high; ++i) {
     const ProcessLedger& p = s.processes[i];
-    if (p.pid == 0) continue;
+    if (p.pid == 0 || p.contexts[unit] == 0) continue;  // without a context it is not listed
     std::uint64_t bytes = p.used_bytes[unit];
     for (unsigned k = 0; k < s.objects_high; ++k) {
       const SharedObject& o = s.objects[k];
@@ -389,7 +400,6 @@ unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept {
       const bool maker = o.maker_slot == i && o.maker_generation == p.generation;
       if (o.named != 0 || maker) bytes += o.bytes;
     }
-    if (bytes == 0 && p.contexts[unit] == 0) continue;
     if (n < room) out[n] = {p.pid, bytes, p.busy_ns[unit], p.start_ticks};
     ++n;
   }

@@ -23,8 +23,9 @@ struct ProcessLedger {
   std::uint32_t generation;
   std::uint64_t start_ticks;  // field 22 of /proc/PID/stat: tells a reused pid
   std::uint64_t used_bytes[kMaxUnits];
-  std::uint64_t hidden_bytes[kMaxUnits];  // taken too, but not in NVML's figure for the process
-  std::uint64_t busy_ns[kMaxUnits];       // modelled time of its kernels and copies
+  std::uint64_t hidden_bytes[kMaxUnits];   // taken too, but not in NVML's figure for the process
+  std::uint64_t managed_bytes[kMaxUnits];  // likewise; all processes' sum is taken in whole batches
+  std::uint64_t busy_ns[kMaxUnits];        // modelled time of its kernels and copies
   std::uint32_t contexts[kMaxUnits];
   char name[16];
 };
@@ -88,9 +89,12 @@ class StateLock {
   StateLock& operator=(const StateLock&) = delete;
 };
 
+// Which part of a process's ledger. NVML's figure of the process is the shown part, while it has a context.
+enum class Part : std::uint8_t { kShown, kHidden, kManaged };
+
 // Ledger of bytes. `take` refuses (false) what the device has not; the dead are swept before that.
-bool take(unsigned unit, std::uint64_t bytes, bool hidden = false) noexcept;
-void give(unsigned unit, std::uint64_t bytes, bool hidden = false) noexcept;
+bool take(unsigned unit, std::uint64_t bytes, Part part = Part::kShown) noexcept;
+void give(unsigned unit, std::uint64_t bytes, Part part = Part::kShown) noexcept;
 std::uint64_t used_on(unsigned unit) noexcept;  // all processes and objects, after a sweep
 void add_busy(unsigned unit, std::uint64_t ns) noexcept;
 void count_context(unsigned unit, int delta) noexcept;
@@ -108,7 +112,7 @@ bool hold_object(std::uint64_t id) noexcept;  // one more hold by this process; 
 void drop_object(std::uint64_t id) noexcept;  // one less; the last of all frees it
 void object_path(std::uint64_t id, char (&out)[320]) noexcept;
 
-// What NVML asks: bytes of one process on a unit. A named object (legacy IPC) is counted at its first live holder, any
+// What NVML asks: bytes of one process on a unit, listed only while it has a context there. A named object (legacy IPC) is counted at its first live holder, any
 // other at its maker as long as that holds it, then nowhere: so the H200's driver shows them.
 struct ProcessUse {
   std::uint32_t pid;

@@ -154,7 +154,11 @@ CUresult storm(unsigned seed, int steps, const std::string& form) {
 }  // namespace
 
 int main() {
-  std::vector<Undo> held;
+  struct Held {
+    Undo undo;
+    bool of_pool;  // outlives its context
+  };
+  std::vector<Held> held;
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream in{line};
     std::string what, form;
@@ -169,11 +173,11 @@ int main() {
       in >> form >> a >> b;
       Undo undo;
       r = take(form, a, b, undo);
-      if (r == CUDA_SUCCESS) held.push_back(undo);
+      if (r == CUDA_SUCCESS) held.push_back({undo, form == "async" || form == "own"});
     } else if (what == "free") {
       in >> a;
       a %= held.size();
-      r = held[a]();
+      r = held[a].undo();
       held[a] = held.back();
       held.pop_back();
     } else if (what == "sync") {
@@ -182,7 +186,7 @@ int main() {
       r = CU(cuDeviceGraphMemTrim)(0);
     } else if (what == "reset") {
       r = CU(cuDevicePrimaryCtxReset_v2)(0);
-      held.clear();
+      std::erase_if(held, [](const Held& h) { return !h.of_pool; });
     } else if (what == "storm") {
       int threads = 0, steps = 0;
       in >> form >> threads >> steps >> a;

@@ -139,7 +139,22 @@ struct Form {
   const char* take;
   std::uint64_t bytes;  // what one takes beyond the first, or 0: shared
   bool in_nvml;         // managed memory is not
+  // A real driver packs tiny arrays tighter than the sizes it states for them: 36 of 100 x 100 floats in a slab of 2
+  // MiB, stated as 64 KiB each. Booked by the statement these are never too low and up to a slab in eight too high
+  // (docs/formats/charge.md, Prices).
+  bool packed_tighter = false;
 };
+
+// The books of a form that holds `outside` by NVML.
+void expect_booked(const Form& form, std::uint64_t held, std::uint64_t outside) {
+  if (!form.packed_tighter || !kReal) {
+    ASSERT_EQ(held, outside);
+    return;
+  }
+  ASSERT_GE(held, outside);
+  const std::uint64_t slabs = (outside - kContext) / (2 * kMiB);
+  ASSERT_LE(held, kContext + (slabs + (slabs + 7) / 8) * 2 * kMiB);
+}
 
 // A calibration that stands in the region is what the next process charges by.
 TEST(Calibration, TheRegionsGrainIsUsed) {
@@ -168,7 +183,8 @@ TEST_P(Forms, FillTheQuotaAndNothingMore) {
     rc = Tenant::op(c, take);
     if (rc == CUDA_ERROR_NOT_SUPPORTED) GTEST_SKIP() << "this driver has no " << form.take;
     if (form.in_nvml) {
-      ASSERT_EQ(t.held(), outside().bytes()) << form.take << " " << granted;
+      SCOPED_TRACE(testing::Message() << form.take << " " << granted);
+      ASSERT_NO_FATAL_FAILURE(expect_booked(form, t.held(), outside().bytes()));
     }
     ASSERT_LE(t.held(), limit);
     if (rc != 0) break;
@@ -203,7 +219,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Form{"async 10000000", 32 * kMiB, true},
                     Form{"async 40000000", 64 * kMiB, true}, Form{"own 1000000", 32 * kMiB, true},
                     Form{"vmm 6291456", 6 * kMiB, true}, Form{"mapped 6291456", 6 * kMiB, true},
-                    Form{"array 1000 1000", 4 * kMiB, true}, Form{"array 100 100", 0, true},
+                    Form{"array 1000 1000", 4 * kMiB, true}, Form{"array 100 100", 0, true, true},
                     Form{"mipmap 1024 1024", 22 * kMiB, true},
                     Form{"graph 1048576", 32 * kMiB, true}),
     [](const auto& it) {
@@ -247,17 +263,28 @@ TEST(Memory, BooksEqualNvmlAfterEveryStep) {
   }
 }
 
-TEST(Memory, AResetForgetsEverything) {
+// A reset ends the context and what was allocated in it. Pools are the device's: they stay, charged, with their
+// pointers, while NVML shows a process without a context nothing.
+TEST(Memory, AResetLeavesOnlyPools) {
   Tenant t{"reset", kContext + 400 * kMiB};
   Client& c = t.start();
+  const std::uint64_t pools = 2 * 32 * kMiB;
   for (const char* line :
-       {"take plain 1000", "take plain 9000000", "take async 1000", "take own 50"}) {
+       {"take async 1000", "take own 50", "take plain 1000", "take plain 9000000"}) {
     EXPECT_EQ(Tenant::op(c, line), 0);
   }
-  EXPECT_EQ(Tenant::op(c, "reset"), 0);
+  EXPECT_EQ(Tenant::op(c, "sync"), 0);
+  EXPECT_EQ(t.held(), kContext + pools + 12 * kMiB);
   EXPECT_EQ(t.held(), outside().bytes());
-  EXPECT_EQ(t.held(), 0u);
+  EXPECT_EQ(Tenant::op(c, "reset"), 0);
+  EXPECT_EQ(t.held(), pools);
+  EXPECT_EQ(outside().bytes(), 0u);
   EXPECT_EQ(Tenant::op(c, "init"), 0);
+  EXPECT_EQ(t.held(), kContext + pools);
+  EXPECT_EQ(t.held(), outside().bytes());
+  EXPECT_EQ(Tenant::op(c, "free 0"), 0);
+  EXPECT_EQ(Tenant::op(c, "free 0"), 0);
+  EXPECT_EQ(Tenant::op(c, "sync"), 0);
   EXPECT_EQ(t.held(), kContext);
   EXPECT_EQ(t.held(), outside().bytes());
 }

@@ -9,4 +9,4 @@ set_target_properties(share_client PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_B
 bh_test(share_e2e_test SOURCES share_test.cc DEPS bh_shm LABEL e2e)
 add_dependencies(share_e2e_test bh_hook bh_sim share_client)
 target_compile_definitions(share_e2e_test PRIVATE BH_LIBRARY="${CMAKE_BINARY_DIR}/lib/libbulkhead.so"
-  BH_TESTS="${CMAKE_BINARY_DIR}/tests" BH_SIM="${CMAKE_BINARY_DIR}/sim")
+  BH_TESTS="${CMAKE_BINARY_DIR}/tests")

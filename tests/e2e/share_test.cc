@@ -41,11 +41,12 @@ class Share : public testing::Test {
     EXPECT_EQ(std::system(("rm -rf " + dir_).c_str()), 0);
   }
   Client& start(const char* tenant = "one") {
-    Env env{{"LD_PRELOAD", BH_LIBRARY},  {"LD_LIBRARY_PATH", BH_SIM},
-            {"BULKHEAD_SIM", "h200"},    {"BULKHEAD_DIR", dir_},
-            {"BULKHEAD_TENANT", tenant}, {"BULKHEAD_MEMORY", std::to_string(kLimit)}};
+    Env env{{"LD_PRELOAD", kLibrary},
+            {"BULKHEAD_DIR", dir_},
+            {"BULKHEAD_TENANT", tenant},
+            {"BULKHEAD_MEMORY", std::to_string(kLimit)}};
     if (!kReal) {
-      env["LD_LIBRARY_PATH"] = BH_SIM;
+      env["LD_LIBRARY_PATH"] = kSim;
       env["BULKHEAD_SIM"] = "h200";
     }
     all_.push_back(std::make_unique<Client>(Args{kClients + "share_client"}, env));

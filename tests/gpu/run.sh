@@ -140,6 +140,7 @@ if wants programs; then
   tenant "PyTorch CUDA graph" "" python3 in_torch.py graph
   tenant "PyTorch multiprocessing spawn" "" python3 in_torch.py spawn
   tenant "PyTorch fork before init" "" python3 in_torch.py fork
+  tenant "PyTorch shares CUDA tensors between processes" "" python3 in_torch_ipc.py
   tenant "cudaDeviceReset gives all back" fills "$WORK/static_cudart" reset
   tenant "several contexts" "" "$WORK/driver_api" contexts
   check "SIGKILL of a 6 GiB holder" python3 check_kill.py
@@ -160,8 +161,11 @@ if wants device; then
   check "managed memory fills its quota" python3 check_managed.py
   if [ -x "$BUILD/tests/memory_e2e_test" ]; then
     for form in $("$BUILD/tests/memory_e2e_test" --gtest_list_tests | awk '/^[^ ]/ { suite = $1; next } { print suite $1 }'); do
-      check "books against NVML: $form" python3 check_form.py "$BUILD/tests/memory_e2e_test" "$form"
+      check "books against NVML: $form" python3 check_form.py "$BUILD/tests/memory_e2e_test" "$form" "books against NVML: $form"
     done
+  fi
+  if [ -x "$BUILD/tests/share_e2e_test" ]; then
+    check "memory shared between processes" python3 check_form.py "$BUILD/tests/share_e2e_test" "Share.*" "memory shared between processes"
   fi
   check "death of a 6 GiB holder to its reuse" python3 check_storm.py --part reuse
   check "random SIGKILLs of allocating processes" python3 check_storm.py --seconds "${STORM_S:-60}"

@@ -82,15 +82,36 @@ TEST_F(SimMemory, LargeRequestsTakeWholeGranules) {
   });
 }
 
-TEST_F(SimMemory, ManagedMemoryIsNotInTheProcessesFigure) {
+TEST_F(SimMemory, ManagedMemoryComesInBatchesAndIsNotInTheProcessesFigure) {
   with_context([] {
-    CUdeviceptr a = 0;
+    CUdeviceptr a = 0, b = 0, c = 0;
     const std::uint64_t before = free_bytes();
     EXPECT_EQ(CU(cuMemAllocManaged)(&a, 5'000'000, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
     EXPECT_EQ(taken(), 0u);
-    EXPECT_EQ(before - free_bytes(), 6 * kMiB);
+    EXPECT_EQ(before - free_bytes(), 128 * kMiB) << "a batch";
+    EXPECT_EQ(CU(cuMemAllocManaged)(&b, 122 * kMiB, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+    EXPECT_EQ(before - free_bytes(), 128 * kMiB) << "its rest serves the next";
+    EXPECT_EQ(CU(cuMemAllocManaged)(&c, 1, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+    EXPECT_EQ(before - free_bytes(), 256 * kMiB);
+    EXPECT_EQ(taken(), 0u);
     EXPECT_EQ(CU(cuMemFree_v2)(a), CUDA_SUCCESS);
+    EXPECT_EQ(before - free_bytes(), 128 * kMiB);
+    EXPECT_EQ(CU(cuMemFree_v2)(b), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuMemFree_v2)(c), CUDA_SUCCESS);
     EXPECT_EQ(free_bytes(), before);
+  });
+}
+
+TEST_F(SimMemory, AManagedRequestNeedsAWholeBatch) {
+  with_context([] {
+    const std::uint64_t batch = 128 * kMiB;
+    const std::uint64_t rest = free_bytes() / batch * batch;
+    CUdeviceptr a = 0, b = 0;
+    ASSERT_EQ(CU(cuMemAlloc_v2)(&a, free_bytes() - rest + 2 * kMiB), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuMemAllocManaged)(&b, rest - batch + 2 * kMiB, CU_MEM_ATTACH_GLOBAL),
+              CUDA_ERROR_OUT_OF_MEMORY);
+    EXPECT_EQ(CU(cuMemAllocManaged)(&b, rest - batch, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuMemFree_v2)(a), CUDA_SUCCESS);
   });
 }
 
@@ -302,16 +323,16 @@ TEST_F(SimMemory, APointerTellsWhatItIs) {
   });
 }
 
-TEST_F(SimMemory, AResetGivesEverythingBack) {
+TEST_F(SimMemory, AResetGivesAllButPoolsBack) {
   run([] {
     start();
-    CUdeviceptr p = 0;
+    CUdeviceptr p = 0, pooled = 0;
     CUarray a = nullptr;
     CUstream s = nullptr;
     const CUDA_ARRAY_DESCRIPTOR d{1000, 1000, CU_AD_FORMAT_FLOAT, 1};
     EXPECT_EQ(CU(cuMemAlloc_v2)(&p, 100), CUDA_SUCCESS);
     EXPECT_EQ(CU(cuMemAlloc_v2)(&p, 7 * kMiB), CUDA_SUCCESS);
-    EXPECT_EQ(CU(cuMemAllocAsync)(&p, 7 * kMiB, nullptr), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuMemAllocAsync)(&pooled, 7 * kMiB, nullptr), CUDA_SUCCESS);
     EXPECT_EQ(CU(cuArrayCreate_v2)(&a, &d), CUDA_SUCCESS);
     EXPECT_EQ(CU(cuStreamCreate)(&s, 0), CUDA_SUCCESS);
     EXPECT_GT(shown(), kContext + 40 * kMiB);
@@ -319,8 +340,12 @@ TEST_F(SimMemory, AResetGivesEverythingBack) {
     EXPECT_EQ(shown(), 0u);
     EXPECT_NE(CU(cuMemAlloc_v2)(&p, 100), CUDA_SUCCESS) << "the context is gone";
     start();
-    EXPECT_EQ(shown(), kContext);
+    EXPECT_EQ(shown(), kContext + 32 * kMiB) << "the pool's block";
     EXPECT_EQ(CU(cuMemAlloc_v2)(&p, 100), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuMemFree_v2)(p), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuMemFreeAsync)(pooled, nullptr), CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuCtxSynchronize)(), CUDA_SUCCESS);
+    EXPECT_EQ(shown(), kContext);
   });
 }
 

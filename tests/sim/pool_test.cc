@@ -47,6 +47,69 @@ TEST_F(SimPools, ThresholdTrimAndMaxSize) {
   });
 }
 
+cuuint64_t attribute(CUmemoryPool pool, CUmemPool_attribute a) {
+  cuuint64_t v = ~0ull;
+  EXPECT_EQ(CU(cuMemPoolGetAttribute)(pool, a, &v), CUDA_SUCCESS);
+  return v;
+}
+
+// As one H200 did: handles, attributes and memory stay; NVML shows a process only while it has a context.
+TEST_F(SimPools, SurviveTheResetOfThePrimaryContext) {
+  Child other{[](Child& me) {  // a context beside, to see the device by
+    start();
+    const std::uint64_t all = free_bytes();
+    while (me.hear() && me.say(all - free_bytes())) {
+    }
+  }};
+  const auto on_the_device = [&] {
+    std::uint64_t bytes = ~0ull;
+    EXPECT_TRUE(other.say() && other.hear(&bytes));
+    return bytes;
+  };
+  ASSERT_EQ(on_the_device(), 0u);
+  Child child{[](Child& me) {
+    start();
+    CUmemPoolProps props{};
+    props.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+    props.location = {CU_MEM_LOCATION_TYPE_DEVICE, 0};
+    CUmemoryPool all[2] = {};
+    CUdeviceptr p[2] = {};
+    OK(CU(cuDeviceGetDefaultMemPool)(&all[0], 0));
+    OK(CU(cuMemPoolCreate)(&all[1], &props));
+    OK(CU(cuMemAllocAsync)(&p[0], 1000, nullptr));
+    OK(CU(cuMemAllocFromPoolAsync)(&p[1], 50, all[1], nullptr));
+    OK(CU(cuCtxSynchronize)());
+    EXPECT_EQ(charged(), 64 * kMiB);
+    OK(CU(cuDevicePrimaryCtxReset_v2)(0));
+    EXPECT_EQ(shown(), 0u);
+    for (CUmemoryPool pool : all) {
+      EXPECT_EQ(attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT), 32 * kMiB);
+    }
+    EXPECT_EQ(attribute(all[0], CU_MEMPOOL_ATTR_USED_MEM_CURRENT), 1024u);
+    EXPECT_EQ(attribute(all[1], CU_MEMPOOL_ATTR_USED_MEM_CURRENT), 512u);
+    me.say();
+    me.hear();
+    start();
+    EXPECT_EQ(charged(), 64 * kMiB);
+    CUmemoryPool again{};
+    OK(CU(cuDeviceGetDefaultMemPool)(&again, 0));
+    EXPECT_EQ(again, all[0]);
+    OK(CU(cuMemFreeAsync)(p[0], nullptr));
+    OK(CU(cuMemFreeAsync)(p[1], nullptr));
+    EXPECT_EQ(charged(), 64 * kMiB) << "until a synchronisation";
+    OK(CU(cuCtxSynchronize)());
+    EXPECT_EQ(charged(), 0u);
+    OK(CU(cuMemAllocFromPoolAsync)(&p[1], 50, all[1], nullptr));
+    EXPECT_EQ(charged(), 32 * kMiB);
+  }};
+  EXPECT_TRUE(child.hear());
+  EXPECT_EQ(on_the_device(), 64 * kMiB) << "taken though NVML shows it for nobody";
+  child.say();
+  EXPECT_EQ(child.end(), 0);
+  EXPECT_EQ(on_the_device(), 0u) << "gone with the process";
+  other.end(SIGKILL);
+}
+
 TEST_F(SimPools, UnusedBlocksAreGivenUpBeforeARefusal) {
   run([] {
     start();

@@ -76,6 +76,45 @@ TEST_F(SimProcesses, NvmlListsEachWithItsPidAndForgetsTheDead) {
   EXPECT_EQ(b.end(), 0);
 }
 
+// The rest of a batch serves the managed memory of any process; the dead one's share goes with it.
+TEST_F(SimProcesses, ManagedMemoryOfAllSharesBatches) {
+  const auto body = [](Child& me) {
+    start();
+    CUdeviceptr p = 0;
+    me.say();
+    me.hear();
+    EXPECT_EQ(CU(cuMemAllocManaged)(&p, 100 * kMiB, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+    EXPECT_EQ(shown(), kContext);
+    me.say();
+    me.hear();
+  };
+  Child a{body}, b{body};
+  ASSERT_TRUE(a.hear() && b.hear());
+  Child watcher{[](Child& me) {
+    start();
+    const std::uint64_t all = free_bytes();
+    while (me.say(all - free_bytes()) && me.hear()) {
+    }
+  }};
+  std::uint64_t bytes = 0;
+  ASSERT_TRUE(watcher.hear(&bytes));
+  EXPECT_EQ(bytes, 0u);
+  a.say();
+  ASSERT_TRUE(a.hear());
+  ASSERT_TRUE(watcher.say() && watcher.hear(&bytes));
+  EXPECT_EQ(bytes, 128 * kMiB);
+  b.say();
+  ASSERT_TRUE(b.hear());
+  ASSERT_TRUE(watcher.say() && watcher.hear(&bytes));
+  EXPECT_EQ(bytes, 256 * kMiB) << "200 MiB in batches of 128";
+  a.end(SIGKILL);
+  ASSERT_TRUE(watcher.say() && watcher.hear(&bytes));
+  EXPECT_EQ(bytes, (128 - 518) * kMiB - 9240576) << "and its context";
+  b.say();
+  EXPECT_EQ(b.end(), 0);
+  watcher.end(SIGKILL);
+}
+
 TEST_F(SimProcesses, AnIpcHandleSharesBytesAndOutlivesItsExporter) {
   int pair[2];
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
