@@ -102,7 +102,7 @@ void draw(const Screen& screen, const TopPicture& picture, State& state) {
   const int most = std::max(static_cast<int>(body.size()) - room, 0);
   state.first = std::clamp(state.first, 0, most);
   for (int i = 0; i < room && i + state.first < static_cast<int>(body.size()); ++i) {
-    screen.line(y + i, body[static_cast<std::size_t>(i + state.first)]);
+    screen.line(y + i, body[static_cast<std::size_t>(i) + static_cast<std::size_t>(state.first)]);
   }
   constexpr const char* kSorts[] = {"used", "limit", "name"};
   std::string foot = "q end  h help  u m n sort (";

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "cli/say.h"
@@ -26,7 +27,7 @@ double part(std::uint64_t a, std::uint64_t b) {
 // "[||||||      ]"; more than all of it is all of it.
 std::string bar(std::uint64_t used, std::uint64_t whole, std::size_t width) {
   const double full = whole == 0 ? 0 : std::min(1.0, part(used, whole) / 100);
-  const auto n = static_cast<std::size_t>(full * static_cast<double>(width) + 0.5);
+  const auto n = static_cast<std::size_t>(std::lround(full * static_cast<double>(width)));
   return "[" + std::string(n, '|') + std::string(width - n, ' ') + "]";
 }
 

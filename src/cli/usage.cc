@@ -90,6 +90,7 @@ std::vector<UsageRow> totals_of(const std::vector<UsageRow>& rows) {
     }
   }
   std::vector<UsageRow> out;
+  out.reserve(sums.size());
   for (const auto& [key, sum] : sums) out.push_back(sum);
   return out;
 }

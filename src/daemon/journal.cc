@@ -46,7 +46,7 @@ std::vector<wire::EventView> Journal::after(std::uint64_t after, std::size_t mos
   return {first, first + static_cast<std::ptrdiff_t>(std::min(room, most))};
 }
 
-void Journal::restore(std::vector<wire::EventView> events) {
+void Journal::restore(const std::vector<wire::EventView>& events) {
   // Our own file, but files get damaged: only ids that rise are taken.
   for (const wire::EventView& event : events) {
     if (event.id == ~0ull || (!kept_.empty() && event.id <= kept_.back().id)) continue;

@@ -34,7 +34,7 @@ class Journal {
   [[nodiscard]] std::vector<wire::EventView> after(std::uint64_t after, std::size_t most,
                                                    std::uint32_t& lost) const;
   // What an earlier daemon wrote (the store's newest lines), oldest first, before the first post().
-  void restore(std::vector<wire::EventView> events);
+  void restore(const std::vector<wire::EventView>& events);
 
  private:
   std::deque<wire::EventView> kept_;

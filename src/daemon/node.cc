@@ -349,7 +349,7 @@ void WholeNode::wire_server() {
 }
 
 std::string WholeNode::configure() {
-  const std::string problem = ledger_->configure(config_, loop_.read_clock());
+  std::string problem = ledger_->configure(config_, loop_.read_clock());
   if (problem.empty() && watch_) watch_->set_rules(bypass_rules());
   return problem;
 }

@@ -13,14 +13,12 @@
 namespace bulkhead::daemon {
 namespace {
 
-#ifndef SO_PEERPIDFD
-constexpr int SO_PEERPIDFD = 77;  // asm-generic/socket.h since Linux 6.5
-#endif
+constexpr int kPeerPidfd = 77;  // SO_PEERPIDFD, asm-generic/socket.h since Linux 6.5
 
 UniqueFd open_pidfd(int socket, pid_t pid) {
   int fd = -1;
   socklen_t length = sizeof fd;
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &length) == 0) return UniqueFd{fd};
+  if (::getsockopt(socket, SOL_SOCKET, kPeerPidfd, &fd, &length) == 0) return UniqueFd{fd};
   if (errno != ENOPROTOOPT) return UniqueFd{};  // it has ended
   return UniqueFd{static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))};
 }

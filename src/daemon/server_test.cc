@@ -199,7 +199,7 @@ TEST_F(ServerTest, FourConnectionsOfOneUserThenTheyWait) {
 TEST_F(ServerTest, TheLastPlacesAreKeptForOperators) {
   std::vector<UniqueFd> all;
   for (unsigned i = 0; i < Server::kMostConnections; ++i) all.push_back(connect(peer(1000 + i)));
-  EXPECT_EQ(hear(all[0]), -1);  // open, and nothing to say
+  EXPECT_EQ(hear(all[0]), -1);                            // open, and nothing to say
   EXPECT_EQ(hear(all[Server::kMostConnections - 1]), 0);  // closed at once
   const UniqueFd root = connect(peer(0));
   send(root, empty(wire::Kind::kHello));

@@ -29,9 +29,9 @@ enum class Kind : std::uint8_t {
   kMapping,     // units: a node
   kGraph,       // units: bytes of its allocation nodes; context: epoch
   kExternal,    // units: charged
-  kManaged,     // units: asked; charged by batches (memory_managed.cc), NVML shows it for no process
-  kExported,    // as kLarge; others may have it open
-  kOpened,      // units: a node; an export of another process, by pointer
+  kManaged,   // units: asked; charged by batches (memory_managed.cc), NVML shows it for no process
+  kExported,  // as kLarge; others may have it open
+  kOpened,    // units: a node; an export of another process, by pointer
 };
 // Handles of different sorts are different keys even if the driver numbers them alike.
 enum class Space : std::uint8_t {

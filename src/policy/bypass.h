@@ -95,7 +95,7 @@ class Bypass {
     std::uint32_t pid;
     std::uint64_t start_ticks;
     DeviceUuid device;
-    auto operator<=>(const Key&) const = default;
+    auto operator<=>(const Key&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
   };
   struct Known {
     Stray stray;

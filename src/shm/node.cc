@@ -171,7 +171,7 @@ class Writing {
 
 // Under Writing.
 void empty(NodeTenant& tenant) noexcept {
-  tenant.device_count.store(0, kRelease);  // pairs with node_limit()
+  tenant.device_count.store(0, kRelease);                              // pairs with node_limit()
   for (auto& partner : tenant.share_with) partner.store(0, kRelease);  // pairs with node_partners()
   std::memset(tenant.name, 0, sizeof tenant.name);
 }

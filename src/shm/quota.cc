@@ -354,8 +354,8 @@ bool surely_full(const Region& r, unsigned dev, std::uint64_t units, Holders& ho
   held = 0;
   for (unsigned i = 0; i < count; ++i) {
     const MemCell& cell = cells[holders.slot[i]];
-    const std::uint64_t w = cell.w.load(kSeqCst);
-    const std::uint64_t p = cell.p.load(kSeqCst);
+    const std::uint64_t w = cell.w.load(kSeqCst);  // pairs with every CAS on it, as above
+    const std::uint64_t p = cell.p.load(kSeqCst);  // and after W: it spans both readings
     changed |= seen[i] ^ (p << 16 | w >> 48);
     held += used_of(w);
   }
