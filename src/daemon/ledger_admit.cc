@@ -135,11 +135,13 @@ Answer Ledger::join_existing(const Peer&, const std::string& name,
     const wire::DeviceGrant* g = grant_of(has, asked.uuid);
     const std::uint64_t bytes = g == nullptr ? 0 : g->memory_bytes;
     if (bytes == asked.memory_bytes) continue;
-    return refuse(
-        Errc::kExists, name,
-        fmt::format("tenant {} has {} on {}, not the {} asked for: leave that out to join "
-                    "it, or 'bulkhead set {} --memory' to change it",
-                    name, exact(bytes), uuid_text(asked.uuid), exact(asked.memory_bytes), name));
+    std::string text = "tenant " + name;
+    text += " has " + exact(bytes);
+    text += " on " + uuid_text(asked.uuid);
+    text += ", not the " + exact(asked.memory_bytes);
+    text += " asked for: leave that out to join it, or 'bulkhead set " + name;
+    text += " --memory' to change it";
+    return refuse(Errc::kExists, name, text);
   }
   Answer a;
   a.tenant = name;

@@ -1,5 +1,6 @@
 #include "daemon/node.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,6 +78,7 @@ class WholeNode final : public Node {
  public:
   std::string open_directory(const DaemonOptions& options);
   std::string open_state();
+  void keep_tenants(const std::string& json);
   std::string read_configuration(const DaemonOptions& options);
   std::string start_parts(const DaemonOptions& options);
   int run() override;
@@ -267,7 +269,7 @@ void WholeNode::wire_regions() {
   options.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
     journal_->post(loop_.read_clock(), kind, text, fields);
   };
-  options.store = [this](const std::string& json) { store_->replace(kTenantsFile, json); };
+  options.store = [this](const std::string& json) { keep_tenants(json); };
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
@@ -348,6 +350,20 @@ void WholeNode::wire_server() {
   server_ = std::make_unique<Server>(loop_.poller(), *ledger_, std::move(options), std::move(p));
 }
 
+// Twice: what was answered survives our own death at once in the directory, beside the regions it is about (tmpfs: no
+// sync, nothing waits); a reboot loses that, and finds what the store's thread wrote.
+void WholeNode::keep_tenants(const std::string& json) {
+  constexpr const char* kNew = "tenants.json.new";
+  const UniqueFd fd{
+      ::openat(dir_.fd.get(), kNew, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  const auto size = static_cast<ssize_t>(json.size());
+  const bool written = fd.ok() && ::write(fd.get(), json.data(), json.size()) == size;
+  if (!written || ::renameat(dir_.fd.get(), kNew, dir_.fd.get(), kTenantsFile) != 0) {
+    ::unlinkat(dir_.fd.get(), kTenantsFile, 0);  // an old one would outrank the store's
+  }
+  store_->replace(kTenantsFile, json);
+}
+
 std::string WholeNode::configure() {
   std::string problem = ledger_->configure(config_, loop_.read_clock());
   if (problem.empty() && watch_) watch_->set_rules(bypass_rules());
@@ -389,7 +405,8 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
     devices.push_back(to);
   }
   note_devices(devices);
-  const std::string kept = read_state_file(state_, kTenantsFile, kStateBytes);
+  std::string kept = read_state_file(dir_.path, kTenantsFile, kStateBytes);
+  if (kept.empty()) kept = read_state_file(state_, kTenantsFile, kStateBytes);
   if (!kept.empty()) (void)ledger_->restore(kept);
   exit_code = kExitConfig;
   if (std::string problem = configure(); !problem.empty()) return problem;
