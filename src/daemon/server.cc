@@ -73,7 +73,14 @@ void Server::stop() {
 // One a turn: identifying reads /proc.
 void Server::accept_one() {
   UniqueFd socket{::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)};
-  if (socket.ok()) take(std::move(socket));
+  if (socket.ok()) return take(std::move(socket));
+  if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) return;
+  // Who waits there stays ready: without a rest the loop would turn for nothing but that.
+  listener_rests_ = poller_.change(listener_.get(), 0).ok();
+}
+
+void Server::listen_again() {
+  if (listener_rests_) listener_rests_ = !poller_.change(listener_.get(), EPOLLIN).ok();
 }
 
 void Server::take(UniqueFd socket) {
@@ -93,6 +100,10 @@ void Server::take(UniqueFd socket) {
     return;
   }
   c->parked = !c->is_operator && active_of(c->peer.uid) >= kMostOfOneUid;
+  if (c->parked && parked_of(c->peer.uid) >= kMostParkedOfOneUid) {
+    ++counts_.dropped;
+    return;
+  }
   c->key = next_key_++;
   c->since_ns = options_.clock().mono_ns;
   c->socket = std::move(socket);
@@ -108,6 +119,12 @@ unsigned Server::active_of(std::uint32_t uid) const {
   for (const auto& [key, c] : connections_) {
     n += c->peer.uid == uid && !c->parked && !c->closing && !queue_.has(key) ? 1 : 0;
   }
+  return n;
+}
+
+unsigned Server::parked_of(std::uint32_t uid) const {
+  unsigned n = 0;
+  for (const auto& [key, c] : connections_) n += c->peer.uid == uid && c->parked ? 1 : 0;
   return n;
 }
 
@@ -248,6 +265,7 @@ int Server::tick(const Now& now) {
   serve_queue(now);
   follow(now);
   watch_over(now);
+  listen_again();
   const auto busy = [](const auto& c) {
     return c.second->parked || c.second->throttled || !c.second->out.empty();
   };
