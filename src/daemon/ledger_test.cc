@@ -159,6 +159,39 @@ TEST(Ledger, AReloadKeepsWhatSetChangedUntilTheFileChanges) {
   EXPECT_TRUE(n.ledger.unregister(peer(0), "a", false, n.now).ok());
 }
 
+// D6: what the file takes from a tenant and the ledger promises to others is not left in the page.
+TEST(Ledger, AGpuThatTheFileTakesAwayIsTakenAway) {
+  TestNode n("[[tenant]]\nname='a'\nmemory='60GiB'");
+  ASSERT_EQ(n.regions.all.at("a").record.device_count, 2u);
+  n.regions.all.at("a").processes = 1;
+  const char* const only_one =
+      "[[tenant]]\nname='a'\nmemory='60GiB'\ndevices=['GPU-10101010-1010-1010-1010-101010101010']";
+  ASSERT_EQ(n.configure(only_one), "");
+  EXPECT_EQ(n.regions.all.at("a").record.devices[0].memory_bytes, 60 * kGib);
+  EXPECT_EQ(n.regions.all.at("a").record.devices[1].memory_bytes, 0u);
+  EXPECT_TRUE(enrol(n, peer(0), record("b", 100 * kGib, 1)).ok());
+  n.regions.all.at("a").processes = 0;
+  ASSERT_EQ(n.configure(only_one), "");
+  EXPECT_EQ(n.regions.all.at("a").record.device_count, 1u);  // made anew
+}
+
+TEST(Ledger, ATenantOfAnotherOwnerIsMadeAnew) {
+  TestNode n("[[tenant]]\nname='a'\nmemory='60GiB'\nmatch={uid=1000}");
+  ASSERT_EQ(n.regions.all.at("a").record.owner_uid, 1000u);
+  ASSERT_EQ(n.configure("[[tenant]]\nname='a'\nmemory='60GiB'\nmatch={uid=2000}"), "");
+  EXPECT_EQ(n.regions.all.at("a").record.owner_uid, 2000u);
+}
+
+// A daemon that was killed while it made a tenant, and whose policy does not take it over.
+TEST(Ledger, RootRemovesARegionThatNobodyTookOver) {
+  TestNode n;
+  n.regions.all["left"].record = record("left", kGib);
+  EXPECT_EQ(n.ledger.unregister(peer(1000), "left", true, n.now).result, Errc::kNotFound);
+  EXPECT_TRUE(n.ledger.unregister(peer(0), "left", false, n.now).ok());
+  EXPECT_TRUE(n.regions.all.empty());
+  EXPECT_EQ(n.ledger.unregister(peer(0), "left", false, n.now).result, Errc::kNotFound);
+}
+
 TEST(Ledger, ARestartLosesNothing) {
   const char* const file = "[[tenant]]\nname='m'\nmemory='10GiB'\n[policy]\nusers_may_create=true";
   TestNode n(file);

@@ -235,6 +235,20 @@ TEST_F(RegionsTest, RemovalWaitsForProcessesUnlessForced) {
   EXPECT_TRUE(names(d_).empty());
 }
 
+// A region that nobody took over is neither granted what another asks for under its name, nor in the way for ever.
+TEST_F(RegionsTest, ARegionLeftAloneIsNotGrantedAndCanBeRemoved) {
+  ASSERT_TRUE(regions_->make(record_of("a", kLimit)).ok());
+  accept_ = false;
+  restart();
+  ASSERT_TRUE(regions_->names().empty());
+  EXPECT_EQ(regions_->make(record_of("a", 2 * kLimit)).code(), Errc::kExists);
+  EXPECT_FALSE(limit_in_page("a").ok());
+  EXPECT_TRUE(regions_->remove("a", false).ok());
+  EXPECT_EQ(regions_->remove("a", false).code(), Errc::kNotFound);
+  EXPECT_TRUE(regions_->make(record_of("a", kLimit)).ok());
+  EXPECT_EQ(*limit_in_page("a"), kLimit);
+}
+
 // The clock goes where it likes; nothing is reaped for it, and the integrals stay bounded.
 TEST_F(RegionsTest, ClockJumpsTakeNothing) {
   Now now = read_clocks();

@@ -66,6 +66,7 @@ class FakeRegions : public Regions {
     if (at == all.end()) return false;
     const wire::TenantRecord& r = at->second.record;
     wire::put_text(v.name, r.name);
+    v.owner_uid = r.owner_uid;
     v.device_count = r.device_count;
     for (unsigned i = 0; i < r.device_count; ++i) {
       std::memcpy(v.devices[i].uuid, r.devices[i].uuid, wire::kUuidBytes);
