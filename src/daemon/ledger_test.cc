@@ -159,6 +159,30 @@ TEST(Ledger, AReloadKeepsWhatSetChangedUntilTheFileChanges) {
   EXPECT_TRUE(n.ledger.unregister(peer(0), "a", false, n.now).ok());
 }
 
+TEST(Ledger, OneUserDoesNotTakeAllOfTheNodesTenants) {
+  TestNode n("[policy]\nusers_may_create = true");
+  unsigned made = 0;
+  while (made < 1024 &&
+         enrol(n, peer(1000), record(("t" + std::to_string(made)).c_str(), 2 << 20)).ok())
+    ++made;
+  EXPECT_EQ(made, 128u);
+  EXPECT_EQ(enrol(n, peer(1000), record("more", 2 << 20)).result, Errc::kFull);
+  EXPECT_TRUE(enrol(n, peer(1001), record("others", 2 << 20)).ok());
+  EXPECT_TRUE(enrol(n, peer(0), record("root", 2 << 20)).ok());
+}
+
+// The regions tell of a process once; a tenant that asks again and again would push out what matters.
+TEST(Ledger, AJoinIsNoEventOfTheLedgers) {
+  TestNode n;
+  ASSERT_TRUE(enrol(n, peer(0), record("a", kGib)).ok());
+  wire::JoinRequest q{};
+  wire::put_text(q.name, "a");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(n.ledger.join(peer(0), q, UniqueFd{::dup(0)}, n.now).ok());
+  }
+  EXPECT_FALSE(n.saw(wire::EventKind::kProcessJoined));
+}
+
 // D6: what the file takes from a tenant and the ledger promises to others is not left in the page.
 TEST(Ledger, AGpuThatTheFileTakesAwayIsTakenAway) {
   TestNode n("[[tenant]]\nname='a'\nmemory='60GiB'");

@@ -77,6 +77,7 @@ TEST_F(RegionsTest, AJoinIsWatchedAtOnceAndCheckedAgainstTheSlot) {
   ASSERT_TRUE(regions_->watch("a", 0, 1, open_pidfd(pid), pid).ok());
   EXPECT_EQ(regions_->watched(), 1u);
   EXPECT_TRUE(regions_->watch("a", 0, 1, open_pidfd(pid), pid).ok());
+  EXPECT_EQ(heard(EventKind::kProcessJoined), 1u);
   EXPECT_EQ(regions_->watched(), 1u);
 }
 
