@@ -139,6 +139,14 @@ Answer Ledger::unregister(const Peer& peer, const std::string& name, bool force,
                   "there is no tenant " + name + " of yours: see 'bulkhead status'");
   }
   if (!stray && at->second.source == Source::kConfigured) {
+    wire::TenantView view{};
+    const bool left_alone = is_operator(peer) && !regions_.view(name, view);
+    if (left_alone && regions_.remove(name, force).ok()) {
+      unsettled_ = true;  // the next turn makes it anew
+      Answer a;
+      a.tenant = name;
+      return a;
+    }
     return refuse(
         Errc::kInvalid, name,
         "tenant " + name + " is declared in the configuration: remove it there and reload");

@@ -216,6 +216,18 @@ TEST(Ledger, RootRemovesARegionThatNobodyTookOver) {
   EXPECT_EQ(n.ledger.unregister(peer(0), "left", false, n.now).result, Errc::kNotFound);
 }
 
+// What its own tenant has broken is made anew by rm, though the configuration declares it.
+TEST(Ledger, ABrokenRegionOfAConfiguredTenantIsMadeAnewByRm) {
+  TestNode n("[[tenant]]\nname='a'\nmemory='60GiB'");
+  n.regions.all.at("a").left_alone = true;
+  EXPECT_EQ(n.ledger.unregister(peer(1000), "a", false, n.now).result, Errc::kNotFound);
+  EXPECT_TRUE(n.ledger.unregister(peer(0), "a", false, n.now).ok());
+  n.later();
+  ASSERT_TRUE(n.regions.all.contains("a"));
+  EXPECT_FALSE(n.regions.all.at("a").left_alone);
+  EXPECT_EQ(n.ledger.unregister(peer(0), "a", true, n.now).result, Errc::kInvalid);
+}
+
 TEST(Ledger, ARestartLosesNothing) {
   const char* const file = "[[tenant]]\nname='m'\nmemory='10GiB'\n[policy]\nusers_may_create=true";
   TestNode n(file);
