@@ -18,6 +18,7 @@ namespace bulkhead::daemon {
 namespace {
 
 constexpr int kBacklog = 128;
+constexpr std::uint64_t kListenerRest_ns = 100'000'000;
 constexpr std::size_t kMostUnread = 4u << 20;  // bytes of answers one peer may leave lying
 
 sockaddr_un address(int dir_fd) {
@@ -76,11 +77,13 @@ void Server::accept_one() {
   if (socket.ok()) return take(std::move(socket));
   if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) return;
   // Who waits there stays ready: without a rest the loop would turn for nothing but that.
-  listener_rests_ = poller_.change(listener_.get(), 0).ok();
+  if (poller_.change(listener_.get(), 0).ok())
+    listener_rests_until_ns_ = options_.clock().mono_ns + kListenerRest_ns;
 }
 
-void Server::listen_again() {
-  if (listener_rests_) listener_rests_ = !poller_.change(listener_.get(), EPOLLIN).ok();
+void Server::listen_again(const Now& now) {
+  if (listener_rests_until_ns_ == 0 || now.mono_ns < listener_rests_until_ns_) return;
+  if (poller_.change(listener_.get(), EPOLLIN).ok()) listener_rests_until_ns_ = 0;
 }
 
 void Server::take(UniqueFd socket) {
@@ -265,12 +268,12 @@ int Server::tick(const Now& now) {
   serve_queue(now);
   follow(now);
   watch_over(now);
-  listen_again();
+  listen_again(now);
   const auto busy = [](const auto& c) {
     return c.second->parked || c.second->throttled || !c.second->out.empty();
   };
   const bool soon = std::any_of(connections_.begin(), connections_.end(), busy);
-  return soon ? 100 : 1000;
+  return soon || listener_rests_until_ns_ != 0 ? 100 : 1000;
 }
 
 }  // namespace bulkhead::daemon

@@ -88,7 +88,7 @@ class Server : public Duty {
   using Key = Queue::Key;
 
   void accept_one();
-  void listen_again();
+  void listen_again(const Now& now);
   void on_ready(Key key, std::uint32_t ready);
   void read_one(Connection& c);
   void dispatch(Connection& c, const void* message, const Now& now);
@@ -117,7 +117,7 @@ class Server : public Duty {
   ServerProviders providers_;
   ServerCounts counts_;
   UniqueFd listener_;
-  bool listener_rests_ = false;  // out of descriptors: until the next tick
+  std::uint64_t listener_rests_until_ns_ = 0;  // out of descriptors; 0: it does not rest
   UniqueFd dir_;
   Queue queue_;
   std::map<Key, std::unique_ptr<Connection>> connections_;

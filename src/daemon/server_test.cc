@@ -172,6 +172,7 @@ TEST_F(ServerTest, TheListenerRestsWhileThereAreNoDescriptors) {
   poller.call(listener, EPOLLIN);
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_EQ(server.counts().connections, 0u);
+  server.tick(node.now);                      // of the same turn
   EXPECT_EQ(poller.events_of(listener), 0u);  // else the loop spins
   later(1);
   EXPECT_EQ(poller.events_of(listener), std::uint32_t{EPOLLIN});
