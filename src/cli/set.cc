@@ -69,6 +69,14 @@ int set_alone(const Machine& machine, const SetOptions& o, const Wanted& wanted)
         kExitProblem,
         fmt::format("limits come from {}/node: start the daemon to change them", machine.dir.path));
   }
+  // relaxed: nothing is read by it
+  if (auto shot = shm::snapshot_tenant(machine.dir, o.name.c_str());
+      shot.ok() && shot->region().header.adopted.load(std::memory_order_relaxed) != 0) {
+    return fail(kExitProblem,
+                fmt::format("tenant {} is the daemon's, which does not run: its limit in {}/node "
+                            "binds, and a new start sets it again; start the daemon to change it",
+                            o.name, machine.dir.path));
+  }
   shm::Arithmetic sums;
   const Status s = shm::set_limits(machine.dir, o.name.c_str(), wanted.devices, wanted.count,
                                    o.overcommit, sums);

@@ -1,6 +1,7 @@
 #include "daemon/config.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -381,6 +382,10 @@ Outcome<Config> load_config(const std::string& file) {
   };
   const UniqueFd fd{::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
   if (!fd.ok()) return because(std::string{std::strerror(errno)} + "; make it, or name another");
+  struct stat st {};
+  if (::fstat(fd.get(), &st) != 0) return because(std::strerror(errno));
+  // A pipe without a writer reads as an empty configuration, which would take every tenant away.
+  if (!S_ISREG(st.st_mode)) return because("not a regular file; name the configuration's own file");
   std::string text;
   char part[16384];
   for (;;) {

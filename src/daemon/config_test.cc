@@ -1,6 +1,8 @@
 #include "daemon/config.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -225,6 +227,15 @@ TEST(Resolve, AUsersDaemonServesItsUserOnly) {
   const Config c = good("[[tenant]]\nname='a'\nmemory='1GiB'\nmatch={uid=7}");
   EXPECT_FALSE(resolve_tenants(c, gpus(), 1000).ok());
   EXPECT_TRUE(resolve_tenants(c, gpus(), 7).ok());
+}
+
+// A pipe reads as nothing: a reload of it would remove all tenants.
+TEST(Config, OnlyARegularFileIsOne) {
+  const std::string pipe = "/tmp/bulkhead-config-" + std::to_string(::getpid());
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const auto read = load_config(pipe);
+  ::unlink(pipe.c_str());
+  EXPECT_NE(read.problem.find("not a regular file"), std::string::npos) << read.problem;
 }
 
 }  // namespace

@@ -209,13 +209,45 @@ void Ledger::apply(const std::string& name, const wire::TenantRecord& record, co
   (void)regions_.set_share_with(name, shares);
 }
 
+// Whether its region is of other GPUs or of another owner than the record: both are for a region's life.
+bool Ledger::outgrown(const std::string& name, const wire::TenantRecord& record) const {
+  wire::TenantView view{};
+  if (!regions_.view(name, view) || view.device_count == 0) return false;  // not looked at yet
+  if (view.owner_uid != wire::kNoId && view.owner_uid != record.owner_uid) return true;
+  const unsigned count = std::min(view.device_count, wire::kMaxDevices);
+  for (unsigned d = 0; d < count; ++d) {
+    if (grant_of(record, view.devices[d].uuid) == nullptr) return true;
+  }
+  return count != record.device_count;
+}
+
+// What the record no longer grants is promised to others from now on (invariant D6).
+void Ledger::withdraw(const std::string& name, const wire::TenantRecord& record) {
+  wire::TenantView view{};
+  if (!regions_.view(name, view)) return;
+  for (unsigned d = 0; d < std::min(view.device_count, wire::kMaxDevices); ++d) {
+    if (grant_of(record, view.devices[d].uuid) != nullptr) continue;
+    (void)regions_.set_limit(name, view.devices[d].uuid, 0);
+  }
+  post(wire::EventKind::kTenantUpdated,
+       "tenant " + name +
+           " has other GPUs or another owner in the configuration, and processes run in it: it is "
+           "made anew at the first reload after their end",
+       {wire::Severity::kWarning, name});
+}
+
 void Ledger::settle(const Now& now) {
   unsettled_ = false;
   const std::vector<std::string> all = regions_.names();
   const std::set<std::string> there{all.begin(), all.end()};
   std::vector<std::string> lost;
   for (auto& [name, e] : entries_) {
-    if (there.contains(name)) {
+    bool stays = there.contains(name);
+    if (stays && outgrown(name, e.record)) {
+      stays = !regions_.remove(name, false).ok();
+      if (stays) withdraw(name, e.record);
+    }
+    if (stays) {
       apply(name, e.record, now);
     } else if ((e.record.flags & wire::kRecordEphemeral) != 0) {
       lost.push_back(name);

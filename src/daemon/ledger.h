@@ -136,6 +136,8 @@ class Ledger {
   [[nodiscard]] Answer create(const Peer& peer, wire::TenantRecord record, const Now& now,
                               const Ahead& ahead);
   void apply(const std::string& name, const wire::TenantRecord& record, const Now& now);
+  [[nodiscard]] bool outgrown(const std::string& name, const wire::TenantRecord& record) const;
+  void withdraw(const std::string& name, const wire::TenantRecord& record);
   void drop(const std::string& name, const Now& now, const std::string& why);
   void compute_reserves();
   void changed(bool room);

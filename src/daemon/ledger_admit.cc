@@ -1,10 +1,15 @@
 // The ledger's front door: who may have a tenant, and whether it fits.
+#include <algorithm>
+
 #include "daemon/ledger_internal.h"
 #include "policy/limit.h"
 #include "policy/node_admission.h"
 
 namespace bulkhead::daemon {
 namespace {
+
+// But operators'. The node has room for 1,024: one user must not take them all.
+constexpr std::ptrdiff_t kMostTenantsOfOneUid = 128;
 
 std::string exact(std::uint64_t bytes) {
   char text[policy::kSizeText];
@@ -170,6 +175,12 @@ Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& no
          {wire::Severity::kWarning, name, peer.pid, peer.uid});
     return a;
   }
+  const auto has = std::count_if(entries_.begin(), entries_.end(), [&record](const auto& other) {
+    return other.second.record.owner_uid == record.owner_uid;
+  });
+  if (!is_operator(peer) && has >= kMostTenantsOfOneUid) {
+    return refuse(Errc::kFull, name, "128 tenants of this user exist: 'bulkhead rm' some of them");
+  }
   Answer room = check_room(record, name, true);
   if (room.ok() && ahead && ahead(record)) {
     room = refuse(Errc::kFull, name,
@@ -263,10 +274,8 @@ Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd
   }
   const Status s = regions_.watch(name, q.slot, q.generation, std::move(pidfd), peer.pid);
   if (!s.ok()) return refuse(s.code(), name, s.text());
-  post(wire::EventKind::kProcessJoined,
-       "process " + std::to_string(peer.pid) + " joined tenant " + name,
-       {wire::Severity::kInfo, name, peer.pid, peer.uid});
-  Answer a;
+  Answer a;  // the regions tell of it, once: a peer may ask again as often as it likes
+
   a.tenant = name;
   return a;
 }

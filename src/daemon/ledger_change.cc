@@ -133,11 +133,20 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
 
 Answer Ledger::unregister(const Peer& peer, const std::string& name, bool force, const Now& now) {
   const auto at = entries_.find(name);
-  if (at == entries_.end() || !may_see(peer, name)) {
+  const bool stray = at == entries_.end() && is_operator(peer);  // maybe a region nobody took over
+  if (!stray && (at == entries_.end() || !may_see(peer, name))) {
     return refuse(Errc::kNotFound, name,
                   "there is no tenant " + name + " of yours: see 'bulkhead status'");
   }
-  if (at->second.source == Source::kConfigured) {
+  if (!stray && at->second.source == Source::kConfigured) {
+    wire::TenantView view{};
+    const bool left_alone = is_operator(peer) && !regions_.view(name, view);
+    if (left_alone && regions_.remove(name, force).ok()) {
+      unsettled_ = true;  // the next turn makes it anew
+      Answer a;
+      a.tenant = name;
+      return a;
+    }
     return refuse(
         Errc::kInvalid, name,
         "tenant " + name + " is declared in the configuration: remove it there and reload");
@@ -147,7 +156,14 @@ Answer Ledger::unregister(const Peer& peer, const std::string& name, bool force,
     return refuse(Errc::kNotReady, name,
                   "tenant " + name + " has running processes: end them, or use --force");
   }
+  if (stray && s.code() == Errc::kNotFound) {
+    return refuse(s.code(), name, "there is no tenant " + name + ": see 'bulkhead status'");
+  }
   if (!s.ok() && s.code() != Errc::kNotFound) return refuse(s.code(), name, s.text());
+  if (stray) {
+    post(wire::EventKind::kTenantRemoved, "tenant " + name + ": its left over region is removed",
+         {wire::Severity::kInfo, name, peer.pid, peer.uid});
+  }
   drop(name, now, "removed");
   Answer a;
   a.tenant = name;

@@ -159,6 +159,75 @@ TEST(Ledger, AReloadKeepsWhatSetChangedUntilTheFileChanges) {
   EXPECT_TRUE(n.ledger.unregister(peer(0), "a", false, n.now).ok());
 }
 
+TEST(Ledger, OneUserDoesNotTakeAllOfTheNodesTenants) {
+  TestNode n("[policy]\nusers_may_create = true");
+  unsigned made = 0;
+  while (made < 1024 &&
+         enrol(n, peer(1000), record(("t" + std::to_string(made)).c_str(), 2 << 20)).ok())
+    ++made;
+  EXPECT_EQ(made, 128u);
+  EXPECT_EQ(enrol(n, peer(1000), record("more", 2 << 20)).result, Errc::kFull);
+  EXPECT_TRUE(enrol(n, peer(1001), record("others", 2 << 20)).ok());
+  EXPECT_TRUE(enrol(n, peer(0), record("root", 2 << 20)).ok());
+}
+
+// The regions tell of a process once; a tenant that asks again and again would push out what matters.
+TEST(Ledger, AJoinIsNoEventOfTheLedgers) {
+  TestNode n;
+  ASSERT_TRUE(enrol(n, peer(0), record("a", kGib)).ok());
+  wire::JoinRequest q{};
+  wire::put_text(q.name, "a");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(n.ledger.join(peer(0), q, UniqueFd{::dup(0)}, n.now).ok());
+  }
+  EXPECT_FALSE(n.saw(wire::EventKind::kProcessJoined));
+}
+
+// D6: what the file takes from a tenant and the ledger promises to others is not left in the page.
+TEST(Ledger, AGpuThatTheFileTakesAwayIsTakenAway) {
+  TestNode n("[[tenant]]\nname='a'\nmemory='60GiB'");
+  ASSERT_EQ(n.regions.all.at("a").record.device_count, 2u);
+  n.regions.all.at("a").processes = 1;
+  const char* const only_one =
+      "[[tenant]]\nname='a'\nmemory='60GiB'\ndevices=['GPU-10101010-1010-1010-1010-101010101010']";
+  ASSERT_EQ(n.configure(only_one), "");
+  EXPECT_EQ(n.regions.all.at("a").record.devices[0].memory_bytes, 60 * kGib);
+  EXPECT_EQ(n.regions.all.at("a").record.devices[1].memory_bytes, 0u);
+  EXPECT_TRUE(enrol(n, peer(0), record("b", 100 * kGib, 1)).ok());
+  n.regions.all.at("a").processes = 0;
+  ASSERT_EQ(n.configure(only_one), "");
+  EXPECT_EQ(n.regions.all.at("a").record.device_count, 1u);  // made anew
+}
+
+TEST(Ledger, ATenantOfAnotherOwnerIsMadeAnew) {
+  TestNode n("[[tenant]]\nname='a'\nmemory='60GiB'\nmatch={uid=1000}");
+  ASSERT_EQ(n.regions.all.at("a").record.owner_uid, 1000u);
+  ASSERT_EQ(n.configure("[[tenant]]\nname='a'\nmemory='60GiB'\nmatch={uid=2000}"), "");
+  EXPECT_EQ(n.regions.all.at("a").record.owner_uid, 2000u);
+}
+
+// A daemon that was killed while it made a tenant, and whose policy does not take it over.
+TEST(Ledger, RootRemovesARegionThatNobodyTookOver) {
+  TestNode n;
+  n.regions.all["left"].record = record("left", kGib);
+  EXPECT_EQ(n.ledger.unregister(peer(1000), "left", true, n.now).result, Errc::kNotFound);
+  EXPECT_TRUE(n.ledger.unregister(peer(0), "left", false, n.now).ok());
+  EXPECT_TRUE(n.regions.all.empty());
+  EXPECT_EQ(n.ledger.unregister(peer(0), "left", false, n.now).result, Errc::kNotFound);
+}
+
+// What its own tenant has broken is made anew by rm, though the configuration declares it.
+TEST(Ledger, ABrokenRegionOfAConfiguredTenantIsMadeAnewByRm) {
+  TestNode n("[[tenant]]\nname='a'\nmemory='60GiB'");
+  n.regions.all.at("a").left_alone = true;
+  EXPECT_EQ(n.ledger.unregister(peer(1000), "a", false, n.now).result, Errc::kNotFound);
+  EXPECT_TRUE(n.ledger.unregister(peer(0), "a", false, n.now).ok());
+  n.later();
+  ASSERT_TRUE(n.regions.all.contains("a"));
+  EXPECT_FALSE(n.regions.all.at("a").left_alone);
+  EXPECT_EQ(n.ledger.unregister(peer(0), "a", true, n.now).result, Errc::kInvalid);
+}
+
 TEST(Ledger, ARestartLosesNothing) {
   const char* const file = "[[tenant]]\nname='m'\nmemory='10GiB'\n[policy]\nusers_may_create=true";
   TestNode n(file);

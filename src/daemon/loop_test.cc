@@ -137,6 +137,16 @@ TEST_F(Folder, AStalePidIsHarmless) {
   EXPECT_EQ(std::string{text}, std::to_string(::getpid()) + "\n");
 }
 
+// Who can open it can hold it: flock() asks for no right to write.
+TEST_F(Folder, NobodyElseCanHoldTheLock) {
+  const UniqueFd older{::openat(fd.get(), "daemon.lock", O_CREAT | O_WRONLY | O_CLOEXEC, 0644)};
+  ASSERT_EQ(::fchmod(older.get(), 0644), 0);
+  ASSERT_TRUE(lock_directory_for_daemon(fd.get(), path).ok());
+  struct stat st {};
+  ASSERT_EQ(::fstat(older.get(), &st), 0);
+  EXPECT_EQ(st.st_mode & 0777, 0600u);
+}
+
 TEST_F(Folder, TheServiceManagerIsTold) {
   const std::string at = path + "/notify";
   const UniqueFd manager{::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};

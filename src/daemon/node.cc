@@ -31,11 +31,6 @@ using wire::Severity;
 constexpr const char* kVersion = "0.1.0";
 constexpr std::size_t kStateBytes = 16u << 20;
 
-std::string env(const char* name) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? text : "";
-}
-
 std::string find_simulator() {
   std::error_code none;
   const fs::path beside =

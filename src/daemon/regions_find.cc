@@ -31,14 +31,13 @@ std::vector<std::string> on_disk(const shm::Dir& dir) {
   return out;
 }
 
-// The region's inode; 0: there is none.
+}  // namespace
+
 ino_t region_inode(const shm::Dir& dir, const std::string& name) {
   struct stat st {};
   const std::string path = "tenants/" + name + "/region";
   return ::fstatat(dir.fd.get(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 ? st.st_ino : 0;
 }
-
-}  // namespace
 
 Status TenantRegions::start(std::uint32_t page_flags) {
   const shm::Dir& dir = *outside_.dir;
@@ -169,9 +168,10 @@ bool TenantRegions::take_over(const std::string& name, HeldRegion held) {
 }
 
 void TenantRegions::forget(const std::string& name) {
+  page_.drop(name);
+  ignored_.erase(name);
   const auto it = tenants_.find(name);
   if (it == tenants_.end()) return;
-  page_.drop(name);
   for (Slot& slot : it->second->slots) drop_watch(slot);
   tenants_.erase(it);
 }

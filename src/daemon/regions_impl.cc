@@ -54,6 +54,10 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
     return Status{Errc::kInvalid, 0, "a tenant has 1 to 16 devices"};
   }
   if (tenants_.size() >= shm::kMaxTenants) return Status{Errc::kFull, 0, "1,024 tenants exist"};
+  if (region_inode(*outside_.dir, name) != 0) {  // left alone: the page must not grant it ours
+    return Status{Errc::kExists, 0,
+                  "a region that was not taken over lies there: 'bulkhead rm' it"};
+  }
   shm::TenantSpec spec;
   shm::Identity creator = shm::read_identity();
   spec.name = name.c_str();
@@ -79,7 +83,7 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
   shm::Arithmetic unused;
   if (done.ok()) done = shm::create_tenant(*outside_.dir, spec, unused);
   if (!done.ok()) {
-    if (done.code() != Errc::kExists) page_.drop(name);  // of one that exists, start() keeps it
+    page_.drop(name);
     return done;
   }
   BH_KILL_POINT("make.created");
@@ -152,10 +156,10 @@ void TenantRegions::name_partners() {
 }
 
 Status TenantRegions::remove(const std::string& name, bool force) {
-  if (find(name) == nullptr) return Status{Errc::kNotFound, 0, "no such tenant"};
+  const bool known = find(name) != nullptr;  // else it may lie there all the same, left alone
   const Status done = shm::remove_tenant(*outside_.dir, name.c_str(), force, shm::Patience::kBrief);
   BH_KILL_POINT("remove.done");
-  if (!done.ok() && done.code() != Errc::kNotFound) return done;
+  if (!done.ok() && (done.code() != Errc::kNotFound || !known)) return done;
   forget(name);
   return Status{};
 }

@@ -42,6 +42,8 @@ struct TenantRegions::Tenant {
 
 // The limit as the region keeps it (shm::set_limit).
 [[nodiscard]] std::uint64_t in_units(std::uint64_t bytes, std::uint32_t unit_shift);
+// The inode of a tenant's region; 0: there is none.
+[[nodiscard]] ino_t region_inode(const shm::Dir& dir, const std::string& name);
 // Creator of a tenant that is called run-<pid>-<start time>; false: it is not.
 [[nodiscard]] bool creator_of_name(const std::string& name, shm::Identity& out);
 

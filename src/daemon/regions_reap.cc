@@ -81,7 +81,7 @@ Status TenantRegions::add_watch(Tenant& tenant, unsigned index, std::uint32_t ge
   slot.start_ticks = start_ticks;
   slot.pidfd = std::move(pidfd);
   ++watched_;
-  tell(wire::EventKind::kProcessJoined, tenant, "", pid);
+  tell(wire::EventKind::kProcessJoined, tenant, "process " + std::to_string(pid) + " joined", pid);
   return Status{};
 }
 

@@ -77,6 +77,7 @@ TEST_F(RegionsTest, AJoinIsWatchedAtOnceAndCheckedAgainstTheSlot) {
   ASSERT_TRUE(regions_->watch("a", 0, 1, open_pidfd(pid), pid).ok());
   EXPECT_EQ(regions_->watched(), 1u);
   EXPECT_TRUE(regions_->watch("a", 0, 1, open_pidfd(pid), pid).ok());
+  EXPECT_EQ(heard(EventKind::kProcessJoined), 1u);
   EXPECT_EQ(regions_->watched(), 1u);
 }
 
@@ -233,6 +234,20 @@ TEST_F(RegionsTest, RemovalWaitsForProcessesUnlessForced) {
   EXPECT_EQ(regions_->remove("a", false).code(), Errc::kNotReady);
   EXPECT_TRUE(regions_->remove("a", true).ok());
   EXPECT_TRUE(names(d_).empty());
+}
+
+// A region that nobody took over is neither granted what another asks for under its name, nor in the way for ever.
+TEST_F(RegionsTest, ARegionLeftAloneIsNotGrantedAndCanBeRemoved) {
+  ASSERT_TRUE(regions_->make(record_of("a", kLimit)).ok());
+  accept_ = false;
+  restart();
+  ASSERT_TRUE(regions_->names().empty());
+  EXPECT_EQ(regions_->make(record_of("a", 2 * kLimit)).code(), Errc::kExists);
+  EXPECT_FALSE(limit_in_page("a").ok());
+  EXPECT_TRUE(regions_->remove("a", false).ok());
+  EXPECT_EQ(regions_->remove("a", false).code(), Errc::kNotFound);
+  EXPECT_TRUE(regions_->make(record_of("a", kLimit)).ok());
+  EXPECT_EQ(*limit_in_page("a"), kLimit);
 }
 
 // The clock goes where it likes; nothing is reaped for it, and the integrals stay bounded.

@@ -18,6 +18,7 @@ namespace bulkhead::daemon {
 namespace {
 
 constexpr int kBacklog = 128;
+constexpr std::uint64_t kListenerRest_ns = 100'000'000;
 constexpr std::size_t kMostUnread = 4u << 20;  // bytes of answers one peer may leave lying
 
 sockaddr_un address(int dir_fd) {
@@ -73,7 +74,16 @@ void Server::stop() {
 // One a turn: identifying reads /proc.
 void Server::accept_one() {
   UniqueFd socket{::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)};
-  if (socket.ok()) take(std::move(socket));
+  if (socket.ok()) return take(std::move(socket));
+  if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) return;
+  // Who waits there stays ready: without a rest the loop would turn for nothing but that.
+  if (poller_.change(listener_.get(), 0).ok())
+    listener_rests_until_ns_ = options_.clock().mono_ns + kListenerRest_ns;
+}
+
+void Server::listen_again(const Now& now) {
+  if (listener_rests_until_ns_ == 0 || now.mono_ns < listener_rests_until_ns_) return;
+  if (poller_.change(listener_.get(), EPOLLIN).ok()) listener_rests_until_ns_ = 0;
 }
 
 void Server::take(UniqueFd socket) {
@@ -93,6 +103,10 @@ void Server::take(UniqueFd socket) {
     return;
   }
   c->parked = !c->is_operator && active_of(c->peer.uid) >= kMostOfOneUid;
+  if (c->parked && parked_of(c->peer.uid) >= kMostParkedOfOneUid) {
+    ++counts_.dropped;
+    return;
+  }
   c->key = next_key_++;
   c->since_ns = options_.clock().mono_ns;
   c->socket = std::move(socket);
@@ -108,6 +122,12 @@ unsigned Server::active_of(std::uint32_t uid) const {
   for (const auto& [key, c] : connections_) {
     n += c->peer.uid == uid && !c->parked && !c->closing && !queue_.has(key) ? 1 : 0;
   }
+  return n;
+}
+
+unsigned Server::parked_of(std::uint32_t uid) const {
+  unsigned n = 0;
+  for (const auto& [key, c] : connections_) n += c->peer.uid == uid && c->parked ? 1 : 0;
   return n;
 }
 
@@ -248,11 +268,12 @@ int Server::tick(const Now& now) {
   serve_queue(now);
   follow(now);
   watch_over(now);
+  listen_again(now);
   const auto busy = [](const auto& c) {
     return c.second->parked || c.second->throttled || !c.second->out.empty();
   };
   const bool soon = std::any_of(connections_.begin(), connections_.end(), busy);
-  return soon ? 100 : 1000;
+  return soon || listener_rests_until_ns_ != 0 ? 100 : 1000;
 }
 
 }  // namespace bulkhead::daemon

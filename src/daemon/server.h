@@ -55,6 +55,7 @@ class Server : public Duty {
   static constexpr unsigned kKeptForOperators = 32;  // of them
   static constexpr unsigned kMostOfOneUid =
       4;  // but operators'; those that wait in the queue apart
+  static constexpr unsigned kMostParkedOfOneUid = 32;  // else one uid keeps all others out
   static constexpr unsigned kMostWaitingOfOneUid = 16;
   static constexpr unsigned kRequestsPerSecond = 16;  // of one uid but operators'
   static constexpr std::uint64_t kIdle_ns = 60'000'000'000;
@@ -87,6 +88,7 @@ class Server : public Duty {
   using Key = Queue::Key;
 
   void accept_one();
+  void listen_again(const Now& now);
   void on_ready(Key key, std::uint32_t ready);
   void read_one(Connection& c);
   void dispatch(Connection& c, const void* message, const Now& now);
@@ -106,6 +108,7 @@ class Server : public Duty {
   void update_interest(Connection& c);
   [[nodiscard]] bool spend(std::uint32_t uid, const Now& now);
   [[nodiscard]] unsigned active_of(std::uint32_t uid) const;
+  [[nodiscard]] unsigned parked_of(std::uint32_t uid) const;
   [[nodiscard]] unsigned waiting_of(std::uint32_t uid) const;
 
   Poller& poller_;
@@ -114,6 +117,7 @@ class Server : public Duty {
   ServerProviders providers_;
   ServerCounts counts_;
   UniqueFd listener_;
+  std::uint64_t listener_rests_until_ns_ = 0;  // out of descriptors; 0: it does not rest
   UniqueFd dir_;
   Queue queue_;
   std::map<Key, std::unique_ptr<Connection>> connections_;

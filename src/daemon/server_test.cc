@@ -1,7 +1,9 @@
 #include "daemon/server.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <map>
@@ -24,6 +26,10 @@ class FakePoller : public Poller {
     return {};
   }
   void remove(int fd) override { all_.erase(fd); }
+  // Its handler, as if it were ready: for a test that is out of descriptors.
+  void call(int fd, std::uint32_t events) { Handler{all_.at(fd).handler}(events); }
+  int only_fd() const { return all_.size() == 1 ? all_.begin()->first : -1; }
+  std::uint32_t events_of(int fd) const { return all_.at(fd).events; }
   // Until nothing is ready, but at most `turns`.
   void turn(int turns = 32) {
     for (bool any = true; any && turns-- > 0;) {
@@ -139,6 +145,40 @@ TEST_F(ServerTest, AnswersWithTheRequestsSequence) {
   EXPECT_TRUE(wire::check_reply(reply, sizeof(wire::HelloReply), wire::Kind::kHello, 5).ok());
   EXPECT_EQ(ask(c, request(record("a", kGib))), Errc::kOk);
   EXPECT_STREQ(verdict().name, "a");
+}
+
+TEST_F(ServerTest, OneUserKeepsNoOtherOut) {
+  std::vector<UniqueFd> greedy;
+  for (unsigned i = 0; i < Server::kMostConnections + 44; ++i)
+    greedy.push_back(connect(peer(1000)));
+  const UniqueFd other = connect(peer(1001));
+  send(other, empty(wire::Kind::kHello));
+  EXPECT_EQ(hear(other), static_cast<ssize_t>(sizeof(wire::HelloReply)));
+}
+
+TEST_F(ServerTest, TheListenerRestsWhileThereAreNoDescriptors) {
+  char path[] = "/tmp/bulkhead-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(path), nullptr);
+  const UniqueFd dir{::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  ASSERT_TRUE(server.listen(dir.get()).ok());
+  next_peer = peer(0);
+  const int listener = poller.only_fd();
+  const auto client = wire::Client::connect(dir.get(), ::geteuid(), 1000);
+  ASSERT_TRUE(client.ok());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{3, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  poller.call(listener, EPOLLIN);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(server.counts().connections, 0u);
+  server.tick(node.now);                      // of the same turn
+  EXPECT_EQ(poller.events_of(listener), 0u);  // else the loop spins
+  later(1);
+  EXPECT_EQ(poller.events_of(listener), std::uint32_t{EPOLLIN});
+  EXPECT_EQ(server.counts().connections, 1u);
+  server.stop();
+  ::rmdir(path);
 }
 
 TEST_F(ServerTest, AMalformedMessageCostsItsSenderTheConnection) {

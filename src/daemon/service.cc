@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -68,8 +69,11 @@ int Watchdog::tick(const Now& now) {
 Outcome<UniqueFd> lock_directory_for_daemon(int dir, const std::string& path) {
   using Out = Outcome<UniqueFd>;
   const std::string file = path + "/daemon.lock";
-  UniqueFd fd{::openat(dir, "daemon.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644)};
-  if (!fd.ok()) return Out::because(file + ": " + std::strerror(errno));
+  UniqueFd fd{::openat(dir, "daemon.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  // Nobody else may open it, not even to read: that is enough for flock(), and would keep us out.
+  if (!fd.ok() || ::fchmod(fd.get(), 0600) != 0) {
+    return Out::because(file + ": " + std::strerror(errno));
+  }
   char text[32] = {};
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return Out::because(file + ": " + std::strerror(errno));

@@ -20,6 +20,7 @@ class FakeRegions : public Regions {
     wire::TenantRecord record;
     std::uint64_t held = 0;
     unsigned processes = 0;
+    bool left_alone = false;  // on disk, not taken over
     std::vector<std::string> shares;
   };
   std::map<std::string, Fake> all;
@@ -63,9 +64,10 @@ class FakeRegions : public Regions {
   }
   bool view(const std::string& name, wire::TenantView& v) const override {
     const auto at = all.find(name);
-    if (at == all.end()) return false;
+    if (at == all.end() || at->second.left_alone) return false;
     const wire::TenantRecord& r = at->second.record;
     wire::put_text(v.name, r.name);
+    v.owner_uid = r.owner_uid;
     v.device_count = r.device_count;
     for (unsigned i = 0; i < r.device_count; ++i) {
       std::memcpy(v.devices[i].uuid, r.devices[i].uuid, wire::kUuidBytes);
@@ -75,7 +77,9 @@ class FakeRegions : public Regions {
   }
   std::vector<std::string> names() const override {
     std::vector<std::string> out;
-    for (const auto& [name, f] : all) out.push_back(name);
+    for (const auto& [name, f] : all) {
+      if (!f.left_alone) out.push_back(name);
+    }
     return out;
   }
   Status watch(const std::string& name, std::uint32_t slot, std::uint32_t, UniqueFd pidfd,
