@@ -164,8 +164,9 @@ bool to_time(const std::string& s, std::int64_t& unix_ns) {
   }
   t.tm_year -= 1900;
   t.tm_mon -= 1;
-  unix_ns = static_cast<std::int64_t>(::timegm(&t)) * kNs + ns;
-  return true;
+  std::int64_t whole_ns = 0;  // years that 64 bits of nanoseconds cannot hold are no time of ours
+  return !__builtin_mul_overflow(static_cast<std::int64_t>(::timegm(&t)), kNs, &whole_ns) &&
+         !__builtin_add_overflow(whole_ns, ns, &unix_ns);
 }
 bool to_kind(const std::string& s, EventKind& out) {
   for (std::uint32_t k = 1;; ++k) {
