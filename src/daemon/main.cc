@@ -5,6 +5,7 @@
 
 #include "daemon/config.h"
 #include "daemon/node.h"
+#include "daemon/service.h"
 #include "daemon/sight/sight.h"
 
 namespace {
@@ -25,6 +26,7 @@ int fail(int code, const std::string& text) {
 int main(int argc, char** argv) {
   using namespace bulkhead::daemon;
   if (argc > 1 && std::strcmp(argv[1], kSightFlag) == 0) return sight_child_main();
+  block_signals();
   DaemonOptions options;
   bool check_only = false;
   for (int i = 1; i < argc; ++i) {

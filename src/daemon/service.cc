@@ -18,13 +18,25 @@
 
 namespace bulkhead::daemon {
 
-Status Signals::open(Poller& poller, SignalHandlers handlers) {
-  handlers_ = std::move(handlers);
-  ::signal(SIGPIPE, SIG_IGN);
+namespace {
+sigset_t operators_signals() {
   sigset_t set;
   sigemptyset(&set);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+  return set;
+}
+}  // namespace
+
+void block_signals() {
+  ::signal(SIGPIPE, SIG_IGN);
+  const sigset_t set = operators_signals();
   ::sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
+Status Signals::open(Poller& poller, SignalHandlers handlers) {
+  handlers_ = std::move(handlers);
+  block_signals();
+  const sigset_t set = operators_signals();
   fd_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd_.ok()) return Status{Errc::kIo, errno, "cannot take signals"};
   return poller.add(fd_.get(), EPOLLIN, [this](std::uint32_t) {

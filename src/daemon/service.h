@@ -11,8 +11,10 @@
 
 namespace bulkhead::daemon {
 
-// Blocks TERM, INT and HUP for the whole process (call before any thread starts), ignores PIPE. Null pointers are not
-// called.
+// Blocks TERM, INT and HUP for the whole process, ignores PIPE. First thing in main(): NVML starts threads of its own when
+// it is loaded, and a signal goes to any thread that does not block it.
+void block_signals();
+// Reads them; null handlers are not called.
 struct SignalHandlers {
   std::function<void()> stop, reload;
 };
