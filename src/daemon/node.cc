@@ -228,7 +228,9 @@ void WholeNode::note_devices(const std::vector<wire::NodeDevice>& seen) {
     DeviceId id{};
     std::memcpy(id.data(), from.uuid, id.size());
     const auto known = measured_.find(id);
-    c.total_bytes = known != measured_.end() ? known->second : from.total_bytes;
+    // until it is measured: NVML's total less what the driver keeps of it, the same figure on an H200
+    const std::uint64_t told = from.usable_bytes != 0 ? from.usable_bytes : from.total_bytes;
+    c.total_bytes = known != measured_.end() ? known->second : told;
     c.overhead_bytes = watch_ ? watch_->overhead_bytes(from.uuid) : 0;
     out.push_back(std::move(c));
   }
@@ -397,6 +399,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
     std::strncpy(to.name, from.name.c_str(), sizeof to.name - 1);
     to.index = from.index;
     to.total_bytes = from.total_bytes;
+    to.usable_bytes = from.total_bytes - std::min(from.total_bytes, from.reserved_bytes);
     devices.push_back(to);
   }
   note_devices(devices);

@@ -80,6 +80,7 @@ void Looker::look_at_devices(Round& round) {
     const auto memory = nvml_->memory(gpu.handle);
     const auto users = nvml_->users(gpu.handle);
     device.total_bytes = memory ? memory->total_bytes : gpu.total_bytes;
+    device.reserved_bytes = memory ? memory->reserved_bytes : 0;
     device.used_bytes = memory ? memory->used_bytes : 0;
     if (const auto busy = nvml_->busy_percent(gpu.handle)) device.utilisation_x100 = *busy * 100;
     look_at_gpu_time(round, gpu, device);

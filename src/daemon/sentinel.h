@@ -23,8 +23,9 @@ struct RoundDevice {  // a GPU, or an instance of one that is split
   std::string name;
   unsigned index = 0;
   bool mig = false;
-  std::uint64_t total_bytes = 0;  // NVML's
-  std::uint64_t used_bytes = 0;   // device-wide
+  std::uint64_t total_bytes = 0;     // NVML's
+  std::uint64_t reserved_bytes = 0;  // the driver's own part of it
+  std::uint64_t used_bytes = 0;      // device-wide
   std::uint32_t utilisation_x100 = wire::kUnknownShare;
   bool gpu_time_known = false;  // the driver says who used it
 };

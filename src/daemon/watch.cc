@@ -264,6 +264,7 @@ std::vector<wire::NodeDevice> Watch::devices() const {
     v.index = d.index;
     v.flags = d.mig ? 1 : 0;
     v.total_bytes = d.total_bytes;
+    v.usable_bytes = d.total_bytes - std::min(d.total_bytes, d.reserved_bytes);
     v.used_bytes = d.used_bytes;
     v.utilisation_x100 = d.utilisation_x100;
     out.push_back(v);

@@ -29,6 +29,7 @@ struct Nvml::Functions {
   nvmlReturn_t (*uuid)(nvmlDevice_t, char*, unsigned);
   nvmlReturn_t (*name)(nvmlDevice_t, char*, unsigned);
   nvmlReturn_t (*memory)(nvmlDevice_t, nvmlMemory_t*);
+  nvmlReturn_t (*memory_v2)(nvmlDevice_t, nvmlMemory_v2_t*);
   nvmlReturn_t (*processes)(nvmlDevice_t, unsigned*, nvmlProcessInfo_t*);
   nvmlReturn_t (*mig_mode)(nvmlDevice_t, unsigned*, unsigned*);
   nvmlReturn_t (*mig_count)(nvmlDevice_t, unsigned*);
@@ -91,7 +92,8 @@ Outcome<Nvml> Nvml::open(const std::string& directory) {
   complete &= find(f.name, "nvmlDeviceGetName");
   complete &= find(f.memory, "nvmlDeviceGetMemoryInfo");
   complete &= find(f.processes, "nvmlDeviceGetComputeRunningProcesses_v3");
-  find(f.mig_mode, "nvmlDeviceGetMigMode");  // absent before CUDA 11
+  find(f.memory_v2, "nvmlDeviceGetMemoryInfo_v2");  // absent before CUDA 11.8
+  find(f.mig_mode, "nvmlDeviceGetMigMode");         // absent before CUDA 11
   find(f.mig_count, "nvmlDeviceGetMaxMigDeviceCount");
   find(f.mig_handle, "nvmlDeviceGetMigDeviceHandleByIndex");
   find(f.graphics, "nvmlDeviceGetGraphicsRunningProcesses_v3");
@@ -228,7 +230,10 @@ std::optional<std::vector<NvmlProcess>> Nvml::users(nvmlDevice_t gpu) const {
 std::optional<NvmlMemory> Nvml::memory(nvmlDevice_t gpu) const {
   nvmlMemory_t memory{};
   if (next_->memory(gpu, &memory) != NVML_SUCCESS) return std::nullopt;
-  return NvmlMemory{memory.total, memory.used};
+  nvmlMemory_v2_t more{};
+  more.version = nvmlMemory_v2;
+  const bool said = next_->memory_v2 != nullptr && next_->memory_v2(gpu, &more) == NVML_SUCCESS;
+  return NvmlMemory{memory.total, memory.used, said ? more.reserved : 0};
 }
 
 std::optional<unsigned> Nvml::busy_percent(nvmlDevice_t gpu) const {

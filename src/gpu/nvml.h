@@ -37,6 +37,7 @@ inline constexpr const char* kSimulatedProblem = "simulated driver";
 
 struct NvmlMemory {
   std::uint64_t total_bytes, used_bytes;
+  std::uint64_t reserved_bytes;  // by the driver, in `used` too; 0: this NVML does not say
 };
 // What a process used of a device's SMs, by NVML: percent over NVML's own last sample period (1/6 to 1 s).
 struct NvmlShare {
