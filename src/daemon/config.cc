@@ -69,6 +69,17 @@ void percent(ConfigTable& t, const char* key, std::uint32_t& out, bool* borrow) 
 void read_daemon(ConfigTable t, Config& c) {
   t.port("console", 9478, c.console_port);
   t.port("metrics", 9477, c.metrics_port);
+  std::vector<std::string> names;
+  const unsigned at = t.texts("metrics_names", names);
+  for (const std::string& name : names) {
+    if (name == "hami") {
+      c.hami_names = true;
+    } else if (name == "dcgm") {
+      c.dcgm_names = true;
+    } else {
+      t.blame(at, "metrics_names", "'" + name + "' is neither \"hami\" nor \"dcgm\"");
+    }
+  }
   unsigned level = static_cast<unsigned>(c.log_level);
   t.word("log_level", {"error", "warning", "info", "debug"}, level);
   c.log_level = static_cast<LogLevel>(level);

@@ -35,6 +35,8 @@ struct Config {
   // [daemon]
   std::uint16_t console_port = 0;  // on loopback; 0 = off; `console = true` is 9478
   std::uint16_t metrics_port = 0;  // the same; 9477
+  bool hami_names = false;         // metrics_names: other exporters' names beside ours
+  bool dcgm_names = false;
   LogLevel log_level = LogLevel::kInfo;
   bool self_test = false;
   // [policy]

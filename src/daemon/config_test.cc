@@ -51,6 +51,7 @@ TEST(Config, EveryKeyIsRead) {
 console = true
 metrics = 9999
 log_level = "debug"
+metrics_names = ["hami"]
 self_test = true
 [policy]
 users_may_create = true
@@ -97,6 +98,7 @@ name = "b"
   EXPECT_EQ(c.console_port, 9478);
   EXPECT_EQ(c.metrics_port, 9999);
   EXPECT_EQ(c.log_level, LogLevel::kDebug);
+  EXPECT_TRUE(c.hami_names && !c.dcgm_names);
   EXPECT_TRUE(c.users_may_create && c.has_users_may_create && c.private_dirs);
   EXPECT_EQ(c.max_memory.percent_x100, 5000u);
   EXPECT_EQ(c.max_compute_x100, 2500u);
@@ -139,6 +141,7 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
       {"daemon = 1", "this is a number; write a table"},
       {"[daemon]\nconsole = 70000", "f.toml:2: [daemon] console: this is a number; write true"},
       {"[daemon]\nself_test = 1", "this is a number; write true or false"},
+      {"[daemon]\nmetrics_names = ['prom']", "'prom' is neither \"hami\" nor \"dcgm\""},
       {"[daemon]\nlog_level = 'loud'", "'loud' is none of error, warning, info, debug"},
       {"[policy]\nmax_memory = '10 apples'", "f.toml:2: [policy] max_memory: '10 apples'"},
       {"[policy]\nmax_memory = 10", "this is a number; write a text in quotes"},

@@ -430,6 +430,8 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
     setup.directory = dir_.path;
     setup.metrics_port = config_.metrics_port;
     setup.console_port = config_.console_port;
+    setup.hami_names = config_.hami_names;
+    setup.dcgm_names = config_.dcgm_names;
     if (auto child = sight_.start(setup, picture_.fd()); !child.ok()) return child.problem;
   }
   sentinel_ = Sentinel::start(sentinel_options());
