@@ -187,7 +187,7 @@ std::string WholeNode::open_state() {
     }
   }
   journal_ = std::make_unique<Journal>();
-  if (!past.empty()) journal_->restore(std::move(past));
+  if (!past.empty()) journal_->restore(past);
   usage_ = std::make_unique<Usage>(
       UsageSinks{[this](std::string line) { store_->append_usage(std::move(line)); },
                  [this](std::string text) { store_->replace(kUsageOpenFile, std::move(text)); }});

@@ -176,7 +176,8 @@ fi
 if wants daemon; then
   JOBS=1
   for part in join limits agreement sentinel reuse cost "storm --seconds ${DAEMON_STORM_S:-22}"; do
-    check "daemon: ${part%% *}" python3 check_daemon.py --part $part
+    read -ra words <<<"$part"
+    check "daemon: ${words[0]}" python3 check_daemon.py --part "${words[@]}"
   done
   settle
 fi
