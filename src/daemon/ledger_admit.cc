@@ -162,8 +162,10 @@ Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& no
       return refuse(Errc::kInvalid, "",
                     "a process of another pid namespace names its tenant: use --tenant NAME");
     }
-    const std::string name =
+    const std::string usual =
         "run-" + std::to_string(peer.pid) + "-" + std::to_string(peer.start_ticks);
+    std::string name = usual;  // an ordinary name: another may have asked for it first
+    for (unsigned n = 2; entries_.contains(name); ++n) name = usual + "-" + std::to_string(n);
     wire::put_text(record.name, name.c_str());
     record.flags |= wire::kRecordEphemeral;
   }

@@ -124,6 +124,14 @@ TEST(Ledger, WithoutANameItIsOnesOwnAndEndsWithItsRun) {
   EXPECT_GT(n.ledger.freed(), freed);
 }
 
+TEST(Ledger, WhoTakesTheNameOfAnothersRunKeepsItFromNothing) {
+  TestNode n(kUsersMay);
+  ASSERT_TRUE(enrol(n, peer(1001), record("run-4321-77", kGib)).ok());
+  const Answer a = enrol(n, peer(1000, 4321), record("", kGib));
+  ASSERT_TRUE(a.ok());
+  EXPECT_EQ(a.tenant, "run-4321-77-2");
+}
+
 TEST(Ledger, LoweringBelowUseSaysSoAndKillsNothing) {
   TestNode n;
   ASSERT_TRUE(enrol(n, peer(0), record("a", 10 * kGib)).ok());
