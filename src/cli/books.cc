@@ -1,7 +1,10 @@
 #include "cli/books.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 
 #include "cli/say.h"
 #include "shm/quota.h"
@@ -100,6 +103,18 @@ std::vector<TenantBooks> read_tenants(const shm::Dir& dir) {
     if (!tenant.left_over) out.push_back(std::move(tenant));
   }
   return out;
+}
+
+std::string command_of(const ProcessBooks& process) {
+  std::string name;
+  if (process.our_namespace) {
+    std::ifstream comm{fmt::format("/proc/{}/comm", process.pid)};
+    std::getline(comm, name);
+  }
+  for (char& c : name) {
+    if (c < ' ' || c > '~') c = '?';  // a process names itself; it does not drive our terminal
+  }
+  return name;
 }
 
 }  // namespace bulkhead::cli

@@ -50,4 +50,7 @@ struct TenantBooks {
 // In order of name. A directory without tenants has none.
 [[nodiscard]] std::vector<TenantBooks> read_tenants(const shm::Dir& dir);
 
+// What /proc calls its command, with nothing in it that a terminal obeys; "" if it cannot be known here.
+[[nodiscard]] std::string command_of(const ProcessBooks& process);
+
 }  // namespace bulkhead::cli

@@ -4,7 +4,6 @@
 
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
@@ -51,18 +50,6 @@ Promise promised(const Picture& p, const std::string& uuid) {
     }
   }
   return out;
-}
-
-std::string command_of(const ProcessBooks& process) {
-  std::string name;
-  if (process.our_namespace) {
-    std::ifstream comm{fmt::format("/proc/{}/comm", process.pid)};
-    std::getline(comm, name);
-  }
-  for (char& c : name) {
-    if (c < ' ' || c > '~') c = '?';  // a process names itself; it does not drive our terminal
-  }
-  return name;
 }
 
 std::string cut(const std::string& text, std::size_t width) {

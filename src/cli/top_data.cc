@@ -4,7 +4,6 @@
 #include <time.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "base/clock.h"
 #include "cli/books.h"
@@ -12,18 +11,6 @@
 
 namespace bulkhead::cli {
 namespace {
-
-std::string comm_of(const ProcessBooks& process) {
-  std::string name;
-  if (process.our_namespace) {
-    std::ifstream comm{fmt::format("/proc/{}/comm", process.pid)};
-    std::getline(comm, name);
-  }
-  for (char& c : name) {
-    if (c < ' ' || c > '~') c = '?';  // a process names itself; it does not drive our terminal
-  }
-  return name;
-}
 
 std::string gpu_of(const TopPicture& p, const std::string& digits) {
   for (const TopGpu& g : p.gpus) {
@@ -50,7 +37,7 @@ TopTenant tenant_of(const TopPicture& p, const TenantBooks& books) {
     out.devices.push_back(device);
   }
   for (const ProcessBooks& b : books.processes) {
-    out.members.push_back({b.pid, b.our_namespace, b.dead, comm_of(b), b.held_bytes});
+    out.members.push_back({b.pid, b.our_namespace, b.dead, command_of(b), b.held_bytes});
     if (b.dead) continue;
     ++out.processes;
     for (std::size_t d = 0; d < out.devices.size(); ++d) {
