@@ -67,7 +67,9 @@ class ServerTest : public testing::Test {
 
   ServerOptions options() {
     ServerOptions o;
-    o.clock = [this] { return node.now; };
+    o.clock = [n = &node] {
+      return n->now;
+    };  // asked in ~Server too, when this is no ServerTest any more
     o.identify = [this](int) -> Result<Identified> {
       Identified i;
       i.peer = next_peer;
