@@ -7,8 +7,6 @@
 #include <cerrno>
 #include <cstdlib>
 
-#include "base/places.h"
-
 namespace bulkhead::cli {
 namespace {
 
@@ -52,8 +50,6 @@ std::string find_simulator() {
   }
   return {};
 }
-
-std::string state_directory() { return user_state_directory(); }
 
 bool make_directories(const std::string& path) {
   const mode_t mode = ::geteuid() == 0 ? 0755 : 0700;

@@ -1,4 +1,4 @@
-// Where our own files are: the library to preload, the simulated driver, and the state directory.
+// Where our own files are: the library to preload, the simulated driver.
 #pragma once
 #include <string>
 
@@ -10,9 +10,6 @@ namespace bulkhead::cli {
 [[nodiscard]] std::string find_simulator();
 // This program's own path.
 [[nodiscard]] std::string own_path();
-// /var/lib/bulkhead for root, else $XDG_STATE_HOME/bulkhead or ~/.local/state/bulkhead; empty: none
-// of them is known.
-[[nodiscard]] std::string state_directory();
 // Makes a directory and its parents, 0755 for root, else 0700. False: errno says why.
 [[nodiscard]] bool make_directories(const std::string& path);
 

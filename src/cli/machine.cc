@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/fd.h"
+#include "base/places.h"
 #include "cli/install.h"
 
 namespace bulkhead::cli {
@@ -68,7 +69,7 @@ Outcome<std::unique_ptr<Machine>> open_machine(const std::string& profile, Direc
   if (dir.ok()) out->dir = std::move(*dir);
   out->directory = missing ? directory_name() : std::string{out->dir.path};
   if (!out->nvml) open();
-  out->state = out->simulated ? out->directory + "/sim" : state_directory();
+  out->state = out->simulated ? out->directory + "/sim" : user_state_directory();
   return Out{std::move(out)};
 }
 
