@@ -301,6 +301,10 @@ void Ledger::tick(const Now& now) {
         drop(name, now, "its `run` ended");
     }
   }
+  keep();
+}
+
+void Ledger::keep() {
   if (unstored_ && options_.store) options_.store(to_json());
   unstored_ = false;
 }

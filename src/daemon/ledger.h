@@ -90,6 +90,9 @@ class Ledger {
   void gone(const std::string& name, const Now& now);
   // Each turn or at least each second: what adopt() left to do, ephemeral tenants without a creator, the store.
   void tick(const Now& now);
+  // Whether something has changed since the last keep(): such a thing is not answered before it.
+  [[nodiscard]] bool unstored() const noexcept { return unstored_ && options_.store != nullptr; }
+  void keep();
 
   // `ahead`: whether somebody waits who came before for a device of that record.
   using Ahead = std::function<bool(const wire::TenantRecord&)>;

@@ -141,7 +141,7 @@ void Server::on_ready(Key key, std::uint32_t ready) {
   const auto at = connections_.find(key);
   if (at == connections_.end() || at->second->closing) return;
   Connection& c = *at->second;
-  if ((ready & EPOLLOUT) != 0) flush(c);
+  if ((ready & EPOLLOUT) != 0 && !ledger_.unstored()) flush(c);
   if (!c.closing && (ready & EPOLLIN) != 0) read_one(c);
   // Without POLLIN there is nothing more to read: the peer is gone.
   if (!c.closing && (ready & EPOLLIN) == 0 && (ready & (EPOLLHUP | EPOLLERR)) != 0) close(key);
@@ -173,6 +173,7 @@ void Server::read_one(Connection& c) {
     h.flags = 0;
     h.reserved = 0;
     put(c, &h, sizeof h);
+    flush(c);  // it is closed now; nothing of the ledger is in it
     ++counts_.refused;
     return close(c.key);
   }
@@ -186,12 +187,14 @@ void Server::read_one(Connection& c) {
 
 bool Server::spend(std::uint32_t uid, const Now& now) { return buckets_[uid].take(now.mono_ns); }
 
+// What the ledger has not stored yet is not answered: the end of the turn stores it, once for all who asked in it
+// (let_go()). Who hears that a limit is set finds it set after our SIGKILL.
 void Server::put(Connection& c, const void* message, std::size_t bytes) {
   if (c.closing) return;
   const auto* at = static_cast<const char*>(message);
   if (c.out.empty()) c.unread_since_ns = options_.clock().mono_ns;
   c.out.emplace_back(at, at + bytes);
-  flush(c);
+  if (!ledger_.unstored()) flush(c);
   std::size_t lying = 0;
   for (const auto& m : c.out) lying += m.size();
   if (lying > kMostUnread) {
@@ -263,9 +266,20 @@ void Server::watch_over(const Now& now) {
   });
 }
 
+// What the turn's requests were answered, now that the ledger has stored it.
+void Server::let_go() {
+  for (auto& [key, c] : connections_) {
+    if (c->closing || c->out.empty()) continue;
+    flush(*c);
+    update_interest(*c);
+  }
+}
+
 int Server::tick(const Now& now) {
   ledger_.tick(now);
   serve_queue(now);
+  ledger_.keep();
+  let_go();
   follow(now);
   watch_over(now);
   listen_again(now);

@@ -101,6 +101,7 @@ class Server : public Duty {
   void usage(Connection& c, const wire::UsageRequest& request);
   void put(Connection& c, const void* message, std::size_t bytes);
   void flush(Connection& c);
+  void let_go();
   void close(Key key);
   void serve_queue(const Now& now);
   void follow(const Now& now);

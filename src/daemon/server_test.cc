@@ -110,6 +110,7 @@ class ServerTest : public testing::Test {
   void send(const UniqueFd& to, const Q& q) {
     ASSERT_EQ(::send(to.get(), &q, sizeof q, MSG_NOSIGNAL), static_cast<ssize_t>(sizeof q));
     poller.turn();
+    server.tick(node.now);
   }
   // -1: nothing there; 0: closed.
   ssize_t hear(const UniqueFd& from) {
@@ -203,6 +204,21 @@ TEST_F(ServerTest, AnotherProtocolIsToldSo) {
   ASSERT_EQ(hear(c), static_cast<ssize_t>(sizeof(wire::Header)));
   EXPECT_EQ(verdict().header.result, static_cast<std::uint32_t>(Errc::kBadVersion));
   EXPECT_EQ(hear(c), 0);
+}
+
+// What is answered survives our SIGKILL: the answer leaves only when the store has it. (Answered at once, this fails.)
+TEST_F(ServerTest, NothingIsAnsweredBeforeItIsStored) {
+  const UniqueFd c = connect(peer(0));
+  node.stored.clear();
+  const wire::RegisterRequest q = request(record("kept", kGib));
+  ASSERT_EQ(::send(c.get(), &q, sizeof q, MSG_NOSIGNAL), static_cast<ssize_t>(sizeof q));
+  poller.turn();
+  EXPECT_TRUE(node.regions.all.contains("kept"));
+  EXPECT_EQ(node.stored, "");
+  EXPECT_EQ(hear(c), -1);
+  server.tick(node.now);
+  EXPECT_NE(node.stored.find("\"kept\""), std::string::npos);
+  EXPECT_EQ(hear(c), static_cast<ssize_t>(sizeof(wire::Verdict)));
 }
 
 TEST_F(ServerTest, SixteenRequestsASecondOfOneUser) {

@@ -154,15 +154,19 @@ class Node:
         return [s for s in self.status().get("strays") or [] if s["pid"] == pid]
 
     def metrics(self):
-        """The text of /metrics."""
+        """The text of /metrics; the daemon's child begins to listen a moment after the daemon answers."""
+        return until(self.read_metrics, "metrics.sock answers").decode()
+
+    def read_metrics(self):
+        parts = []
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(WATCHDOG_S)
-            s.connect(str(self.dir / "metrics.sock"))
+            if s.connect_ex(str(self.dir / "metrics.sock")) != 0:
+                return b""
             s.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            parts = []
             while part := s.recv(1 << 16):
                 parts.append(part)
-        return b"".join(parts).decode()
+        return b"".join(parts)
 
     def metric(self, name):
         found = re.search(rf"^{re.escape(name)} (\S+)$", self.metrics(), re.M)
