@@ -223,7 +223,7 @@ FileRange reserved_range(unsigned device_count, unsigned part) noexcept {
       return {offsetof(Region, observed),
               std::uint64_t{device_count} * kMaxSlots * sizeof(AtomicU64)};
     default:
-      return {offsetof(Region, shares), sizeof(Region::shares)};
+      return {offsetof(Region, shares), sizeof(Region::shares) + sizeof(Region::compute)};
   }
 }
 
