@@ -97,6 +97,7 @@ bool add_limits(void* arg, const char* name) noexcept {
     const std::uint64_t limit = limit_bytes(shot->region(), d);
     const std::uint64_t before = sum.sums.committed_bytes;
     sum.sums.committed_bytes = before + limit < before ? ~0ull : before + limit;
+    sum.sums.committed_x100 += region_compute(shot->region(), d).floor_x100;  // each <= 10,000
   }
   return true;
 }
@@ -105,13 +106,22 @@ Status check_sums(const Dir& dir, int tenants, const TenantSpec& spec, Arithmeti
                   const char* except = nullptr) noexcept {
   for (unsigned i = 0; i < spec.device_count; ++i) {
     const DeviceSpec& device = spec.devices[i];
-    sums = Arithmetic{i, device.total_bytes, 0, device.limit_bytes, 0};
+    sums = Arithmetic{};
+    sums.device = i;
+    sums.total_bytes = device.total_bytes;
+    sums.asked_bytes = device.limit_bytes;
+    sums.asked_x100 = in_range(device.compute).floor_x100;
     Sum sum{dir, device, sums, except};
     if (const Status bad = for_each_entry(tenants, add_limits, &sum); !bad.ok()) return bad;
     const bool fits = sums.committed_bytes <= device.total_bytes &&
                       device.limit_bytes <= device.total_bytes - sums.committed_bytes;
     if (!fits && !spec.overcommit) {
       return Status{Errc::kTooLarge, 0, "the limits of all tenants would pass the device's memory"};
+    }
+    sums.of_compute =
+        sums.asked_x100 != 0 && sums.committed_x100 + sums.asked_x100 > kWholeDevice_x100;
+    if (sums.of_compute && !spec.overcommit) {
+      return Status{Errc::kTooLarge, 0, "the shares of all tenants would pass the device's time"};
     }
   }
   return Status{};
@@ -270,8 +280,12 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   return Status{};
 }
 
-Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
-                  bool overcommit, Arithmetic& sums) noexcept {
+namespace {
+
+// What set_limits() and set_shares() have in common: `rises` says which of the wanted are summed with all others, `apply` sets one.
+template <class Rises, class Apply>
+Status set_some(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
+                bool overcommit, Arithmetic& sums, Rises rises, Apply apply) noexcept {
   Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
@@ -287,9 +301,8 @@ Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, u
       ++at[i];
     }
     if (at[i] == shot->device_count()) return Status{Errc::kNotFound, 0, "no grant on this device"};
-    if (devices[i].limit_bytes > limit_bytes(shot->region(), at[i])) {
-      raised.devices[raised.device_count++] = devices[i];
-    }
+    DeviceSpec wanted = devices[i];
+    if (rises(shot->region(), at[i], wanted)) raised.devices[raised.device_count++] = wanted;
   }
   if (const Status bad = check_sums(dir, tenants->get(), raised, sums, name); !bad.ok()) {
     for (unsigned i = 0; i < count && bad.code() == Errc::kTooLarge; ++i) {
@@ -300,10 +313,35 @@ Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, u
   }
   Result<Tenant> tenant = attach_tenant(dir, name);
   if (!tenant.ok()) return tenant.status();
-  for (unsigned i = 0; i < count; ++i) {
-    set_limit(tenant->region(), at[i], devices[i].limit_bytes);
-  }
+  for (unsigned i = 0; i < count; ++i) apply(tenant->region(), at[i], devices[i]);
   return {};
+}
+
+}  // namespace
+
+Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
+                  bool overcommit, Arithmetic& sums) noexcept {
+  return set_some(
+      dir, name, devices, count, overcommit, sums,
+      [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
+        wanted.compute = ComputeRules{};  // asks for no time
+        return wanted.limit_bytes > limit_bytes(r, d);
+      },
+      [](Region& r, unsigned d, const DeviceSpec& to) noexcept {
+        set_limit(r, d, to.limit_bytes);
+      });
+}
+
+Status set_shares(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
+                  bool overcommit, Arithmetic& sums) noexcept {
+  return set_some(
+      dir, name, devices, count, overcommit, sums,
+      [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
+        wanted.limit_bytes = 0;  // asks for no memory
+        wanted.total_bytes = ~0ull;
+        return wanted.compute.floor_x100 > region_compute(r, d).floor_x100;
+      },
+      [](Region& r, unsigned d, const DeviceSpec& to) noexcept { set_compute(r, d, to.compute); });
 }
 
 Status remove_tenant(const Dir& dir, const char* name, bool force, Patience patience) noexcept {
