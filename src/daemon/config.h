@@ -73,8 +73,6 @@ struct Config {
 [[nodiscard]] Outcome<std::vector<wire::TenantRecord>> resolve_tenants(
     const Config& config, const std::vector<Capacity>& devices, std::uint32_t daemon_uid);
 
-// "25%+" -> 2500 and `borrow`. False: not NUMBER%[+], 0 < NUMBER <= 100.
-[[nodiscard]] bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept;
 // GPU-8-4-4-4-12.
 [[nodiscard]] std::string uuid_text(const std::uint8_t* uuid);
 
