@@ -41,7 +41,7 @@ ComputeRules lower_of(const ComputeRules& a, const ComputeRules& b) noexcept {
   return out;
 }
 
-// Relaxed: `rules` tells whether they belong together, and the caller has read it before.
+// orders: relaxed; `rules` tells whether they belong together, and the caller has read it before
 ComputeRules region_compute(const Region& r, unsigned dev) noexcept {
   const ComputeEntry& e = r.compute[dev];
   ComputeRules out;
@@ -83,10 +83,11 @@ Result<ComputeRules> compute_rules(const Region& r, unsigned dev, const NodePage
   return promised.status();
 }
 
+// orders: relaxed; statistics all
 ComputeSums compute_sums(const Region& r, unsigned dev) noexcept {
   const ComputeEntry& e = r.compute[dev];
   ComputeSums out;
-  out.used_ns = e.used_ns.load(kRelaxed);  // statistics all
+  out.used_ns = e.used_ns.load(kRelaxed);
   out.borrowed_ns = e.borrowed_ns.load(kRelaxed);
   out.forgiven_ns = e.forgiven_ns.load(kRelaxed);
   out.held_ns = e.held_ns.load(kRelaxed);

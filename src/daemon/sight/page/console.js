@@ -125,11 +125,11 @@
   const had = (d) => d.time && d.time.delivered_percent !== null ? d.time.delivered_percent : d.share_percent;
   const share_text = (t) => {
     if (!t) return "\u2013";
-    const p = (v) => String(Math.round(v * 100) / 100) + "\u00a0%";
+    const p = (v) => String(Math.round(v * 100) / 100) + "\u202f%";
     if (t.ceiling_percent <= t.share_percent) return p(t.share_percent);
     return p(t.share_percent) + "+" + (t.ceiling_percent < 100 ? " to " + p(t.ceiling_percent) : "");
   };
-  const seconds = (ms) => ms < 10000 ? (ms / 1000).toFixed(1) + "\u00a0s" : count(Math.round(ms / 1000)) + "\u00a0s";
+  const seconds = (ms) => ms < 10000 ? (ms / 1000).toFixed(1) + "\u202fs" : count(Math.round(ms / 1000)) + "\u202fs";
   const time_cell = (d) => {
     const td = cell("num", "GPU time", percent(had(d))), t = d.time;
     if (!t) return td;
