@@ -30,6 +30,7 @@ using wire::EventKind;
 using wire::Severity;
 constexpr const char* kVersion = "0.1.0";
 constexpr std::size_t kStateBytes = 16u << 20;
+constexpr std::size_t kUsageBytes = 256u << 20;  // all of it: it is kept far smaller
 
 std::string find_simulator() {
   std::error_code none;
@@ -192,7 +193,7 @@ std::string WholeNode::open_state() {
       UsageSinks{[this](std::string line) { store_->append_usage(std::move(line)); },
                  [this](std::string text) { store_->replace(kUsageOpenFile, std::move(text)); }});
   usage_->restore(read_clocks(), read_state_file(state_, kUsageOpenFile, kStateBytes),
-                  read_last_lines(state_, kUsageFile, kUsageRowsKept, kStateBytes));
+                  read_last_lines(state_, kUsageFile, ~std::size_t{0}, kUsageBytes));
   measured_ =
       measured_totals(simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory());
   return "";
