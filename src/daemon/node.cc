@@ -489,7 +489,7 @@ Outcome<std::unique_ptr<Node>> Node::start(const DaemonOptions& options, int& ex
 
 std::string check_configuration(const std::string& file) {
   auto read = load_config(file);
-  return read.ok() ? "" : read.problem;
+  return read.ok() ? default_problem(*read, ::geteuid()) : read.problem;
 }
 
 }  // namespace bulkhead::daemon
