@@ -88,6 +88,7 @@ class TenantRegions : public Regions, public Duty {
   void scan_slots(Tenant& tenant, unsigned& suspicious);
   void slot_gone(Tenant& tenant, unsigned index);
   void assert_limits(Tenant& tenant);
+  void watch_size(Tenant& tenant);
   void add_up(Tenant& tenant, const Now& now);
   bool vanished(Tenant& tenant);
   void broken(Tenant& tenant, const std::string& why);
