@@ -61,7 +61,8 @@ struct Config {
   std::string siem_url, siem_ca;
 
   std::vector<ConfiguredTenant> tenants;  // in file order
-  std::vector<std::string> idle;          // "[mps] enabled": set, and nothing acts on it yet
+  std::vector<std::string>
+      idle;  // "[mps] enabled": set, and nothing acts on it yet; told by reload and doctor
 };
 
 // The problem is one line: "FILE:LINE: what; fix".
