@@ -38,13 +38,17 @@ class Reload(Case):
         self.dir.mkdir(mode=0o755)
         self.config = pathlib.Path(self.home.name) / "d.toml"
 
+    def listens(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+            return s.connect_ex(str(self.dir / "control.sock")) == 0  # it is bound before it listens
+
     def daemon(self, config="", *flags):
         self.config.write_text(config)
         p = subprocess.Popen([BULKHEADD, "--sim", "h200", "--config", str(self.config), *flags], env=self.env, text=True,
                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.addCleanup(p.communicate)
         self.addCleanup(p.kill)
-        self.until(lambda: (self.dir / "control.sock").exists() or p.poll() is not None, "the socket")
+        self.until(lambda: self.listens() or p.poll() is not None, "the socket")
         self.assertIsNone(p.poll(), p.poll() is not None and p.stderr.read())
         return p
 
@@ -213,7 +217,7 @@ class Reload(Case):
                              stdin=subprocess.DEVNULL)
         self.addCleanup(p.wait)
         self.addCleanup(p.kill)
-        self.until(lambda: (self.dir / "control.sock").exists(), "the socket")
+        self.until(self.listens, "the socket")
         one, two = (g["uuid"] for g in self.status()["gpus"])
         self.in_force(config.format(one))
         w = subprocess.Popen([BULKHEAD, "run", "-q", "--tenant", "a", "--", BULKHEAD, "__demo-worker"], env=self.env, text=True,
@@ -226,6 +230,7 @@ class Reload(Case):
                          (0, "other GPUs or another owner need a reload after the last process has ended: tenant a"))
         self.assertEqual(self.condition(), text)
         w.stdin.close()  # the worker ends with it
+        w.stdin = None  # communicate() would write there
         w.wait(WATCHDOG_S)
         self.until(lambda: self.reload(config.format(two)) == (0, ""), "the tenant made anew")
         self.assertEqual(self.condition(), "")
