@@ -271,6 +271,9 @@ void WholeNode::wire_regions() {
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
   };
+  regions_->on_read = [this] {
+    if (sentinel_) sentinel_->ask();
+  };
   regions_->on_gone = [this](const std::string& name) { ledger_->gone(name, loop_.read_clock()); };
 }
 
