@@ -211,6 +211,7 @@ policy::BypassRules WholeNode::bypass_rules() const {
   std::error_code none;
   const fs::path self = fs::read_symlink("/proc/self/exe", none);
   rules.own_programs = {self.string(), (self.parent_path() / "bulkhead").string()};
+  rules.probe = file_id((self.parent_path() / "bulkhead").string());
   rules.kill = config_.bypass == OnBypass::kKill;
   rules.root_daemon = ::geteuid() == 0;
   rules.allow_paths = config_.bypass_allow;
