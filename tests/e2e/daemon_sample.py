@@ -14,6 +14,7 @@ from node import Node, ask, ready, until  # noqa: E402
 MIB = 1 << 20
 LATE = 200 * MIB
 CLOSE = 2 * MIB
+MAJOR = 8  # of the region's header
 
 
 @unittest.skipUnless((BUILD / "bin" / "bulkheadd").exists(), "bulkheadd is not built")
@@ -74,6 +75,24 @@ class Sampled(Case):
         q = self.node.run("serve", memory=None)
         ready(q)
         until(lambda: self.node.status("t")["sampler_beat_s"], "a beat of the next `run`")
+
+    def test_a_faulty_tenants_process_is_no_bypass(self):
+        self.node.start()
+        events = self.node.events()
+        self.addCleanup(events.end)
+        p = self.node.run("serve")
+        pid, _ = ready(p)
+        self.assertIsNotNone(events.wait(["process-joined"], pid))
+        with (self.dir / "tenants" / "t" / "region").open("r+b") as region:
+            region.seek(MAJOR)
+            region.write(b"\x63")
+        self.assertEqual(events.wait(["tenant-faulty"])["tenant"], "t")
+        stranger = self.node.bare("serve")  # it came after, so it was looked at as often at the most
+        strange_pid, _ = ready(stranger)
+        self.assertIsNotNone(events.wait(["bypass-found"], strange_pid, "gpu"))
+        self.assertEqual((self.node.strays(pid), events.of(["bypass-found"], pid)), ([], []))
+        self.assertIsNone(p.poll())
+        self.assertEqual(ask(p, f"take {GIB}"), 1)  # its own books are as they were
 
     def test_a_program_that_was_there_before_the_daemon(self):
         p = self.node.preloaded("serve")

@@ -141,13 +141,26 @@ class Use(ctypes.Structure):
     _fields_ = [("pid", ctypes.c_uint), ("bytes", ctypes.c_uint64), ("instances", ctypes.c_uint * 2)]
 
 
-def uses(pid):
-    nvml, gpu, count, list_ = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_uint(64), (Use * 64)()
-    for code in (nvml.nvmlInit_v2(), nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(gpu)),
-                 nvml.nvmlDeviceGetComputeRunningProcesses_v3(gpu, ctypes.byref(count), list_)):
+class Nvml:
+    """Who holds how much of the first GPU."""
+
+    def __init__(self):
+        self.lib, self.gpu = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p()
+        self.check(self.lib.nvmlInit_v2())
+        self.check(self.lib.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self.gpu)))
+
+    def check(self, code):
         if code != 0:
             raise SystemExit(f"NVML: {code}")
-    print(sum(one.bytes for one in list_[:count.value] if one.pid == int(pid)))
+
+    def bytes_of(self, pid):
+        count, list_ = ctypes.c_uint(64), (Use * 64)()
+        self.check(self.lib.nvmlDeviceGetComputeRunningProcesses_v3(self.gpu, ctypes.byref(count), list_))
+        return sum(one.bytes for one in list_[:count.value] if one.pid == pid)
+
+
+def uses(pid):
+    print(Nvml().bytes_of(int(pid)))
 
 
 def used():
