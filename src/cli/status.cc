@@ -11,6 +11,7 @@
 #include "cli/books.h"
 #include "cli/install.h"
 #include "cli/machine.h"
+#include "cli/remote.h"
 #include "cli/request.h"
 #include "policy/size.h"
 #include "wire/lines.h"
@@ -25,6 +26,7 @@ struct Picture {
   std::vector<NvmlGpu> gpus;
   std::vector<TenantBooks> tenants;
   std::optional<std::vector<wire::StrayView>> strays;  // nullopt: no daemon told us
+  std::string condition;                               // of its configuration; "": all in force
 };
 
 // "0" as NVML counts, else the UUID's first digits.
@@ -131,6 +133,7 @@ void print_people(const Picture& p) {
     for (const TenantBooks& t : p.tenants) print_tenant(p, t);
   }
   print_strays(p);
+  if (!p.condition.empty()) fmt::print("\nNOT IN FORCE: {}\n", p.condition);
   if (!p.machine.nvml) {
     fmt::print("\nNo NVML: GPUs are not listed and memory beyond the books is not sampled.\n");
   }
@@ -239,6 +242,7 @@ void print_json(const Picture& p) {
                     {"gpus", gpus_json(p)},
                     {"tenants", tenants},
                     {"strays", strays_json(p)},
+                    {"condition", p.condition},
                     {"problems", problems}};
   fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
 }
@@ -251,7 +255,9 @@ int status(const StatusOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
-  Picture picture{**machine, {}, {}, ask_strays(**machine)};
+  Picture picture{**machine, {}, {}, ask_strays(**machine), {}};
+  // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
+  if (picture.strays) picture.condition = ask_condition(picture.machine.dir);
   if (picture.machine.nvml) picture.gpus = picture.machine.nvml->gpus();
   if (picture.machine.dir.fd.ok()) picture.tenants = read_tenants(picture.machine.dir);
   options.json ? print_json(picture) : print_people(picture);

@@ -94,6 +94,9 @@ Status HeldRegion::look(const Scratch& scratch) {
         static_cast<std::size_t>(reinterpret_cast<char*>(r.cells[d]) - reinterpret_cast<char*>(&r));
     if (!shm::read_exactly(fd, r.cells[d], high * sizeof(shm::MemCell), at)) return kShort;
   }
+  struct stat st {};
+  const auto size = shm::stat_fd(fd, st) ? static_cast<std::uint64_t>(st.st_size) : sizeof(Region);
+  excess_bytes_ = size > sizeof(Region) ? size - sizeof(Region) : 0;
   broken_ = false;
   return Status{};
 }

@@ -42,6 +42,9 @@ class HeldRegion {
   // its constant fields changed; from then on the region is broken() and is not touched again.
   [[nodiscard]] Status look(const Scratch& scratch);
   [[nodiscard]] bool broken() const { return broken_; }
+  // Of its file at the last look, beyond sizeof(Region): its owner made it longer. We read none of it and cut nothing off: to
+  // free what was written there takes as long as its owner likes, and the control loop waits for nobody.
+  [[nodiscard]] std::uint64_t excess_bytes() const { return excess_bytes_; }
 
   // One slot as it is now: whose it is, and the bytes it holds on all devices.
   struct Owner {
@@ -92,6 +95,7 @@ class HeldRegion {
   uid_t uid_ = 0;
   ino_t inode_ = 0;
   std::uint32_t flags_ = 0;
+  std::uint64_t excess_bytes_ = 0;
   bool broken_ = false;
   bool touched_ = false;  // through the mapping, since the last look
 };

@@ -91,6 +91,10 @@ Status NodeFile::set(const std::string& name, const std::uint8_t* uuid, std::uin
   return shm::set_node_limit(*map_.as<shm::NodePage>(), name.c_str(), key, bytes);
 }
 
+void NodeFile::set_flags(std::uint32_t flags) {
+  shm::set_node_flags(*map_.as<shm::NodePage>(), flags);
+}
+
 void NodeFile::drop(const std::string& name) {
   shm::remove_node_tenant(*map_.as<shm::NodePage>(), name.c_str());
 }

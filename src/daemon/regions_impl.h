@@ -45,6 +45,8 @@ class TenantRegions : public Regions, public Duty {
   ~TenantRegions() override;
   // tenants/ is made, the page written, every region on disk adopted or left as on_found says. Once.
   [[nodiscard]] Status start(std::uint32_t page_flags);
+  // shm::NodeFlag bits of the page, for programs that start from now on.
+  void set_page_flags(std::uint32_t flags) { page_.set_flags(flags); }
 
   Status make(const wire::TenantRecord& record) override;
   Status set_limit(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes) override;
@@ -93,6 +95,7 @@ class TenantRegions : public Regions, public Duty {
   void scan_slots(Tenant& tenant, unsigned& suspicious);
   void slot_gone(Tenant& tenant, unsigned index);
   void assert_limits(Tenant& tenant);
+  void watch_size(Tenant& tenant);
   void add_up(Tenant& tenant, const Now& now);
   bool vanished(Tenant& tenant);
   void broken(Tenant& tenant, const std::string& why);

@@ -52,6 +52,7 @@ struct TenantRegions::Tenant {
   unsigned busy = 0;            // scans in a row that found a reaper at work
   bool ephemeral = false;
   bool told_broken = false;
+  bool told_excess = false;  // its file is longer than a region
   shm::Identity creator;
   Sealed beacon;
 

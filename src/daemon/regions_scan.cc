@@ -46,6 +46,7 @@ void TenantRegions::scan(Tenant& tenant, const Now& now) {
       broken(tenant, bad.text());
     } else {
       assert_limits(tenant);
+      watch_size(tenant);
     }
   }
   look_at_lost(tenant, now);
@@ -61,6 +62,23 @@ void TenantRegions::scan(Tenant& tenant, const Now& now) {
     }
   }
   static_cast<void>(vanished(tenant));  // last: the tenant may be gone
+}
+
+// A file that its owner made longer takes memory of the node that no quota counts. Its books stay good; its new processes are refused, for
+// a region has one size. Where that memory is bounded: docs/runbook.md.
+void TenantRegions::watch_size(Tenant& tenant) {
+  const std::uint64_t excess = tenant.region.excess_bytes();
+  if ((excess != 0) == tenant.told_excess) return;
+  tenant.told_excess = excess != 0;
+  if (excess == 0) {
+    tenant.view.flags &= ~std::uint32_t{wire::kViewFaulty};
+    return;
+  }
+  tenant.view.flags |= wire::kViewFaulty;
+  tell(wire::EventKind::kTenantFaulty, tenant,
+       "its region is " + std::to_string(excess) +
+           " bytes longer than a region is; 'bulkhead rm --force " + tenant.name + "' frees them",
+       0, excess);
 }
 
 // The promise stands in the page and in our memory; the region's word is a copy that its owner can write.

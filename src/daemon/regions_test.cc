@@ -192,6 +192,35 @@ TEST_F(RegionsTest, ATruncatedRegionIsItsTenantsLossAlone) {
   EXPECT_TRUE(regions_->make(record_of("a", kLimit)).ok());
 }
 
+TEST_F(RegionsTest, ARegionMadeLongerIsToldOfAndStaysWatched) {
+  ASSERT_TRUE(regions_->make(record_of("a", kLimit)).ok());
+  TenantProcess process{d_, "a", kMiB};
+  until([&] { return regions_->watched() == 1; });
+  const auto faulty = [&] {
+    wire::TenantView view{};
+    return regions_->view("a", view) && (view.flags & wire::kViewFaulty) != 0;
+  };
+  const off_t size = sizeof(shm::Region);
+  ASSERT_EQ(::truncate(region_path("a").c_str(), size + 12'345), 0);
+  until([&] { return heard(EventKind::kTenantFaulty) == 1; });
+  EXPECT_EQ(news_.back().tenant, "a");
+  EXPECT_EQ(news_.back().bytes, 12'345u);
+  EXPECT_TRUE(faulty());
+  EXPECT_EQ(shm::attach_tenant(d_, "a").status().code(), Errc::kBadSize);  // its own loss
+  ASSERT_EQ(::truncate(region_path("a").c_str(), size + 99'999), 0);
+  process.kill();  // and its processes are reaped as ever
+  until([&] { return regions_->reaped().processes == 1; });
+  until([&] { return regions_->held("a", uuid_) == 0; });
+  EXPECT_EQ(heard(EventKind::kTenantFaulty), 1u);  // once, however it grows
+  struct stat st {};
+  ASSERT_EQ(::stat(region_path("a").c_str(), &st), 0);
+  EXPECT_EQ(st.st_size, size + 99'999);  // left as it is: see held_region.h
+  ASSERT_EQ(::truncate(region_path("a").c_str(), size), 0);
+  until([&] { return !faulty(); });
+  ASSERT_EQ(::truncate(region_path("a").c_str(), size + 1), 0);
+  until([&] { return heard(EventKind::kTenantFaulty) == 2; });
+}
+
 TEST_F(RegionsTest, AnEphemeralTenantVanishesWithItsLastProcessAndItsCreator) {
   // the creator is named in the tenant's name, as `run` names it
   int fds[2];

@@ -61,6 +61,7 @@ int Watch::tick(const Now& now) {
   }
   if (sampled_ns_ == 0 || now.mono_ns - sampled_ns_ >= kSecond_ns) sample_usage(now);
   watch_store(now);
+  journal_.settle(now);
   store_events();
   const std::uint64_t left = kSecond_ns - std::min(now.mono_ns - sampled_ns_, kSecond_ns);
   return static_cast<int>(left / 1'000'000) + 1;
@@ -266,6 +267,7 @@ void Watch::store_events() {
 void Watch::finish(const Now& now) {
   sample_usage(now);
   usage_.write_now();
+  journal_.settle(now, true);
   store_events();
 }
 

@@ -53,6 +53,8 @@ class Daemon:
             with peer:
                 while message := peer.recv(1 << 16):
                     magic, protocol, kind, _, sequence, *_ = HEADER.unpack_from(message)
+                    if kind not in KINDS:  # as an older daemon: hangs up on what it does not know
+                        break
                     self.asked.append((KINDS.get(kind), message))
                     for body, more in self.replies.get(KINDS.get(kind), []):
                         header = HEADER.pack(magic, protocol, kind | 0x8000, HEADER.size + len(body), sequence, 0, more, 0)
@@ -171,7 +173,8 @@ class FromADaemon(Case):
         rows = list(csv.DictReader(io.StringIO(self.call("usage", "--csv").stdout)))
         self.assertEqual([r["tenant"] for r in rows], ["a", "b", "a"])
         self.assertEqual([r["gpu_ms"] for r in rows], ["", "1500", ""])
-        self.assertEqual(len(self.call("usage", "--csv", "--tenant", "b").stdout.splitlines()), 2)
+        r = self.call("usage", "--csv", "--tenant", "b")
+        self.assertEqual(len(r.stdout.splitlines()), 2, r)
 
     def test_strays_in_status(self):
         strays = [STRAY.pack(9, 1000, 1, GPU.bytes, 543162368, 1, 4, b"miner", b""),
