@@ -1,4 +1,4 @@
-"""packaging_test.py BUILD_DIR manual|install|rules: what is shipped beside the programs is complete and correct."""
+"""packaging_test.py BUILD_DIR manual|install|mount|rules: what is shipped beside the programs is complete and correct."""
 import json
 import os
 import pathlib
@@ -108,7 +108,7 @@ class Install(unittest.TestCase):
                      "lib/bulkhead/sim/libnvidia-ml.so.1", "lib/tmpfiles.d/bulkhead.conf", "lib/sysusers.d/bulkhead.conf",
                      "share/man/man1/bulkhead.1", "share/man/man5/bulkheadd.toml.5", "share/man/man8/bulkheadd.8",
                      "share/bash-completion/completions/bulkhead", "share/zsh/site-functions/_bulkhead",
-                     "share/doc/bulkhead/examples/bulkheadd.toml"):
+                     "share/doc/bulkhead/examples/bulkheadd.toml", "lib/systemd/system/run-bulkhead.mount"):
             self.assertTrue((self.root / "usr" / path).exists(), path)
         self.assertEqual((BUILD / "bin" / "bulkheadd").exists(), (self.root / "usr/sbin/bulkheadd").exists())
 
@@ -130,6 +130,37 @@ class Install(unittest.TestCase):
             self.assertEqual(r.returncode, 0, r.stdout + r.stderr)  # 5.0 of 10: what root needs is allowed, no more
         for line in ("Type=notify", "KillMode=process", "RuntimeDirectoryPreserve=yes", "WatchdogSec="):
             self.assertIn("\n" + line, text)
+
+
+class Mount(unittest.TestCase):
+    """The file system that regions lie in: sized, so that a tenant that makes its own longer fills it and not /run."""
+    options = re.search(r"^Options=(.*)$", (HERE / "systemd" / "run-bulkhead.mount").read_text(), re.M)[1]
+
+    def test_the_service_wants_it(self):
+        self.assertIn("\nRequiresMountsFor=/run/bulkhead\n", (HERE / "systemd" / "bulkheadd.service").read_text())
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_the_unit_is_one(self):
+        r = call("systemd-analyze", "verify", "--man=no", HERE / "systemd" / "run-bulkhead.mount")
+        if "Failed to initialize manager" in r.stderr or "bus" in r.stderr.lower() and r.returncode:
+            self.skipTest("systemd-analyze does not work here: " + r.stderr.strip()[:120])
+        self.assertEqual((r.returncode, [l for l in r.stderr.splitlines() if "run-bulkhead" in l]), (0, []))
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounting needs root")
+    def test_its_options_bound_what_a_file_can_take(self):
+        self.assertIn("size=2G", self.options)
+        with tempfile.TemporaryDirectory() as d:
+            r = call("mount", "-t", "tmpfs", "-o", self.options.replace("size=2G", "size=1M"), "tmpfs", d)
+            if r.returncode:
+                self.skipTest("no mounts here: " + r.stderr.strip())
+            try:
+                region = pathlib.Path(d) / "region"
+                with self.assertRaises(OSError):
+                    region.write_bytes(bytes(8 << 20))
+                self.assertLessEqual(region.stat().st_size, 1 << 20)
+                self.assertEqual(os.stat(d).st_mode & 0o7777, 0o755)
+            finally:
+                call("umount", d)
 
 
 def metric_names():

@@ -17,6 +17,7 @@
 #include "cli/install.h"
 #include "cli/launch.h"
 #include "cli/machine.h"
+#include "cli/remote.h"
 #include "cli/request.h"
 #include "shm/region.h"
 
@@ -167,6 +168,8 @@ void check_daemon(Doctor& d, const Machine& machine) {
       break;
     case Daemon::kAnswers:
       d.good("daemon", "answers");
+      if (const std::string waits = ask_condition(machine.dir); !waits.empty())
+        d.note("configuration", waits, "as it says; 'bulkhead events' has when");
       break;
     case Daemon::kSilent:
       d.note("daemon", "its socket does not answer", "start it, or use run --no-daemon");

@@ -18,6 +18,7 @@
 #include "cli/status.h"
 #include "cli/top.h"
 #include "cli/usage.h"
+#include "cli/words.h"
 
 namespace {
 
@@ -193,6 +194,9 @@ int parse_and_run(int argc, char** argv) {
                "Let the quotas of all tenants pass the GPU's memory, their shares its time");
   if (argc == 2 && std::string{argv[1]} == "__describe") return describe_grammar(app);
   Line line = split(argc, argv);
+  const std::vector<std::string> words(line.ours.rbegin(), line.ours.rend());
+  const std::string misused = misused_word(app, words, !line.command.empty());
+  if (!misused.empty()) return usage_error(misused);
   try {
     app.parse(std::move(line.ours));
   } catch (const CLI::CallForHelp& help) {

@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "cli/say.h"
+#include "wire/lines.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -133,6 +134,16 @@ std::string ask_who(wire::Client& client) {
   wire::Verdict v{};
   const Status s = client.call(wire::Kind::kWhoAmI, q, v, kDaemonPatience_ms);
   return s.ok() && v.header.result == 0 ? std::string{v.name} : std::string{};
+}
+
+std::string ask_condition(const shm::Dir& dir) {
+  wire::Client client;
+  std::string problem;
+  if (!dir.fd.ok() || connect_daemon(dir, client, problem) != Daemon::kAnswers) return "";
+  wire::Empty request{};
+  wire::Verdict v{};
+  const Status s = client.call(wire::Kind::kCondition, request, v, kDaemonPatience_ms);
+  return s.ok() && v.header.result == 0 ? wire::clean_text(v.text, sizeof v.text - 1) : "";
 }
 
 bool parse_wait(const std::string& text, std::uint64_t& ms) {

@@ -24,6 +24,8 @@ inline constexpr int kDaemonPatience_ms = 5000;
                                       wire::UpdateRequest& request, bool& ok);
 // The tenant the operator's rules give this process; "" = none.
 [[nodiscard]] std::string ask_who(wire::Client& client);
+// What of the daemon's configuration is not in force, one line; "" = nothing, no daemon, or an older one. Quiet.
+[[nodiscard]] std::string ask_condition(const shm::Dir& dir);
 // "" (for ever), 90, 90s, 5m, 2h, in milliseconds. False: none of them.
 [[nodiscard]] bool parse_wait(const std::string& text, std::uint64_t& ms);
 

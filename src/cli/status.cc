@@ -12,6 +12,7 @@
 #include "cli/books.h"
 #include "cli/install.h"
 #include "cli/machine.h"
+#include "cli/remote.h"
 #include "cli/request.h"
 #include "cli/share.h"
 #include "policy/size.h"
@@ -28,6 +29,7 @@ struct Picture {
   std::vector<TenantBooks> tenants;
   std::optional<std::vector<wire::StrayView>> strays;  // nullopt: no daemon told us
   std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;
+  std::string condition;  // of its configuration; "": all in force
 };
 
 // "0" as NVML counts, else the UUID's first digits.
@@ -150,6 +152,7 @@ void print_people(const Picture& p) {
     for (const TenantBooks& t : p.tenants) print_tenant(p, t);
   }
   print_strays(p);
+  if (!p.condition.empty()) fmt::print("\nNOT IN FORCE: {}\n", p.condition);
   if (!p.machine.nvml) {
     fmt::print("\nNo NVML: GPUs are not listed and memory beyond the books is not sampled.\n");
   }
@@ -278,6 +281,7 @@ void print_json(const Picture& p) {
                     {"gpus", gpus_json(p)},
                     {"tenants", tenants},
                     {"strays", strays_json(p)},
+                    {"condition", p.condition},
                     {"problems", problems}};
   fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
 }
@@ -290,10 +294,12 @@ int status(const StatusOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
-  Picture picture{**machine, {}, {}, {}, {}};
+  Picture picture{**machine, {}, {}, {}, {}, {}};
   if (auto said = ask_list(**machine)) {
     picture.strays = std::move(said->strays);
     picture.delivered_x100 = std::move(said->delivered_x100);
+    // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
+    picture.condition = ask_condition(picture.machine.dir);
   }
   if (picture.machine.nvml) picture.gpus = picture.machine.nvml->gpus();
   if (picture.machine.dir.fd.ok()) picture.tenants = read_tenants(picture.machine.dir);

@@ -90,7 +90,8 @@ void read_daemon(ConfigTable t, Config& c) {
     }
   }
   unsigned level = static_cast<unsigned>(c.log_level);
-  t.word("log_level", {"error", "warning", "info", "debug"}, level);
+  if (t.word("log_level", {"error", "warning", "info", "debug"}, level) != 0)
+    c.idle.emplace_back("[daemon] log_level");
   c.log_level = static_cast<LogLevel>(level);
   if (t.flag("self_test", c.self_test) != 0 && c.self_test)
     c.idle.emplace_back("[daemon] self_test");
@@ -109,6 +110,7 @@ void read_policy(ConfigTable t, Config& c) {
   if (const unsigned at = t.text("unmatched", value); at != 0 && value != "refuse") {
     if (value.starts_with("default:") && is_name(value.substr(8))) {
       c.default_tenant = value.substr(8);
+      c.default_line = at;
     } else {
       t.blame(at, "unmatched", "'" + value + "' is neither \"refuse\" nor \"default:NAME\"");
     }
@@ -265,8 +267,8 @@ void check_tenants(const Config& c, Problems& problems) {
     }
   }
   if (!found) {
-    problems.add(~0u - 1, "[policy] unmatched names " + c.default_tenant +
-                              ", which is no [[tenant]] here; declare it");
+    problems.add(c.default_line, "[policy] unmatched names " + c.default_tenant +
+                                     ", which is no [[tenant]] here; declare it");
   }
 }
 
@@ -387,8 +389,8 @@ Outcome<Config> parse_config(std::string_view text, const std::string& file) {
   root.finish();
   check_tenants(c, problems);
   if (problems.text.empty()) return c;
-  const std::string at = problems.line >= ~0u - 1 ? "" : std::to_string(problems.line) + ": ";
-  return Outcome<Config>::because(file + ":" + (at.empty() ? " " : at) + problems.text);
+  return Outcome<Config>::because(file + ":" + std::to_string(problems.line) + ": " +
+                                  problems.text);
 }
 
 Outcome<Config> load_config(const std::string& file) {

@@ -45,6 +45,7 @@ struct Config {
   policy::Size max_memory{};          // bytes 0 and no percent: no maximum
   std::uint32_t max_compute_x100 = 0;
   std::string default_tenant;  // unmatched = "default:NAME"
+  unsigned default_line = 0;   // where it says so
   bool private_dirs = false;
   OnBypass bypass = OnBypass::kReport;
   std::vector<std::string> bypass_allow;  // names of commands
@@ -60,7 +61,8 @@ struct Config {
   std::string siem_url, siem_ca;
 
   std::vector<ConfiguredTenant> tenants;  // in file order
-  std::vector<std::string> idle;          // "[mps] enabled": set, and nothing acts on it yet
+  std::vector<std::string>
+      idle;  // "[mps] enabled": set, and nothing acts on it yet; told by reload and doctor
 };
 
 // The problem is one line: "FILE:LINE: what; fix".
@@ -72,6 +74,10 @@ struct Config {
 // of them over a device less the reserve, each with file and line. `daemon_uid` owns those whose match names no uid.
 [[nodiscard]] Outcome<std::vector<wire::TenantRecord>> resolve_tenants(
     const Config& config, const std::vector<Capacity>& devices, std::uint32_t daemon_uid);
+
+// What is wrong with `unmatched = "default:NAME"` in a daemon of this uid: one line, or "". A region is one user's, so root's daemon
+// is told whose the unmatched are. resolve_tenants() asks it, too.
+[[nodiscard]] std::string default_problem(const Config& config, std::uint32_t daemon_uid);
 
 // GPU-8-4-4-4-12.
 [[nodiscard]] std::string uuid_text(const std::uint8_t* uuid);

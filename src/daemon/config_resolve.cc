@@ -125,9 +125,25 @@ std::string uuid_text(const std::uint8_t* uuid) {
   return out;
 }
 
+std::string default_problem(const Config& config, std::uint32_t daemon_uid) {
+  for (const ConfiguredTenant& t : config.tenants) {
+    if (daemon_uid != 0 || config.default_tenant != static_cast<const char*>(t.record.name) ||
+        t.record.match_uid != wire::kNoId) {
+      continue;
+    }
+    return config.file + ":" + std::to_string(config.default_line) +
+           ": [policy] unmatched: only one user's processes can use the region of a tenant, and " +
+           config.default_tenant + " does not say whose; give it match = {uid = N} (0: root's), " +
+           "and every other user a [[tenant]]";
+  }
+  return {};
+}
+
 Outcome<Records> resolve_tenants(const Config& config, const std::vector<Capacity>& devices,
                                  std::uint32_t daemon_uid) {
   Records out;
+  if (std::string p = default_problem(config, daemon_uid); !p.empty())
+    return Outcome<Records>::because(std::move(p));
   for (const ConfiguredTenant& t : config.tenants) {
     const auto because = [&](const std::string& why) {
       return Outcome<Records>::because(config.file + ":" + std::to_string(t.line) + ": tenant " +

@@ -113,7 +113,8 @@ name = "b"
   EXPECT_EQ(c.audit_full, "deny");
   EXPECT_EQ(c.audit_deadline_ms, 100u);
   EXPECT_EQ(c.siem_url, "relp://x");
-  EXPECT_EQ(c.idle.size(), 4u);  // self_test, mps, audit dir, siem: said, not passed over
+  EXPECT_EQ(c.idle.size(),
+            5u);  // log_level, self_test, mps, audit dir, siem: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");
@@ -153,7 +154,8 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
       {"[policy]\nmax_memory = 10", "this is a number; write a text in quotes"},
       {"[policy]\nmax_compute = '25%+'", "is not a share"},
       {"[policy]\nunmatched = 'default:../x'", "is neither"},
-      {"[policy]\nunmatched = 'default:a'", "names a, which is no [[tenant]]"},
+      {"[policy]\nunmatched = 'default:a'",
+       "f.toml:2: [policy] unmatched names a, which is no [[tenant]]"},
       {"[policy]\nbypass_allow = [1]", "a list of texts"},
       {"[reserve]\nclass = 'c'", "[reserve] share: missing"},
       {"[reserve]\nclass = 'c'\nshare = '101%'", "'101%' is more than the whole device"},
@@ -272,6 +274,19 @@ TEST(Config, OnlyARegularFileIsOne) {
   const auto read = load_config(pipe);
   ::unlink(pipe.c_str());
   EXPECT_NE(read.problem.find("not a regular file"), std::string::npos) << read.problem;
+}
+
+TEST(Config, RootsDefaultTenantSaysWhoseItIs) {
+  const char* const nobodys =
+      "[policy]\nunmatched='default:a'\n[[tenant]]\nname='a'\nmemory='1GiB'";
+  const std::string p = cannot(nobodys);
+  EXPECT_EQ(p.find("f.toml:2: [policy] unmatched: "), 0u) << p;
+  EXPECT_NE(p.find("match = {uid = N}"), p.npos) << p;
+  EXPECT_EQ(default_problem(good(nobodys), 0), p);
+  // all processes are one user's there
+  EXPECT_TRUE(resolve_tenants(good(nobodys), gpus(1), 1000).ok());
+  const std::string roots = std::string{nobodys} + "\nmatch={uid=0}";
+  EXPECT_TRUE(resolve_tenants(good(roots.c_str()), gpus(1), 0).ok());
 }
 
 }  // namespace

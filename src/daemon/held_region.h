@@ -8,6 +8,7 @@
 
 #include "base/bus_guard.h"
 #include "base/status.h"
+#include "shm/supervise.h"
 #include "shm/tenant.h"
 #include "wire/record.h"
 
@@ -41,6 +42,9 @@ class HeldRegion {
   // its constant fields changed; from then on the region is broken() and is not touched again.
   [[nodiscard]] Status look(const Scratch& scratch);
   [[nodiscard]] bool broken() const { return broken_; }
+  // Of its file at the last look, beyond sizeof(Region): its owner made it longer. We read none of it and cut nothing off: to
+  // free what was written there takes as long as its owner likes, and the control loop waits for nobody.
+  [[nodiscard]] std::uint64_t excess_bytes() const { return excess_bytes_; }
 
   // One slot as it is now: whose it is, and the bytes it holds on all devices.
   struct Owner {
@@ -52,11 +56,27 @@ class HeldRegion {
   [[nodiscard]] Owner owner(unsigned slot);
   [[nodiscard]] std::uint64_t held_by(unsigned slot);
 
+  // What must not change while NVML is asked of a process. `moves`: allocations and frees, so that a pair of them, which
+  // leaves the words as they were, is seen too.
+  struct Books {
+    std::uint64_t state = 0, word = 0, other = 0, unseen = 0, held = 0, moves = 0;
+    bool operator==(const Books&) const = default;
+  };
+  [[nodiscard]] static Books books_in(const shm::Region& r, unsigned slot, unsigned device);
+  [[nodiscard]] Books books(unsigned slot, unsigned device);  // as they are now
+
+  // The supervisor's place (docs/formats/region.md): tried, never waited for; taken for the moment of a write.
+  [[nodiscard]] bool take_place();
+  void leave_place();
+
   // The rest writes, through the mapping. False: the region is broken, or broke under it.
   bool adopt();  // `adopted` + 1: its processes map the page (again)
   bool set_limit(unsigned device, std::uint64_t bytes);
   bool set_compute(unsigned device, const shm::ComputeRules& rules);
   bool set_on_fault(wire::OnFault value);
+  [[nodiscard]] std::uint64_t sampler_beat_s();
+  bool observe(unsigned slot, unsigned device, const shm::Observed& figure);
+  bool end_round();  // what was observed is told; nobody beats
   // kGone of a broken one: there are no books left to wipe.
   shm::Reaped reap(unsigned slot, std::uint32_t gen);
   unsigned reap_dead();
@@ -76,6 +96,7 @@ class HeldRegion {
   uid_t uid_ = 0;
   ino_t inode_ = 0;
   std::uint32_t flags_ = 0;
+  std::uint64_t excess_bytes_ = 0;
   bool broken_ = false;
   bool touched_ = false;  // through the mapping, since the last look
 };

@@ -18,6 +18,25 @@ void put(char (&field)[N], const std::string& text) {
 
 void Journal::post(const Now& now, wire::EventKind kind, const std::string& text,
                    const EventFields& fields) {
+  if (EventLimit::limited(kind) &&
+      !limit_.admit(now, {kind, fields.uid, fields.tenant}, fields.severity)) {
+    return;
+  }
+  add(now, kind, text, fields);
+}
+
+void Journal::settle(const Now& now, bool all) {
+  for (const EventLimit::Held& held : limit_.due(now, all)) {
+    // The number first: a reader adds it up, and a long line is cut at its end.
+    std::string text = "and " + std::to_string(held.count) + " more in " +
+                       std::to_string(held.span_ns / 1'000'000'000) + " s";
+    if (held.key.tenant.empty()) text += ", of several tenants";
+    add(now, held.key.kind, text, {held.severity, held.key.tenant, 0, held.key.uid});
+  }
+}
+
+void Journal::add(const Now& now, wire::EventKind kind, const std::string& text,
+                  const EventFields& fields) {
   wire::EventView event{};
   event.id = next_id_++;
   event.unix_ns = now.unix_ns;

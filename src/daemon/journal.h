@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "daemon/duty.h"
+#include "daemon/event_limit.h"
 #include "wire/view.h"
 
 namespace bulkhead::daemon {
@@ -26,9 +27,12 @@ class Journal {
   // The first id after a restart is one more than the last on disk.
   explicit Journal(std::uint64_t next_id = 1) : next_id_(next_id) {}
 
-  // `text` is one line; it is cut to what an event holds, control characters become '?'.
+  // `text` is one line; it is cut to what an event holds, control characters become '?'. What peers and tenants provoke is
+  // limited (event_limit.h): beyond that it is counted, and settle() tells how many.
   void post(const Now& now, wire::EventKind kind, const std::string& text,
             const EventFields& fields = {});
+  // Once a second: one event for each limit that kept something back and has ended; `all`: for the others too.
+  void settle(const Now& now, bool all = false);
   [[nodiscard]] std::uint64_t next_id() const { return next_id_; }
   // Events with an id above `after`, oldest first, at most `most`. `lost` = how many of them are no longer kept.
   [[nodiscard]] std::vector<wire::EventView> after(std::uint64_t after, std::size_t most,
@@ -37,6 +41,10 @@ class Journal {
   void restore(const std::vector<wire::EventView>& events);
 
  private:
+  void add(const Now& now, wire::EventKind kind, const std::string& text,
+           const EventFields& fields);
+
+  EventLimit limit_;
   std::deque<wire::EventView> kept_;
   std::uint64_t next_id_;
 };

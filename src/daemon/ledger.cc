@@ -273,6 +273,14 @@ void Ledger::withdraw(const std::string& name, const wire::TenantRecord& record)
        {wire::Severity::kWarning, name});
 }
 
+std::vector<std::string> Ledger::waiting_for_their_end() const {
+  std::vector<std::string> out;
+  for (const auto& [name, e] : entries_) {
+    if (outgrown(name, e.record)) out.push_back(name);
+  }
+  return out;
+}
+
 void Ledger::settle(const Now& now) {
   unsettled_ = false;
   const std::vector<std::string> all = regions_.names();

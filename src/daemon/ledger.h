@@ -119,6 +119,8 @@ class Ledger {
   // Rises when room may have come free.
   [[nodiscard]] std::uint64_t freed() const { return freed_; }
   [[nodiscard]] std::string to_json() const;
+  // Tenants whose region is still of the GPUs or the owner they had: made anew at the first settle() after their last process.
+  [[nodiscard]] std::vector<std::string> waiting_for_their_end() const;
 
  private:
   struct Rules {

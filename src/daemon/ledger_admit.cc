@@ -181,9 +181,16 @@ Answer Ledger::check_memory(const wire::TenantRecord& record, const std::string&
   return {};
 }
 
-Answer Ledger::join_existing(const Peer&, const std::string& name,
+Answer Ledger::join_existing(const Peer& peer, const std::string& name,
                              const wire::RegisterRequest& q) const {
   const wire::TenantRecord& has = entries_.at(name).record;
+  if (peer.uid != 0 && peer.uid != has.owner_uid) {  // it could not open the region: say so, now
+    return refuse(Errc::kUntrusted, name,
+                  "this process belongs to tenant " + name + ", whose region only uid " +
+                      std::to_string(has.owner_uid) +
+                      " can use: ask for a [[tenant]] with match = " + "{uid = " +
+                      std::to_string(peer.uid) + "} before it");
+  }
   if ((q.flags & wire::kJoinExisting) == 0) {
     return refuse(
         Errc::kExists, name,

@@ -469,5 +469,29 @@ TEST(UsersDaemon, ItsUserMayEverythingAndNobodyElse) {
   EXPECT_EQ(enrol(n, peer(1001), record("b", kGib)).result, Errc::kUntrusted);
 }
 
+TEST(Ledger, TheDefaultTenantIsItsOwnersOnly) {
+  TestNode n(
+      "[policy]\nunmatched='default:d'\n"
+      "[[tenant]]\nname='d'\nmemory='10GiB'\nmatch={uid=1000,cgroup='/jobs'}\n"
+      "[[tenant]]\nname='g'\nmemory='10GiB'\nmatch={gid=3000}");
+  const auto nameless = request(record("", kGib), wire::kJoinExisting);
+  EXPECT_EQ(n.ledger.enrol(peer(1000), nameless, n.now, nullptr).tenant, "d");
+  EXPECT_EQ(n.ledger.who(peer(1000)).tenant, "d");
+  // others could not open its region: refused as if there were no default
+  const Answer a = n.ledger.enrol(peer(2000), nameless, n.now, nullptr);
+  EXPECT_EQ(a.result, Errc::kUntrusted);
+  EXPECT_NE(a.text.find("users may not create tenants"), a.text.npos) << a.text;
+  EXPECT_EQ(n.ledger.who(peer(2000)).result, Errc::kNotFound);
+  EXPECT_EQ(
+      n.ledger.enrol(peer(2000), request(record("d", kGib), wire::kJoinExisting), n.now, nullptr)
+          .result,
+      Errc::kUntrusted);
+  // a match draws them in all the same: said at once, not by a program that meets error 802
+  const Answer g = n.ledger.enrol(peer(3000), nameless, n.now, nullptr);
+  EXPECT_EQ(g.result, Errc::kUntrusted);
+  EXPECT_NE(g.text.find("only uid 0 can use"), g.text.npos) << g.text;
+  EXPECT_NE(g.text.find("{uid = 3000}"), g.text.npos) << g.text;
+}
+
 }  // namespace
 }  // namespace bulkhead::daemon

@@ -9,11 +9,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/places.h"
 #include "daemon/config.h"
+#include "daemon/config_reader.h"
 #include "daemon/loop.h"
+#include "daemon/node_parts.h"
 #include "daemon/picture_writer.h"
 #include "daemon/pidfd.h"
 #include "daemon/regions_impl.h"
@@ -29,45 +31,7 @@ namespace fs = std::filesystem;
 using wire::EventKind;
 using wire::Severity;
 constexpr const char* kVersion = "0.1.0";
-constexpr std::size_t kStateBytes = 16u << 20;
-
-std::string find_simulator() {
-  std::error_code none;
-  const fs::path beside =
-      fs::read_symlink("/proc/self/exe", none).parent_path().parent_path() / "sim";
-  for (const fs::path& at : {beside, fs::path{"/usr/lib/bulkhead/sim"}}) {
-    if (fs::exists(at / "libcuda.so.1", none)) return at.string();
-  }
-  return "";
-}
-
-Severity severity_of(EventKind kind) {
-  switch (kind) {
-    case EventKind::kTenantFaulty:
-    case EventKind::kLimitTampered:
-      return Severity::kWarning;
-    case EventKind::kProcessReaped:
-      return Severity::kNotice;
-    default:
-      return Severity::kInfo;
-  }
-}
-
-// cuDeviceTotalMem of the devices that `run` has measured: charge.json, by UUID.
-std::map<DeviceId, std::uint64_t> measured_totals(const std::string& state) {
-  std::map<DeviceId, std::uint64_t> out;
-  const auto json =
-      nlohmann::json::parse(read_state_file(state, "charge.json", kStateBytes), nullptr, false);
-  if (!json.is_object() || !json.contains("gpus") || !json["gpus"].is_array()) return out;
-  for (const auto& device : json["gpus"]) {
-    if (!device.is_object() || !device.contains("uuid") || !device["uuid"].is_string()) continue;
-    const auto uuid = gpu::parse_uuid(device["uuid"].get<std::string>());
-    if (uuid && device.contains("total_bytes") && device["total_bytes"].is_number_unsigned()) {
-      out[*uuid] = device["total_bytes"].get<std::uint64_t>();
-    }
-  }
-  return out;
-}
+constexpr std::size_t kUsageBytes = 256u << 20;  // all of it: it is kept far smaller
 
 class WholeNode final : public Node {
  public:
@@ -83,7 +47,10 @@ class WholeNode final : public Node {
   void wire_regions();
   void wire_server();
   std::string configure();
-  std::string reload();
+  std::string put_in_force(Outcome<Config> read);
+  Answer reload(Outcome<Config> read);
+  void begin_reload(ConfigReader::Done done);
+  std::string condition() const;
   void note_devices(const std::vector<wire::NodeDevice>& seen);
   std::vector<wire::TenantView> tenant_views();
   std::vector<wire::NodeDevice> device_views();
@@ -114,6 +81,8 @@ class WholeNode final : public Node {
   std::unique_ptr<Watch> watch_;
   PictureWriter picture_;
   SightChild sight_;
+  bool serves_sight_ = false;
+  ConfigReader reader_;
   std::uint64_t capacity_round_ = 0;
   Now started_ = read_clocks();
 
@@ -192,7 +161,7 @@ std::string WholeNode::open_state() {
       UsageSinks{[this](std::string line) { store_->append_usage(std::move(line)); },
                  [this](std::string text) { store_->replace(kUsageOpenFile, std::move(text)); }});
   usage_->restore(read_clocks(), read_state_file(state_, kUsageOpenFile, kStateBytes),
-                  read_last_lines(state_, kUsageFile, kUsageRowsKept, kStateBytes));
+                  read_last_lines(state_, kUsageFile, ~std::size_t{0}, kUsageBytes));
   measured_ =
       measured_totals(simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory());
   return "";
@@ -211,6 +180,7 @@ policy::BypassRules WholeNode::bypass_rules() const {
   std::error_code none;
   const fs::path self = fs::read_symlink("/proc/self/exe", none);
   rules.own_programs = {self.string(), (self.parent_path() / "bulkhead").string()};
+  rules.probe = file_id((self.parent_path() / "bulkhead").string());
   rules.kill = config_.bypass == OnBypass::kKill;
   rules.root_daemon = ::geteuid() == 0;
   rules.allow_paths = config_.bypass_allow;
@@ -270,6 +240,9 @@ void WholeNode::wire_regions() {
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
+  };
+  regions_->on_read = [this] {
+    if (sentinel_) sentinel_->ask();
   };
   regions_->on_gone = [this](const std::string& name) { ledger_->gone(name, loop_.read_clock()); };
 }
@@ -342,7 +315,9 @@ void WholeNode::wire_server() {
   };
   p.next_event_id = picture_.providers.next_event_id = [this] { return journal_->next_id(); };
   p.usage = [this](std::int64_t since) { return usage_->rows(since); };
-  p.reload = [this] { return reload(); };
+  p.reload = [this](ConfigReader::Done done) { begin_reload(std::move(done)); };
+  p.condition = [this] { return condition(); };
+  reader_.apply = [this](Outcome<Config> read) { return reload(std::move(read)); };
   picture_.providers.daemon = [this](wire::DaemonView& d) { fill_daemon(d); };
   server_ = std::make_unique<Server>(loop_.poller(), *ledger_, std::move(options), std::move(p));
 }
@@ -367,25 +342,55 @@ std::string WholeNode::configure() {
   return problem;
 }
 
-std::string WholeNode::reload() {
-  if (config_.file.empty()) return "there is no configuration file: start with --config FILE";
-  auto read = load_config(config_.file);
-  std::string problem = read.ok() ? "" : read.problem;
-  if (read.ok()) {
-    std::swap(config_, *read);
-    problem = configure();
-    if (problem.empty()) {
-      ledger_->settle(loop_.read_clock());
-    } else {
-      std::swap(config_, *read);
-    }
+// All of it or nothing: what can fail comes first. The problem, or "".
+std::string WholeNode::put_in_force(Outcome<Config> read) {
+  if (!read.ok()) return read.problem;
+  const auto fits = resolve_tenants(*read, ledger_->capacities(), ::geteuid());
+  if (!fits.ok()) return fits.problem;
+  std::optional<SightChild::Prepared> sight;
+  if (serves_sight_) {
+    auto prepared = sight_.prepare(sight_setup(*read, dir_.path));
+    if (!prepared.ok())
+      return read->file + ": " + prepared.problem + "; free it or name another port";
+    sight = std::move(*prepared);
   }
+  std::swap(config_, *read);
+  if (std::string problem = configure(); !problem.empty()) {
+    std::swap(config_, *read);
+    return problem;
+  }
+  ledger_->settle(loop_.read_clock());
+  regions_->set_page_flags(config_.private_dirs ? shm::kPrivateDirs : 0u);
+  if (sight) sight_.take(std::move(*sight));
+  return "";
+}
+
+std::string WholeNode::condition() const {
+  std::vector<std::string> restart;
+  if (!serves_sight_) {  // started with --no-sight
+    if (config_.console_port != 0) restart.emplace_back("[daemon] console (without --no-sight)");
+    if (config_.metrics_port != 0) restart.emplace_back("[daemon] metrics (without --no-sight)");
+  }
+  return condition_text(restart, ledger_->waiting_for_their_end(), config_.idle);
+}
+
+Answer WholeNode::reload(Outcome<Config> read) {
+  Answer a;
+  a.text = put_in_force(std::move(read));
+  const bool ok = a.text.empty();
+  if (!ok) a.result = Errc::kInvalid;
+  if (ok) a.text = condition();
   EventFields fields;
-  fields.severity = problem.empty() ? Severity::kInfo : Severity::kWarning;
-  journal_->post(loop_.read_clock(),
-                 problem.empty() ? EventKind::kConfigLoaded : EventKind::kConfigRefused,
-                 problem.empty() ? config_.file : problem, fields);
-  return problem;
+  fields.severity = !ok ? Severity::kWarning : a.text.empty() ? Severity::kInfo : Severity::kNotice;
+  journal_->post(loop_.read_clock(), ok ? EventKind::kConfigLoaded : EventKind::kConfigRefused,
+                 a.text.empty() ? config_.file : a.text, fields);
+  return a;
+}
+
+void WholeNode::begin_reload(ConfigReader::Done done) {
+  if (!config_.file.empty()) return reader_.read(loop_.read_clock(), config_.file, std::move(done));
+  done(
+      reload(Outcome<Config>::because("there is no configuration file: start with --config FILE")));
 }
 
 std::string WholeNode::start_parts(const DaemonOptions& options) {
@@ -422,29 +427,28 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
     return std::string{dir_.path} + "/control.sock: " + bad.text() + ": " +
            std::strerror(bad.error_number());
   }
-  SignalHandlers handlers{[this] { loop_.stop(); }, [this] { (void)reload(); }};
+  if (const Status bad = reader_.open(loop_.poller()); !bad.ok()) return bad.text();
+  SignalHandlers handlers{[this] { loop_.stop(); }, [this] { begin_reload([](const Answer&) {}); }};
   if (const Status bad = signals_.open(loop_.poller(), std::move(handlers)); !bad.ok())
     return bad.text();
-  if (options.sight) {
-    SightChild::Setup setup;
-    setup.directory = dir_.path;
-    setup.metrics_port = config_.metrics_port;
-    setup.console_port = config_.console_port;
-    setup.hami_names = config_.hami_names;
-    setup.dcgm_names = config_.dcgm_names;
-    if (auto child = sight_.start(setup, picture_.fd()); !child.ok()) return child.problem;
+  serves_sight_ = options.sight;
+  if (serves_sight_) {
+    auto child = sight_.start(sight_setup(config_, dir_.path), picture_.fd());
+    if (!child.ok()) return child.problem;
   }
   sentinel_ = Sentinel::start(sentinel_options());
   if (sentinel_->ready_fd() >= 0) {  // the duty takes the round
     (void)loop_.poller().add(sentinel_->ready_fd(), EPOLLIN, [](std::uint32_t) {});
   }
-  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), watch_.get(), &keeper_,
+  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), watch_.get(), &keeper_, &reader_,
                                                  server_.get(), &picture_, &watchdog_}) {
     loop_.add(*duty);
   }
   if (options.sight) loop_.add(sight_);
   journal_->post(loop_.read_clock(), EventKind::kDaemonStarted,
                  std::string{"bulkheadd "} + kVersion);
+  if (const std::string waits = condition(); !waits.empty())
+    journal_->post(loop_.read_clock(), EventKind::kConfigLoaded, waits, {Severity::kNotice});
   notify("READY=1");
   return "";
 }
@@ -488,7 +492,7 @@ Outcome<std::unique_ptr<Node>> Node::start(const DaemonOptions& options, int& ex
 
 std::string check_configuration(const std::string& file) {
   auto read = load_config(file);
-  return read.ok() ? "" : read.problem;
+  return read.ok() ? default_problem(*read, ::geteuid()) : read.problem;
 }
 
 }  // namespace bulkhead::daemon

@@ -100,6 +100,10 @@ Status NodeFile::set_compute(const std::string& name, const std::uint8_t* uuid,
   return shm::set_node_compute(*map_.as<shm::NodePage>(), name.c_str(), key, rules);
 }
 
+void NodeFile::set_flags(std::uint32_t flags) {
+  shm::set_node_flags(*map_.as<shm::NodePage>(), flags);
+}
+
 void NodeFile::drop(const std::string& name) {
   shm::remove_node_tenant(*map_.as<shm::NodePage>(), name.c_str());
 }

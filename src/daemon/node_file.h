@@ -29,6 +29,7 @@ class NodeFile {
   // The tenants whose memory it may import, of those that the page names.
   void set_partners(const std::string& name, const std::vector<std::string>& others);
   void drop(const std::string& name);
+  void set_flags(std::uint32_t flags);  // shm::NodeFlag
   // kNotFound.
   [[nodiscard]] Result<std::uint64_t> limit(const std::string& name,
                                             const std::uint8_t* uuid) const;

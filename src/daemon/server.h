@@ -31,8 +31,10 @@ struct ServerProviders {
       events;
   std::function<std::uint64_t()> next_event_id;
   std::function<std::vector<wire::UsageRow>(std::int64_t since_unix_s)> usage;
-  // Reads the configuration again; the problem, one line, or "".
-  std::function<std::string()> reload;
+  // Reads the configuration again, and calls `done` with what it came to, now or in a later turn.
+  std::function<void(std::function<void(const Answer&)> done)> reload;
+  // What of the configuration is not in force, one line, or "".
+  std::function<std::string()> condition;
 };
 
 struct ServerOptions {
@@ -99,6 +101,7 @@ class Server : public Duty {
   void list(Connection& c, const wire::NameRequest& request);
   void events(Connection& c, const wire::Header& request, std::uint64_t after);
   void usage(Connection& c, const wire::UsageRequest& request);
+  void reload(Connection& c, const wire::Header& request, const Now& now);
   void put(Connection& c, const void* message, std::size_t bytes);
   void flush(Connection& c);
   void let_go();

@@ -82,18 +82,31 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
     }
     case wire::Kind::kUsage:
       return usage(c, as<wire::UsageRequest>(message));
-    case wire::Kind::kReload: {
+    case wire::Kind::kReload:
+      return reload(c, h, now);
+    case wire::Kind::kCondition: {
       Answer a;
-      if (!ledger_.is_operator(c.peer)) {
-        a.result = Errc::kUntrusted;
-        a.text = "only root and the daemon's own user reload the configuration";
-      } else if (providers_.reload) {
-        a.text = providers_.reload();
-        if (!a.text.empty()) a.result = Errc::kInvalid;
-      }
+      if (ledger_.is_operator(c.peer) && providers_.condition) a.text = providers_.condition();
       return answer(c, h, a, now);
     }
   }
+}
+
+// The file is read elsewhere (config_reader.h): the answer comes when that is done, if the connection is still there.
+void Server::reload(Connection& c, const wire::Header& request, const Now& now) {
+  Answer no;
+  no.result = Errc::kUntrusted;
+  no.text = "only root and the daemon's own user reload the configuration";
+  if (!ledger_.is_operator(c.peer)) return answer(c, request, no, now);
+  if (!providers_.reload) return answer(c, request, {}, now);
+  c.awaits_reload = true;
+  providers_.reload([this, key = c.key, request](const Answer& a) {
+    const auto at = connections_.find(key);
+    if (at == connections_.end() || at->second->closing) return;
+    at->second->awaits_reload = false;
+    answer(*at->second, request, a, options_.clock());
+    update_interest(*at->second);
+  });
 }
 
 void Server::answer(Connection& c, const wire::Header& request, const Answer& a, const Now& now) {

@@ -97,6 +97,10 @@ class ServerTest : public testing::Test {
       return out;
     };
     p.next_event_id = [this] { return std::uint64_t{events.size() + 1}; };
+    p.reload = [this](std::function<void(const Answer&)> done) {
+      reloads.push_back(std::move(done));
+    };
+    p.condition = [] { return std::string{"needs a restart: x"}; };
     return p;
   }
   UniqueFd connect(const Peer& who) {
@@ -137,6 +141,7 @@ class ServerTest : public testing::Test {
   FakePoller poller;
   Peer next_peer;
   std::vector<wire::EventView> events;
+  std::vector<std::function<void(const Answer&)>> reloads;  // asked for, not answered yet
   Server server;
   alignas(8) char reply[wire::kMaxMessage];
 };
@@ -148,6 +153,45 @@ TEST_F(ServerTest, AnswersWithTheRequestsSequence) {
   EXPECT_TRUE(wire::check_reply(reply, sizeof(wire::HelloReply), wire::Kind::kHello, 5).ok());
   EXPECT_EQ(ask(c, request(record("a", kGib))), Errc::kOk);
   EXPECT_STREQ(verdict().name, "a");
+}
+
+TEST_F(ServerTest, AReloadIsAnsweredWhenItIsDoneAndNobodyElseWaits) {
+  const UniqueFd root = connect(peer(0)), user = connect(peer(1000));
+  send(user, empty(wire::Kind::kReload));
+  ASSERT_EQ(hear(user), static_cast<ssize_t>(sizeof(wire::Verdict)));
+  EXPECT_EQ(static_cast<Errc>(verdict().header.result), Errc::kUntrusted);
+  EXPECT_TRUE(reloads.empty());
+  send(root, empty(wire::Kind::kReload));
+  send(root, empty(wire::Kind::kHello));  // its next: after the answer
+  EXPECT_EQ(hear(root), -1);
+  send(user, empty(wire::Kind::kHello));
+  EXPECT_EQ(hear(user), static_cast<ssize_t>(sizeof(wire::HelloReply)));
+  {
+    const UniqueFd gone = connect(peer(0));
+    send(gone, empty(wire::Kind::kReload));
+  }
+  poller.turn();
+  server.tick(node.now);
+  ASSERT_EQ(reloads.size(), 2u);
+  Answer a;
+  a.text = "done";
+  for (const auto& done : reloads) done(a);  // the second has nobody any more
+  poller.turn();
+  server.tick(node.now);
+  ASSERT_EQ(hear(root), static_cast<ssize_t>(sizeof(wire::Verdict)));
+  EXPECT_STREQ(verdict().text, "done");
+  poller.turn();
+  ASSERT_EQ(hear(root), static_cast<ssize_t>(sizeof(wire::HelloReply)));
+}
+
+TEST_F(ServerTest, WhatIsNotInForceIsForOperators) {
+  const UniqueFd root = connect(peer(0)), user = connect(peer(1000));
+  send(root, empty(wire::Kind::kCondition));
+  ASSERT_EQ(hear(root), static_cast<ssize_t>(sizeof(wire::Verdict)));
+  EXPECT_STREQ(verdict().text, "needs a restart: x");
+  send(user, empty(wire::Kind::kCondition));
+  ASSERT_EQ(hear(user), static_cast<ssize_t>(sizeof(wire::Verdict)));
+  EXPECT_STREQ(verdict().text, "");
 }
 
 TEST_F(ServerTest, OneUserKeepsNoOtherOut) {

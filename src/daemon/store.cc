@@ -11,6 +11,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "daemon/usage_compact.h"
+
 namespace bulkhead::daemon {
 namespace {
 
@@ -171,7 +173,13 @@ void Store::work() {
 
 int Store::write(const std::vector<Item>& batch) {
   const Item& first = batch.front();
-  if (first.target == Target::kReplace) return replace_file(first.name, first.text);
+  if (first.target == Target::kReplace) {
+    const int error_number = replace_state_file(directory_.get(), first.name, first.text);
+    // Now no row is in both files (usage_compact.h). If it fails the old file stays; again at the next turn.
+    if (error_number == 0 && first.name == kUsageOpenFile)
+      (void)compact_usage_file(directory_.get(), options_.usage_bytes, options_.usage_rows);
+    return error_number;
+  }
   std::string text;
   for (const Item& item : batch) text += item.text;
   if (first.target == Target::kUsage) return append_to(kUsageFile, text);
@@ -206,19 +214,19 @@ int Store::append_to(const char* name, const std::string& text) {
   return error_number;
 }
 
-int Store::replace_file(const std::string& name, const std::string& text) {
+int replace_state_file(int directory_fd, const std::string& name, const std::string& text) {
   const std::string fresh = name + ".new";
-  const UniqueFd fd{::openat(directory_.get(), fresh.c_str(),
+  const UniqueFd fd{::openat(directory_fd, fresh.c_str(),
                              O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
   if (!fd.ok()) return errno;
   int error_number = write_all(fd.get(), text);
   if (error_number == 0 && ::fsync(fd.get()) != 0) error_number = errno;
   if (error_number == 0 &&
-      ::renameat(directory_.get(), fresh.c_str(), directory_.get(), name.c_str()) != 0) {
+      ::renameat(directory_fd, fresh.c_str(), directory_fd, name.c_str()) != 0) {
     error_number = errno;
   }
-  if (error_number == 0 && ::fsync(directory_.get()) != 0) error_number = errno;
-  if (error_number != 0) ::unlinkat(directory_.get(), fresh.c_str(), 0);  // gives its room back
+  if (error_number == 0 && ::fsync(directory_fd) != 0) error_number = errno;
+  if (error_number != 0) ::unlinkat(directory_fd, fresh.c_str(), 0);  // gives its room back
   return error_number;
 }
 

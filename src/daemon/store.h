@@ -30,6 +30,9 @@ struct StoreOptions {
   std::size_t event_queue_bytes = 2u << 20;  // lines that wait
   std::size_t usage_queue_bytes = 8u << 20;
   unsigned retry_ms = 1000;
+  // usage.jsonl above these bytes is made into so many rows (usage_compact.h); a row has at most 400 bytes.
+  std::uint64_t usage_bytes = 4ull << 20;
+  std::size_t usage_rows = 8192;
 };
 
 struct StoreHealth {
@@ -75,7 +78,6 @@ class Store {
   void finish(const std::vector<Item>& batch, int error_number);
   int write(const std::vector<Item>& batch);  // 0 or errno
   int append_to(const char* name, const std::string& text);
-  int replace_file(const std::string& name, const std::string& text);
   int rotate_if_full(std::size_t more);
 
   StoreOptions options_;
@@ -95,6 +97,9 @@ class Store {
 [[nodiscard]] std::vector<std::string> read_last_lines(const std::string& directory,
                                                        const std::string& name, std::size_t most,
                                                        std::size_t most_bytes);
+// The whole content of a file of ours, by rename and synced: after a crash the old or the new one. 0 or errno (the old one stays).
+[[nodiscard]] int replace_state_file(int directory_fd, const std::string& name,
+                                     const std::string& text);
 // The whole of a file of ours of at most `most_bytes`; "" if there is none or it is larger.
 [[nodiscard]] std::string read_state_file(const std::string& directory, const std::string& name,
                                           std::size_t most_bytes);

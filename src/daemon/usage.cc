@@ -4,6 +4,8 @@
 #include <cstring>
 #include <set>
 
+#include "daemon/usage_compact.h"
+
 namespace bulkhead::daemon {
 namespace {
 
@@ -127,12 +129,13 @@ void Usage::finish(wire::UsageLine line) {
   if (says_nothing(line.row)) return;
   line.rest_ns = 0;
   sinks_.append(wire::usage_line(line));
-  keep(line.row);
+  keep(line);
 }
 
-void Usage::keep(const wire::UsageRow& row) {
-  if (finished_.size() == kUsageRowsKept) finished_.pop_front();
-  finished_.push_back(row);
+void Usage::keep(const wire::UsageLine& line) {
+  if (finished_.size() >= kUsageRowsKept)
+    finished_ = compact_usage(std::move(finished_), kUsageRowsKept / 2);
+  finished_.push_back(line);
 }
 
 void Usage::write_now() {
@@ -158,7 +161,7 @@ void Usage::restore(const Now& now, const std::string& open_text,
   for (const std::string& text : finished_lines) {
     wire::UsageLine line;
     if (!wire::parse_usage_line(text, line) || !finished.insert(line.serial).second) continue;
-    keep(line.row);
+    keep(line);
     count(line.row);
     next_serial_ = std::max(next_serial_, line.serial + 1);
   }
@@ -181,8 +184,8 @@ void Usage::restore(const Now& now, const std::string& open_text,
 
 std::vector<wire::UsageRow> Usage::rows(std::int64_t since_unix_s) const {
   std::vector<wire::UsageRow> out;
-  for (const wire::UsageRow& row : finished_) {
-    if (row.to_unix_s > since_unix_s) out.push_back(row);
+  for (const wire::UsageLine& line : finished_) {
+    if (line.row.to_unix_s > since_unix_s) out.push_back(line.row);
   }
   for (const auto& [key, r] : running_) {
     if (r.line.row.to_unix_s >= since_unix_s && !says_nothing(r.line.row))

@@ -3,7 +3,6 @@
 #pragma once
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <string>
@@ -20,7 +19,7 @@ using DeviceId = std::array<std::uint8_t, wire::kUuidBytes>;
 inline constexpr std::uint64_t kUsageGap_ns = 5'000'000'000;  // not seen for longer: not charged
 inline constexpr std::int64_t kUsageJump_ns = 2'000'000'000;
 inline constexpr std::uint64_t kUsageWrite_ns = 10'000'000'000;
-inline constexpr std::size_t kUsageRowsKept = 16'384;
+inline constexpr std::size_t kUsageRowsKept = 16'384;  // in memory; then they are compacted
 
 struct UsageSinks {
   std::function<void(std::string line)> append;      // one finished row
@@ -42,7 +41,7 @@ struct UsageTotals {  // since the tenant was first seen
 class Usage {
  public:
   explicit Usage(UsageSinks sinks) : sinks_(std::move(sinks)) {}
-  // What an earlier daemon left, before the first sample: the text of usage.open.json and the newest lines of usage.jsonl. A
+  // What an earlier daemon left, before the first sample: the text of usage.open.json and the lines of usage.jsonl. A
   // row that is in both is finished. Rows of the hour that still runs go on.
   void restore(const Now& now, const std::string& open_text,
                const std::vector<std::string>& finished_lines);
@@ -72,14 +71,14 @@ class Usage {
   void take(const Key& key, const UsageSample& sample, std::int64_t unix_s);
   void finish_all(std::int64_t to_unix_s);
   void finish(wire::UsageLine line);
-  void keep(const wire::UsageRow& row);
+  void keep(const wire::UsageLine& line);
 
   UsageSinks sinks_;
   std::map<Key, Running> running_;
   std::map<Key, Last> last_;
   std::map<Key, std::uint64_t> rest_ns_;  // what the finished rows of a key have left over
   std::map<Key, UsageTotals> totals_;
-  std::deque<wire::UsageRow> finished_;
+  std::vector<wire::UsageLine> finished_;
   std::uint64_t next_serial_ = 1;
   Now before_{};
   bool sampled_ = false;

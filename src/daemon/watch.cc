@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "wire/lines.h"
 
@@ -60,6 +61,7 @@ int Watch::tick(const Now& now) {
   }
   if (sampled_ns_ == 0 || now.mono_ns - sampled_ns_ >= kSecond_ns) sample_usage(now);
   watch_store(now);
+  journal_.settle(now);
   store_events();
   const std::uint64_t left = kSecond_ns - std::min(now.mono_ns - sampled_ns_, kSecond_ns);
   return static_cast<int>(left / 1'000'000) + 1;
@@ -79,12 +81,27 @@ void Watch::take(const Now& now, Round round) {
         owners[p.pid] = b.tenant;
     }
   }
+  tell_samples();
   note_gpu_time(owners);
   note_overhead(owners);
   policy::BypassResult result = bypass_.look(round_.seen, books);
   for (const auto& [change, stray] : result.changes) post_change(now, change, stray);
   for (const policy::SeenProcess& p : result.kill) kill(now, p);
   strays_ = std::move(result.strays);
+}
+
+void Watch::tell_samples() {
+  if (!round_.seen.uses_known) return;
+  std::map<std::uint32_t, std::uint64_t> starts;
+  for (const policy::SeenProcess& p : round_.seen.processes) starts[p.pid] = p.start_ticks;
+  Regions::Sample sample;
+  sample.began_ns = round_.mono_ns;
+  for (const policy::SeenUse& use : round_.seen.uses) {
+    const auto start = starts.find(use.pid);
+    if (start == starts.end() || use.bytes == 0) continue;  // gone; or NVML does not know
+    sample.uses.push_back({use.pid, start->second, use.device, use.bytes});
+  }
+  regions_.tell_samples(sample);
 }
 
 void Watch::note_gpu_time(const std::map<std::uint32_t, std::string>& owners) {
@@ -146,6 +163,10 @@ void Watch::kill(const Now& now, const policy::SeenProcess& p) {
       at != tried_kill_.end() && at->second == p.start_ticks) {
     return;
   }
+  if (const std::string faulty = regions_.may_be_of_faulty(p.uid, p.start_ticks); !faulty.empty()) {
+    spare(now, p, faulty);
+    return;
+  }
   const KillOutcome outcome = checked_kill(kills_, p, rules_);
   if (outcome == KillOutcome::kGone || outcome == KillOutcome::kAnother) return;
   tried_kill_[p.pid] = p.start_ticks;  // said once, and not tried again: it dies or it cannot be
@@ -176,6 +197,22 @@ std::optional<std::uint64_t> Watch::counted_ms(const TenantDevice& key,
   const std::uint64_t all_ns = more_ns + c.rest_ns;
   c.rest_ns = all_ns % 1'000'000;
   return all_ns / 1'000'000;
+}
+
+// It may have been a member before its tenant's region became faulty and we began: its operator says which.
+void Watch::spare(const Now& now, const policy::SeenProcess& p, const std::string& faulty) {
+  if (spared_.size() > 1024) spared_.erase(spared_.begin());
+  if (std::exchange(spared_[p.pid], p.start_ticks) == p.start_ticks) return;
+  EventFields fields;
+  fields.severity = wire::Severity::kWarning;
+  fields.tenant = faulty;
+  fields.pid = p.pid;
+  fields.uid = p.uid;
+  journal_.post(now, wire::EventKind::kTenantFaulty,
+                fmt::format("{} is not killed: it may be of this tenant, whose region is faulty; "
+                            "'bulkhead rm {}' ends that",
+                            who(p), faulty),
+                fields);
 }
 
 void Watch::sample_usage(const Now& now) {
@@ -250,6 +287,7 @@ void Watch::store_events() {
 void Watch::finish(const Now& now) {
   sample_usage(now);
   usage_.write_now();
+  journal_.settle(now, true);
   store_events();
 }
 

@@ -31,6 +31,11 @@ Belonging placed(const Asker& asker, std::span<const Claim> claims) noexcept {
   return best;
 }
 
+// A region is its owner's file, mode 0600: whoever else is given the tenant could not work in it. Root opens any.
+bool may_use(const Asker& asker, const Claim& c) noexcept {
+  return asker.uid == 0 || (asker.uid != kNobody && asker.uid == c.owner_uid);
+}
+
 std::size_t find(std::span<const Claim> claims, std::string_view name) noexcept {
   for (std::size_t i = 0; i < claims.size(); ++i) {
     if (claims[i].name == name) return i;
@@ -135,7 +140,8 @@ Belonging belongs_to(const Asker& asker, const NodeRules& rules, std::string_vie
     if (by_rule.claim != kNone) return by_rule;
     const std::size_t fallback =
         rules.default_tenant.empty() ? kNone : find(claims, rules.default_tenant);
-    return fallback == kNone ? Belonging{} : Belonging{By::kDefault, fallback, false};
+    const bool usable = fallback != kNone && may_use(asker, claims[fallback]);
+    return usable ? Belonging{By::kDefault, fallback, false} : Belonging{};
   }
   const std::size_t wanted = find(claims, asked);
   if (wanted != kNone && wanted == by_rule.claim) return by_rule;
@@ -146,10 +152,6 @@ Belonging belongs_to(const Asker& asker, const NodeRules& rules, std::string_vie
   if (wanted == kNone) return {By::kNew, kNone, false};
   if (asker.uid != kNobody && claims[wanted].owner_uid == asker.uid) {
     return {By::kAsked, wanted, false};
-  }
-  // The default tenant is everybody's who belongs to no other.
-  if (!rules.default_tenant.empty() && asked == rules.default_tenant) {
-    return {By::kDefault, wanted, false};
   }
   return {By::kRefused, kNone, false};
 }

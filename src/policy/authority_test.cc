@@ -176,9 +176,13 @@ TEST(Belongs, RootMayAskForAny) {
 }
 TEST(Belongs, ThoseWhoMatchNothingAreRefusedOrTheDefaults) {
   EXPECT_EQ(who({2001, 7, "/x"}), "unmatched -");
-  EXPECT_EQ(who({2001, 7, "/x"}, "", "free"), "default free");
-  EXPECT_EQ(who({2001, 7, "/x"}, "free", "free"), "default free");
-  EXPECT_EQ(who({2001, 7, "/x"}, "", "gone"), "unmatched -");
+  EXPECT_EQ(who({2000, 7, "/x"}, "", "free"), "default free");
+  EXPECT_EQ(who({0, 7, "/x"}, "", "free"), "default free");
+  EXPECT_EQ(who({2000, 7, "/x"}, "", "gone"), "unmatched -");
+  // another uid could not open its region
+  EXPECT_EQ(who({2001, 7, "/x"}, "", "free"), "unmatched -");
+  EXPECT_EQ(who({2001, 7, "/x"}, "free", "free"), "refused -");
+  EXPECT_EQ(who({kNobody, kNobody, ""}, "", "free"), "unmatched -");
 }
 TEST(Belongs, CgroupsAreComparedByParts) {
   EXPECT_TRUE(cgroup_below("/a/b", "/a"));

@@ -179,6 +179,10 @@ void format_node(NodePage& page, std::uint32_t flags) noexcept {
   page.magic.store(kNodeMagic, kRelease);  // pairs with check_node()
 }
 
+void set_node_flags(NodePage& page, std::uint32_t flags) noexcept {
+  page.flags.store(flags, kRelaxed);  // one word; nothing is ordered by it
+}
+
 namespace {
 
 // An entry is odd while this lives.

@@ -85,6 +85,8 @@ static_assert(sizeof(NodePage) == 794'624);
 
 // The writer's half: the daemon, and tests. One writer at a time.
 void format_node(NodePage& page, std::uint32_t flags) noexcept;
+// NodeFlag bits, for programs that start from now on.
+void set_node_flags(NodePage& page, std::uint32_t flags) noexcept;
 // Sets or adds one limit; an entry without a name is used again. kFull: no entry left.
 [[nodiscard]] Status set_node_limit(NodePage& page, const char* name,
                                     const std::uint8_t (&uuid)[kUuidBytes],

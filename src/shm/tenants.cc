@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/kill_point.h"
@@ -40,12 +41,14 @@ Result<UniqueFd> open_tenants(const Dir& dir, bool create) noexcept {
   return open_directory(dir.fd.get(), "tenants", dir.euid);
 }
 
+void unlink_home(int tenants, int home, const char* name) noexcept {
+  ::unlinkat(home, "region", 0);
+  ::unlinkat(home, "region.new", 0);
+  ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
+}
 void unlink_tenant(int tenants, const char* name, uid_t euid) noexcept {
   Result<UniqueFd> home = open_directory(tenants, name, euid);
-  if (!home.ok()) return;
-  ::unlinkat(home->get(), "region", 0);
-  ::unlinkat(home->get(), "region.new", 0);
-  ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
+  if (home.ok()) unlink_home(tenants, home->get(), name);
 }
 
 // Whether `name` is without users, and stays so as long as `door` lives: nobody is joining, nobody
@@ -265,7 +268,10 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
     return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
   }
   Result<UniqueFd> home = open_directory(tenants->get(), name, dir.euid);
-  if (!home.ok()) return home.status();
+  if (!home.ok()) {
+    ::unlinkat(tenants->get(), name, AT_REMOVEDIR);  // if it is empty: it may be ours
+    return home.status();
+  }
   if (stat_at(home->get(), "region", st))
     return Status{Errc::kExists, 0, "the tenant exists already"};
   const Identity& creator = spec.creator != nullptr ? *spec.creator : me;
@@ -273,19 +279,33 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   if (!spec.admitted) made = check_sums(dir, tenants->get(), spec, sums);
   if (made.ok()) made = write_region(home->get(), spec, name, creator, dir.euid);
   if (!made.ok()) {
-    unlink_tenant(tenants->get(), name, dir.euid);
+    unlink_home(tenants->get(), home->get(), name);  // needs no descriptor: they may be out
     return made;
   }
   if (name_out != nullptr) std::memcpy(*name_out, name, sizeof name);
   return Status{};
 }
 
+Status write_limits(Tenant& tenant, const LimitChange& change) noexcept {
+  for (unsigned i = 0; i < change.count; ++i) {
+    const DeviceSpec& to = change.devices[i];
+    if (change.of_compute) {
+      set_compute(tenant.region(), change.at[i], to.compute);
+    } else {
+      set_limit(tenant.region(), change.at[i], to.limit_bytes);
+    }
+  }
+  return {};
+}
+
 namespace {
 
-// What set_limits() and set_shares() have in common: `rises` says which of the wanted are summed with all others, `apply` sets one.
-template <class Rises, class Apply>
-Status set_some(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
-                bool overcommit, Arithmetic& sums, Rises rises, Apply apply) noexcept {
+// What both have in common: `rises` says which of the wanted are summed with all others.
+template <class Rises>
+Status set_some(const Dir& dir, const char* name, LimitChange change, bool overcommit,
+                Arithmetic& sums, Rises rises, WriteLimits write) noexcept {
+  const DeviceSpec* const devices = change.devices;
+  const unsigned count = change.count = std::min(change.count, kMaxDevices);
   Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
@@ -313,35 +333,30 @@ Status set_some(const Dir& dir, const char* name, const DeviceSpec* devices, uns
   }
   Result<Tenant> tenant = attach_tenant(dir, name);
   if (!tenant.ok()) return tenant.status();
-  for (unsigned i = 0; i < count; ++i) apply(tenant->region(), at[i], devices[i]);
-  return {};
+  change.at = at;
+  return write(*tenant, change);
 }
 
 }  // namespace
 
 Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
-                  bool overcommit, Arithmetic& sums) noexcept {
-  return set_some(
-      dir, name, devices, count, overcommit, sums,
-      [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
-        wanted.compute = ComputeRules{};  // asks for no time
-        return wanted.limit_bytes > limit_bytes(r, d);
-      },
-      [](Region& r, unsigned d, const DeviceSpec& to) noexcept {
-        set_limit(r, d, to.limit_bytes);
-      });
+                  bool overcommit, Arithmetic& sums, WriteLimits write) noexcept {
+  const auto rises = [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
+    wanted.compute = ComputeRules{};  // asks for no time
+    return wanted.limit_bytes > limit_bytes(r, d);
+  };
+  return set_some(dir, name, LimitChange{devices, nullptr, count}, overcommit, sums, rises, write);
 }
 
 Status set_shares(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
-                  bool overcommit, Arithmetic& sums) noexcept {
-  return set_some(
-      dir, name, devices, count, overcommit, sums,
-      [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
-        wanted.limit_bytes = 0;  // asks for no memory
-        wanted.total_bytes = ~0ull;
-        return wanted.compute.floor_x100 > region_compute(r, d).floor_x100;
-      },
-      [](Region& r, unsigned d, const DeviceSpec& to) noexcept { set_compute(r, d, to.compute); });
+                  bool overcommit, Arithmetic& sums, WriteLimits write) noexcept {
+  const auto rises = [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
+    wanted.limit_bytes = 0;  // asks for no memory
+    wanted.total_bytes = ~0ull;
+    return wanted.compute.floor_x100 > region_compute(r, d).floor_x100;
+  };
+  return set_some(dir, name, LimitChange{devices, nullptr, count, true}, overcommit, sums, rises,
+                  write);
 }
 
 Status remove_tenant(const Dir& dir, const char* name, bool force, Patience patience) noexcept {

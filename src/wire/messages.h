@@ -26,7 +26,8 @@ enum class Kind : std::uint16_t {
   kList = 7,        // NameRequest (after this name; "" = from the start) -> ListReply
   kEvents = 8,      // EventsRequest -> EventsReply, once or for as long as it is followed
   kUsage = 9,       // UsageRequest -> UsageReply (more = 1: another follows)
-  kReload = 10,     // Empty -> Verdict: read the configuration again
+  kReload = 10,     // Empty -> Verdict: read the configuration again; `text` says what waits
+  kCondition = 11,  // Empty -> Verdict: `text` says what of the configuration is not in force
 };
 
 struct Header {

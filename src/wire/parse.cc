@@ -110,6 +110,7 @@ std::size_t request_bytes(Kind kind) noexcept {
     case Kind::kHello:
     case Kind::kWhoAmI:
     case Kind::kReload:
+    case Kind::kCondition:
       return sizeof(Empty);
     case Kind::kRegister:
       return sizeof(RegisterRequest);

@@ -51,7 +51,7 @@ TEST(WireNames, OnlyTheGrammarPaddedWithZeros) {
 }
 
 TEST(WireRequests, AWellFormedOneOfEachKindIsTaken) {
-  for (const Kind kind : {Kind::kHello, Kind::kWhoAmI, Kind::kReload}) {
+  for (const Kind kind : {Kind::kHello, Kind::kWhoAmI, Kind::kReload, Kind::kCondition}) {
     Empty e{};
     begin(e, kind, 1);
     EXPECT_EQ(ask(e), Errc::kOk);

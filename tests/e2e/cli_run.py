@@ -1,4 +1,5 @@
 """bulkhead run: exit codes, what it hands over, bad input, signals."""
+import json
 import os
 import pathlib
 import signal
@@ -51,6 +52,54 @@ class ExitCodes(Case):
     def test_version(self):
         r = self.call("--version")
         self.assertEqual((r.returncode, r.stdout), (0, "bulkhead 0.1.0\n"))
+
+
+class Words(Case):
+    """Values that are missing or stand where the grammar has none: one line that says what to write."""
+    def told(self, *words, has):
+        r = self.call(*words)
+        self.assertEqual(r.returncode, 2, (words, r.stderr))
+        self.assertIn(has, self.one_line(r.stderr), words)
+        self.assertFalse(self.dir.joinpath("tenants").exists(), words)  # nothing was run
+
+    def test_every_option_of_every_command(self):
+        grammar = json.loads(self.call("__describe").stdout)
+        seen = 0
+        for command in grammar["commands"]:
+            c = command["name"]
+            front = [c, *("x" for o in command["options"] if o["positional"])]
+            bare_is_fine = c in ("run", "sniff") or len(front) > 1
+            for o in command["options"]:
+                name = o["names"][-1]
+                if o["positional"] or name == "--help":
+                    continue
+                seen += 1
+                if o["value"]:
+                    self.told(*front, name, has=f"{name} needs a value: write {name}=")
+                    self.told(*front, f"{name}=", has=f"{name}= needs a value: write {name}=")
+                    self.told(*front, name, name, "1", has=f"{name} needs a value")
+                    self.told(*front, f"{name}=1", name, "1", has=f"{name} is there twice")
+                elif o["optional_value"]:
+                    value = "5s" if name == "--wait" else "h200"
+                    self.told(c, name, value, has=f"{name} takes its value with '=': write {name}={value}")
+                    self.told(*front, f"{name}=", has=f"{name}= needs a value")
+                else:
+                    self.told(*front, f"{name}=yes", has=f"{name} takes no value: write {name}")
+                    if not bare_is_fine:
+                        self.told(c, name, "x", has=f"{name} takes no value: leave 'x' out")
+        self.assertGreater(seen, 30)
+
+    def test_run_where_a_command_stands_behind(self):
+        self.told("run", "--sim", "h200", "--memory", has="write --sim=h200 (or -- before a command h200)")
+        self.told("run", "--sim", "h200", "--memory", "1GiB", "--", "true", has="write --sim=h200;")
+        self.told("run", "--sim", "other", "--memory", "1GiB", "--", "true", has="write --sim=other;")
+        self.told("run", "-q", "x", "--memory=1GiB", "--", "true", has="-q takes no value: leave 'x' out")
+
+    def test_a_command_is_not_taken_for_a_value(self):
+        for words in (["--memory=1GiB", "-q", "--sim", "/bin/echo", "--sim", "h200"],
+                      ["--memory=1GiB", "-q", "--sim=h200", "--", "/bin/echo", "--sim", "h200"]):
+            r = self.call("run", *words)
+            self.assertEqual((r.returncode, r.stdout), (0, "--sim h200\n"), r.stderr)
 
 
 class BadInput(Case):

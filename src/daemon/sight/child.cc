@@ -78,29 +78,70 @@ SightChild::~SightChild() { stop(); }
 
 Outcome<bool> SightChild::start(const Setup& setup, int picture_fd) {
   using Out = Outcome<bool>;
-  setup_ = setup;
-  options_.hami_names = setup.hami_names;
-  options_.dcgm_names = setup.dcgm_names;
-  const auto add = [&](Door door, Outcome<UniqueFd> made, std::uint16_t port) {
-    if (!made.ok()) return made.problem;
-    listeners_.push_back({door, made->get(), port});
-    sockets_.push_back(std::move(*made));
-    return std::string{};
-  };
-  std::string problem = add(Door::kMetricsUnix, listen_unix(setup.directory + "/metrics.sock"), 0);
-  if (problem.empty() && setup.metrics_port != 0)
-    problem = add(Door::kMetricsTcp, listen_loopback(setup.metrics_port), setup.metrics_port);
-  if (problem.empty() && setup.console_port != 0) {
-    problem = add(Door::kConsole, listen_loopback(setup.console_port), setup.console_port);
-    auto token = console_token(setup.directory, setup.console_port);
-    if (problem.empty() && !token.ok()) problem = token.problem;
-    if (token.ok()) options_.token = *token;
-  }
-  if (!problem.empty()) return Out::because(problem);
+  auto prepared = prepare(setup);
+  if (!prepared.ok()) return Out::because(prepared.problem);
   picture_ = read_only(picture_fd);
   if (!picture_.ok()) return Out::because(because("picture"));
+  adopt(std::move(*prepared));
   stopped_ = false;
   return launch();
+}
+
+Outcome<SightChild::Prepared> SightChild::prepare(const Setup& setup) const {
+  using Out = Outcome<Prepared>;
+  Prepared out;
+  out.setup = setup;
+  out.options.hami_names = setup.hami_names;
+  out.options.dcgm_names = setup.dcgm_names;
+  std::string problem;
+  const auto add = [&](Door door, std::uint16_t port) {
+    const auto same = [&](const Listener& l) {
+      return l.port == port && (l.door == Door::kMetricsUnix) == (door == Door::kMetricsUnix);
+    };
+    const auto has = std::find_if(listeners_.begin(), listeners_.end(), same);
+    Outcome<UniqueFd> made =
+        has != listeners_.end() ? Outcome<UniqueFd>{UniqueFd{::fcntl(has->fd, F_DUPFD_CLOEXEC, 3)}}
+        : door == Door::kMetricsUnix ? listen_unix(setup.directory + "/metrics.sock")
+                                     : listen_loopback(port);
+    if (!made.ok() || !made->ok()) {
+      if (problem.empty()) problem = made.ok() ? because("sockets") : made.problem;
+      return;
+    }
+    out.changes |= has == listeners_.end() || has->door != door;
+    out.listeners.push_back({door, made->get(), port});
+    out.sockets.push_back(std::move(*made));
+  };
+  add(Door::kMetricsUnix, 0);
+  if (setup.metrics_port != 0) add(Door::kMetricsTcp, setup.metrics_port);
+  if (setup.console_port != 0) add(Door::kConsole, setup.console_port);
+  if (problem.empty() && setup.console_port != 0) {
+    auto token = console_token(setup.directory, setup.console_port);
+    if (!token.ok()) return Out::because(token.problem);
+    out.options.token = *token;
+  }
+  if (!problem.empty()) return Out::because(problem);
+  out.changes |= out.listeners.size() != listeners_.size() || out.options.token != options_.token ||
+                 setup.hami_names != setup_.hami_names || setup.dcgm_names != setup_.dcgm_names;
+  return Out{std::move(out)};
+}
+
+void SightChild::adopt(Prepared prepared) {
+  setup_ = std::move(prepared.setup);
+  options_ = std::move(prepared.options);
+  sockets_ = std::move(prepared.sockets);
+  listeners_ = std::move(prepared.listeners);
+}
+
+void SightChild::take(Prepared prepared) {
+  if (!prepared.changes || stopped_) return;
+  adopt(std::move(prepared));
+  if (pid_ != 0) {
+    ::kill(pid_, SIGTERM);
+    leaving_.push_back(pid_);
+    pid_ = 0;
+  }
+  pause_ns_ = due_ns_ = 0;
+  if (!launch().ok()) due_ns_ = monotonic_ns() + kSecond;  // tick() tries again
 }
 
 Outcome<bool> SightChild::launch() {
@@ -118,6 +159,7 @@ Outcome<bool> SightChild::launch() {
 }
 
 int SightChild::tick(const Now& now) {
+  std::erase_if(leaving_, [](pid_t pid) { return ::waitpid(pid, nullptr, WNOHANG) != 0; });
   if (stopped_) return -1;
   if (pid_ != 0) {
     int how = 0;

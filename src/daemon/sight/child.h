@@ -29,6 +29,20 @@ class SightChild : public Duty {
   // Opens the sockets, then starts the child. `picture_fd`: the picture's memfd, kept by the caller, or a descriptor of it
   // opened read-only. Problem: one line with what to change.
   [[nodiscard]] Outcome<bool> start(const Setup& setup, int picture_fd);
+  // What a child by another setup needs: sockets that are there already are kept, so that two may change ports. Nothing changes yet
+  // but console.url. Problem: one line with what to change.
+  struct Prepared {
+    Setup setup;
+    SightOptions options;
+    std::vector<UniqueFd> sockets;
+    std::vector<Listener> listeners;
+    bool changes = false;  // anything at all
+  };
+  [[nodiscard]] Outcome<Prepared> prepare(const Setup& setup) const;
+  // Ends the child and starts one by the new setup, if it changes anything. Never waits.
+  void take(Prepared prepared);
+  [[nodiscard]] const Setup& setup() const { return setup_; }
+
   // Restarts it if it has ended: after 1 s, 2 s, 4 s ... 60 s; from the start again once it has lived for a minute.
   int tick(const Now& now) override;
   const char* name() const override { return "sight"; }
@@ -39,6 +53,7 @@ class SightChild : public Duty {
 
  private:
   [[nodiscard]] Outcome<bool> launch();
+  void adopt(Prepared prepared);
 
   Setup setup_;
   SightOptions options_;
@@ -46,6 +61,7 @@ class SightChild : public Duty {
   std::vector<Listener> listeners_;
   UniqueFd picture_;
   pid_t pid_ = 0;
+  std::vector<pid_t> leaving_;  // told to end, not gone yet
   unsigned restarts_ = 0;
   std::uint64_t started_ns_ = 0;
   std::uint64_t due_ns_ = 0;

@@ -20,6 +20,7 @@ namespace bulkhead::daemon {
 namespace {
 
 constexpr std::size_t kTokenDigits = 32;  // 128 bits
+constexpr gid_t kNoGroup = static_cast<gid_t>(-1);
 
 std::string because(const std::string& what) {
   return fmt::format("{}: {}", what, std::strerror(errno));
@@ -28,10 +29,13 @@ std::string because(const std::string& what) {
 // Root's files are for group `bulkhead`, if there is one.
 bool give_to_group(int fd_or_minus, const char* path) {
   if (::geteuid() != 0) return true;
-  const group* g = ::getgrnam("bulkhead");
-  if (g == nullptr) return true;
-  if (path == nullptr) return ::fchown(fd_or_minus, 0, g->gr_gid) == 0;
-  return ::lchown(path, 0, g->gr_gid) == 0;
+  // Asked once, at the start: the answer may come over the network, and a reload asks from the control loop.
+  static const gid_t gid = [] {
+    const group* g = ::getgrnam("bulkhead");
+    return g == nullptr ? kNoGroup : g->gr_gid;
+  }();
+  if (gid == kNoGroup) return true;
+  return (path == nullptr ? ::fchown(fd_or_minus, 0, gid) : ::lchown(path, 0, gid)) == 0;
 }
 
 std::string old_token(const std::string& path) {
