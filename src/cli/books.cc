@@ -111,7 +111,8 @@ std::string command_of(const ProcessBooks& process) {
   std::string name;
   if (process.pid_here != 0) {
     std::ifstream comm{fmt::format("/proc/{}/comm", process.pid_here)};
-    std::getline(comm, name);
+    std::getline(comm, name, '\0');  // it may have line ends in it
+    if (name.ends_with('\n')) name.pop_back();
   }
   for (char& c : name) {
     if (c < ' ' || c > '~') c = '?';  // a process names itself; it does not drive our terminal
