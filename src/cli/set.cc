@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cli/books.h"
+#include "cli/guarded_limits.h"
 #include "cli/install.h"
 #include "cli/machine.h"
 #include "cli/remote.h"
@@ -79,7 +80,7 @@ int set_alone(const Machine& machine, const SetOptions& o, const Wanted& wanted)
   }
   shm::Arithmetic sums;
   const Status s = shm::set_limits(machine.dir, o.name.c_str(), wanted.devices, wanted.count,
-                                   o.overcommit, sums);
+                                   o.overcommit, sums, write_limits_guarded);
   if (s.code() == Errc::kTooLarge) {
     return fail(
         kExitProblem,

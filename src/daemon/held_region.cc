@@ -1,6 +1,7 @@
 #include "daemon/held_region.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -146,6 +147,65 @@ std::uint64_t HeldRegion::held_by(unsigned slot) {
     bytes += shm::slot_held_bytes(tenant_.region(), slot, d);
   }
   return held() ? bytes : 0;
+}
+
+HeldRegion::Books HeldRegion::books_in(const Region& r, unsigned slot, unsigned device) {
+  const shm::MemCell& cell = r.cells[device][slot];
+  const shm::ProcSlot& at = r.slots[slot];
+  Books out;
+  out.state = at.state.load(kRelaxed);
+  out.word = cell.w.load(kRelaxed);
+  out.other = cell.other_bytes.load(kRelaxed);
+  out.unseen = cell.unseen_bytes.load(kRelaxed);
+  out.held = shm::slot_held_bytes(r, slot, device);
+  for (const shm::AtomicU64* n : {&at.allocs, &at.frees, &at.first_allocs, &at.first_frees}) {
+    out.moves += n->load(kRelaxed);
+  }
+  return out;
+}
+
+HeldRegion::Books HeldRegion::books(unsigned slot, unsigned device) {
+  if (broken_) return {};
+  const Books out = books_in(tenant_.region(), slot, device);
+  return held() ? out : Books{};
+}
+
+bool HeldRegion::take_place() {
+  const int fd = broken_ ? -1 : tenant_.descriptor();
+  if (fd < 0) return false;
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = shm::kSupervisorByte;
+  lock.l_len = 1;
+  return ::fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+void HeldRegion::leave_place() {
+  struct flock lock {};
+  lock.l_type = F_UNLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = shm::kSupervisorByte;
+  lock.l_len = 1;
+  ::fcntl(tenant_.descriptor(), F_OFD_SETLK, &lock);
+}
+
+std::uint64_t HeldRegion::sampler_beat_s() {
+  if (broken_) return 0;
+  const std::uint64_t beat = tenant_.region().header.sampler_beat_s.load(kRelaxed);
+  return held() ? beat : 0;
+}
+
+bool HeldRegion::observe(unsigned slot, unsigned device, const shm::Observed& figure) {
+  if (broken_) return false;
+  shm::publish_observed(tenant_.region(), slot, device, figure);
+  return held();
+}
+
+bool HeldRegion::end_round() {
+  if (broken_) return false;
+  shm::publish_round(tenant_.region(), 0);
+  return held();
 }
 
 shm::Reaped HeldRegion::reap(unsigned slot, std::uint32_t gen) {

@@ -8,6 +8,7 @@
 
 #include "base/bus_guard.h"
 #include "base/status.h"
+#include "shm/supervise.h"
 #include "shm/tenant.h"
 #include "wire/record.h"
 
@@ -55,10 +56,26 @@ class HeldRegion {
   [[nodiscard]] std::uint32_t lock_holder(unsigned slot);
   [[nodiscard]] std::uint64_t held_by(unsigned slot);
 
+  // What must not change while NVML is asked of a process. `moves`: allocations and frees, so that a pair of them, which
+  // leaves the words as they were, is seen too.
+  struct Books {
+    std::uint64_t state = 0, word = 0, other = 0, unseen = 0, held = 0, moves = 0;
+    bool operator==(const Books&) const = default;
+  };
+  [[nodiscard]] static Books books_in(const shm::Region& r, unsigned slot, unsigned device);
+  [[nodiscard]] Books books(unsigned slot, unsigned device);  // as they are now
+
+  // The supervisor's place (docs/formats/region.md): tried, never waited for; taken for the moment of a write.
+  [[nodiscard]] bool take_place();
+  void leave_place();
+
   // The rest writes, through the mapping. False: the region is broken, or broke under it.
   bool adopt();  // `adopted` + 1: its processes map the page (again)
   bool set_limit(unsigned device, std::uint64_t bytes);
   bool set_on_fault(wire::OnFault value);
+  [[nodiscard]] std::uint64_t sampler_beat_s();
+  bool observe(unsigned slot, unsigned device, const shm::Observed& figure);
+  bool end_round();  // what was observed is told; nobody beats
   // kGone of a broken one: there are no books left to wipe.
   shm::Reaped reap(unsigned slot, std::uint32_t gen);
   unsigned reap_dead();

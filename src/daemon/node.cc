@@ -211,6 +211,7 @@ policy::BypassRules WholeNode::bypass_rules() const {
   std::error_code none;
   const fs::path self = fs::read_symlink("/proc/self/exe", none);
   rules.own_programs = {self.string(), (self.parent_path() / "bulkhead").string()};
+  rules.probe = file_id((self.parent_path() / "bulkhead").string());
   rules.kill = config_.bypass == OnBypass::kKill;
   rules.root_daemon = ::geteuid() == 0;
   rules.allow_paths = config_.bypass_allow;
@@ -270,6 +271,9 @@ void WholeNode::wire_regions() {
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
+  };
+  regions_->on_read = [this] {
+    if (sentinel_) sentinel_->ask();
   };
   regions_->on_gone = [this](const std::string& name) { ledger_->gone(name, loop_.read_clock()); };
 }

@@ -92,6 +92,13 @@ std::vector<std::uint32_t> numbers_in(const std::string& directory) {
 
 }  // namespace
 
+policy::FileId file_id(const std::string& path) {
+  struct statx st {};
+  const int how = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+  if (::statx(AT_FDCWD, path.c_str(), how, STATX_INO, &st) != 0) return {};
+  return {makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino};
+}
+
 std::optional<policy::SeenProcess> read_process(const std::string& root, std::uint32_t pid) {
   const std::string at = root + "/" + std::to_string(pid);
   policy::SeenProcess p, after;
@@ -99,6 +106,7 @@ std::optional<policy::SeenProcess> read_process(const std::string& root, std::ui
   if (!read_stat(slurp(at + "/stat"), p)) return std::nullopt;
   read_status(slurp(at + "/status"), p);
   p.exe = read_link(at + "/exe");
+  p.exe_id = file_id(at + "/exe");
   p.at_secure = read_secure(slurp(at + "/auxv"));
   // The same process at both ends, so all of it was read of one.
   if (!read_stat(slurp(at + "/stat"), after) || after.start_ticks != p.start_ticks)

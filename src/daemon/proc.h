@@ -14,6 +14,9 @@
 
 namespace bulkhead::daemon {
 
+// The file behind a path or a link of /proc: a running file whatever its path is elsewhere. {0, 0}: unknown. Does not talk
+// to a file server.
+[[nodiscard]] policy::FileId file_id(const std::string& path);
 // nullopt: gone, or another process while it was read. `root` is /proc; a test has its own.
 [[nodiscard]] std::optional<policy::SeenProcess> read_process(const std::string& root,
                                                               std::uint32_t pid);

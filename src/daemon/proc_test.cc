@@ -49,6 +49,17 @@ class FakeProc {
   ProcScanOptions options;
 };
 
+TEST(Proc, KnowsTheFileThatRuns) {
+  const auto self = read_process("/proc", static_cast<std::uint32_t>(::getpid()));
+  ASSERT_TRUE(self.has_value());
+  struct stat st {};
+  ASSERT_EQ(::stat(self->exe.c_str(), &st), 0);
+  EXPECT_EQ(self->exe_id.second, st.st_ino);
+  EXPECT_EQ(self->exe_id, file_id(self->exe));
+  EXPECT_NE(self->exe_id, file_id("/dev/null"));
+  EXPECT_EQ(file_id("/proc/self/none"), policy::FileId{});
+}
+
 TEST(Proc, ReadsAProcess) {
   FakeProc proc;
   proc.process(12, 345);

@@ -1,6 +1,7 @@
 // The regions of all tenants, as the daemon holds them: made, mapped behind a SIGBUS guard, published in the node page,
 // watched for the deaths of their processes. Control loop only. Knows nothing of peers, configuration or policy.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -62,6 +63,27 @@ class Regions {
   };
   virtual std::vector<Member> members() const = 0;
 
+  // What NVML showed in one round: told to the processes whose own supervisor is not there, so that they correct their
+  // books. `began_ns`: CLOCK_MONOTONIC, before NVML was asked.
+  struct Sample {
+    struct Use {
+      std::uint32_t pid = 0;
+      std::uint64_t start_ticks = 0;
+      std::array<std::uint8_t, wire::kUuidBytes> uuid{};
+      std::uint64_t bytes = 0;
+    };
+    std::uint64_t began_ns = 0;
+    std::vector<Use> uses;
+  };
+  virtual void tell_samples(const Sample&) {}
+  // A process of this uid that is older than the daemon may be of a tenant whose region could not be read when the daemon
+  // began: that tenant's name; "": no.
+  virtual std::string may_be_of_faulty(std::uint32_t, std::uint64_t /*start_ticks*/) const {
+    return {};
+  }
+
+  // The books of all tenants were read: a round of NVML that begins now can be compared with them.
+  std::function<void()> on_read;
   // Set once before the loop begins. found: a region on disk that nobody here made (started without us, or before a
   // restart): its header as a record; the answer says whether to take it over. gone: an ephemeral tenant vanished.
   std::function<bool(const wire::TenantRecord& found)> on_found;

@@ -31,6 +31,13 @@ std::vector<std::string> on_disk(const shm::Dir& dir) {
   return out;
 }
 
+uid_t region_owner(const shm::Dir& dir, const std::string& name) {
+  struct stat st {};
+  const std::string path = "tenants/" + name + "/region";
+  const bool there = ::fstatat(dir.fd.get(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
+  return there ? st.st_uid : static_cast<uid_t>(-1);
+}
+
 }  // namespace
 
 ino_t region_inode(const shm::Dir& dir, const std::string& name) {
@@ -96,8 +103,10 @@ bool TenantRegions::consider(const std::string& name) {
   if (inode == 0) return false;
   if (const auto it = ignored_.find(name); it != ignored_.end() && it->second == inode) return true;
   Result<HeldRegion> held = HeldRegion::open(*outside_.dir, name, scratch_);
-  if (held.ok() && take_over(name, std::move(*held))) {
+  const bool readable = held.ok();
+  if (readable && take_over(name, std::move(*held))) {
     ignored_.erase(name);
+    unreadable_.erase(name);
     return true;
   }
   if (!held.ok() &&
@@ -105,7 +114,8 @@ bool TenantRegions::consider(const std::string& name) {
     return false;
   }
   ignored_[name] = inode;
-  if (!held.ok() && on_news) {
+  if (!readable) unreadable_[name] = region_owner(*outside_.dir, name);
+  if (!readable && on_news) {
     on_news({wire::EventKind::kTenantFaulty, name, 0, wire::kNoId, 0,
              "its region is left alone: " + std::string{held.status().text()}});
   }
@@ -167,9 +177,19 @@ bool TenantRegions::take_over(const std::string& name, HeldRegion held) {
   return true;
 }
 
+// A younger process was started when nobody could join that tenant any more.
+std::string TenantRegions::may_be_of_faulty(std::uint32_t uid, std::uint64_t start_ticks) const {
+  if (start_ticks == 0 || start_ticks >= self_.start_ticks) return {};
+  for (const auto& [name, owner] : unreadable_) {
+    if (owner == uid && region_inode(*outside_.dir, name) != 0) return name;
+  }
+  return {};
+}
+
 void TenantRegions::forget(const std::string& name) {
   page_.drop(name);
   ignored_.erase(name);
+  unreadable_.erase(name);
   const auto it = tenants_.find(name);
   if (it == tenants_.end()) return;
   for (Slot& slot : it->second->slots) drop_watch(slot);

@@ -1,6 +1,9 @@
 // The face of TenantRegions: what the ledger asks for. Finding, scanning and reaping are in the files beside.
 #include "daemon/regions_impl.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -30,7 +33,8 @@ bool creator_of_name(const std::string& name, shm::Identity& out) {
 
 TenantRegions::TenantRegions(Outside outside) : outside_(std::move(outside)) {
   if (!outside_.turn_began) outside_.turn_began = outside_.clock;
-  pid_namespace_ = shm::read_identity().pid_namespace;
+  self_ = shm::read_identity();
+  pid_namespace_ = self_.pid_namespace;
 }
 
 TenantRegions::~TenantRegions() {
@@ -43,6 +47,15 @@ TenantRegions::~TenantRegions() {
 TenantRegions::Tenant* TenantRegions::find(const std::string& name) const {
   const auto it = tenants_.find(name);
   return it == tenants_.end() ? nullptr : it->second.get();
+}
+
+// What was just made and cannot be kept. By path, below directories that are ours alone: it needs no descriptor, for it
+// may be descriptors that are out.
+void TenantRegions::unmake(const std::string& name) {
+  const std::string home = "tenants/" + name;
+  ::unlinkat(outside_.dir->fd.get(), (home + "/region").c_str(), 0);
+  ::unlinkat(outside_.dir->fd.get(), home.c_str(), AT_REMOVEDIR);
+  page_.drop(name);
 }
 
 // The page first, so that no process finds a region that the page does not grant yet.
@@ -88,7 +101,10 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
   }
   BH_KILL_POINT("make.created");
   Result<HeldRegion> held = HeldRegion::open(*outside_.dir, name, scratch_);
-  if (!held.ok()) return held.status();
+  if (!held.ok()) {
+    unmake(name);
+    return held.status();
+  }
   auto made = std::make_unique<Tenant>(std::move(*held));
   Tenant& tenant = *made;
   tenant.name = name;
@@ -197,6 +213,8 @@ std::vector<Regions::Member> TenantRegions::members() const {
       out.push_back({slot.pid, slot.start_ticks, name, static_cast<std::uint32_t>(j), slot.booked,
                      slot.unseen, uuids});
     }
+    for (const Lost& lost : tenant->lost)
+      out.push_back({lost.pid, lost.start_ticks, name, lost.slot, lost.booked, lost.unseen, uuids});
   }
   return out;
 }
@@ -218,6 +236,7 @@ int TenantRegions::tick(const Now& now) {
     ++rounds_;
     round_.clear();
     for (const auto& [name, tenant] : tenants_) round_.push_back(name);
+    reading_ = true;
   }
   for (unsigned i = 0; i < kWatchesPerTurn && !unwatched_.empty(); ++i) {
     const Unwatched wanted = unwatched_.front();
@@ -233,6 +252,7 @@ int TenantRegions::tick(const Now& now) {
     round_.pop_front();
     if (tenant != nullptr) scan(*tenant, now);
   }
+  if (round_.empty() && std::exchange(reading_, false) && on_read) on_read();
   if (!unwatched_.empty() || !round_.empty() || names_changed_) return 0;
   std::uint64_t due_ns = std::min(next_round_ns_, next_look_ns_);
   if (!dirty_.empty())

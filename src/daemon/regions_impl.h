@@ -59,6 +59,9 @@ class TenantRegions : public Regions, public Duty {
                UniqueFd pidfd, std::uint32_t pid) override;
   std::vector<Member> members() const override;
 
+  void tell_samples(const Sample& sample) override;
+  std::string may_be_of_faulty(std::uint32_t uid, std::uint64_t start_ticks) const override;
+
   int tick(const Now& now) override;
   const char* name() const override { return "regions"; }
   [[nodiscard]] const ReapFigures& reaped() const { return reaped_; }
@@ -68,6 +71,7 @@ class TenantRegions : public Regions, public Duty {
 
  private:
   struct Slot;
+  struct Lost;
   struct Tenant;
   using Tenants = std::map<std::string, std::unique_ptr<Tenant>>;
   struct Unwatched {
@@ -76,6 +80,7 @@ class TenantRegions : public Regions, public Duty {
   };
 
   void name_partners();
+  void unmake(const std::string& name);
   Tenant* find(const std::string& name) const;
   // regions_find.cc
   void discover();
@@ -92,6 +97,15 @@ class TenantRegions : public Regions, public Duty {
   void add_up(Tenant& tenant, const Now& now);
   bool vanished(Tenant& tenant);
   void broken(Tenant& tenant, const std::string& why);
+  void lose(Tenant& tenant, unsigned index);
+  void look_at_lost(Tenant& tenant, const Now& now);
+  // regions_sample.cc
+  struct Figure;
+  enum class Place : std::uint8_t { kTaken, kBeside, kOthers };
+  using Uses = std::multimap<std::uint32_t, const Sample::Use*>;
+  void compare(Tenant& tenant, const Uses& uses, std::uint64_t now_ns, std::vector<Figure>& out);
+  Place place_of(Tenant& tenant, std::uint64_t now_ns);
+  void tell_figures(Tenant& tenant, const std::vector<Figure>& figures, std::uint64_t now_ns);
   // regions_reap.cc
   void open_watch(const Unwatched& wanted);
   [[nodiscard]] bool is_ours(const HeldRegion::Owner& owner) const;
@@ -113,7 +127,10 @@ class TenantRegions : public Regions, public Duty {
   bool names_changed_ = true;
   std::map<std::string, unsigned>
       awaited_;  // a directory without a region: how often it was looked at
-  std::map<std::string, ino_t> ignored_;  // regions that are not ours to take, by inode
+  std::map<std::string, ino_t> ignored_;     // regions that are not ours to take, by inode
+  std::map<std::string, uid_t> unreadable_;  // of them, those that are faulty: their owners
+  bool reading_ = false;                     // a round of scans is under way
+  shm::Identity self_;
   std::deque<Unwatched> unwatched_;
   std::set<std::string> dirty_;    // to be scanned in this turn
   std::deque<std::string> round_;  // to be scanned in this second

@@ -1,6 +1,7 @@
 // What the files of TenantRegions share: a tenant and its slots as the daemon remembers them.
 #pragma once
 #include "daemon/regions_impl.h"
+#include "gpu/sampler.h"
 #include "shm/world.h"
 
 namespace bulkhead::daemon {
@@ -18,6 +19,20 @@ struct TenantRegions::Slot {
   UniqueFd pidfd;
   std::uint64_t statistics[5] = {};           // allocs, frees, refused, faults, uncovered
   std::vector<std::uint64_t> booked, unseen;  // by device, bytes
+  // The sampler's, by device: the books of the last scan, the rule's memory, the word that was told last (0: none).
+  std::vector<HeldRegion::Books> books;
+  std::vector<gpu::Observation> seen;
+  std::vector<std::uint64_t> told;
+};
+
+// A process that lives while its slot is not its any more: its books as they were last.
+struct TenantRegions::Lost {
+  std::uint32_t slot = 0, pid = 0;
+  std::uint64_t start_ticks = 0;
+  UniqueFd pidfd;
+  std::vector<std::uint64_t> booked, unseen;
+  std::uint64_t since_ns = 0;
+  bool told = false;
 };
 
 struct TenantRegions::Tenant {
@@ -29,6 +44,9 @@ struct TenantRegions::Tenant {
   wire::TenantView view{};     // of the last scan
   std::uint64_t past[5] = {};  // statistics of slots that are gone
   std::uint64_t scanned_ns = 0;
+  std::uint64_t read_ns = 0;                    // the books in slots were read before
+  std::uint64_t beat_s = 0, beat_moved_ns = 0;  // of a supervisor that is not us
+  std::vector<Lost> lost;
   unsigned tampered = 0;        // scans in a row in which a limit was not ours
   unsigned reaped_by_scan = 0;  // wiped by the scan, their ends not told yet
   unsigned busy = 0;            // scans in a row that found a reaper at work

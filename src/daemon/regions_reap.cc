@@ -105,6 +105,11 @@ void TenantRegions::ended(const std::string& name, unsigned index, std::uint32_t
   Slot& slot = tenant->slots[index];
   const std::uint32_t pid = slot.pid;
   drop_watch(slot);
+  if (tenant->told_broken) {  // there are no books to wipe, and no scan comes any more
+    slot.live = false;
+    tell(wire::EventKind::kProcessEnded, *tenant, "it ended; its tenant's region is faulty", pid);
+    return;
+  }
   dirty_.insert(name);
   std::uint64_t bytes = tenant->region.held_by(index);
   BH_KILL_POINT("daemon.ended");

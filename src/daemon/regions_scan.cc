@@ -1,4 +1,7 @@
 // TenantRegions: what is looked at each second, and after a death. All of it in a copy.
+#include <fcntl.h>
+#include <poll.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -15,6 +18,14 @@ constexpr unsigned kMany =
 constexpr std::uint64_t kRarely = 8;
 constexpr std::uint64_t kLongest_ns = 10'000'000'000;  // between scans, for the integrals
 
+constexpr std::uint64_t kLost_ns =
+    2'000'000'000;  // a process registers again within its next second
+
+bool ended_already(int pidfd) {
+  pollfd ready{pidfd, POLLIN, 0};
+  return ::poll(&ready, 1, 0) == 1;  // 0 ms: asked, not waited for
+}
+
 void read_statistics(const shm::ProcSlot& from, std::uint64_t (&to)[5]) {
   const shm::AtomicU64* const words[] = {&from.allocs, &from.frees, &from.refused, &from.faults,
                                          &from.uncovered};
@@ -24,7 +35,7 @@ void read_statistics(const shm::ProcSlot& from, std::uint64_t (&to)[5]) {
 }  // namespace
 
 void TenantRegions::broken(Tenant& tenant, const std::string& why) {
-  tenant.view.flags |= wire::kViewFaulty;
+  tenant.view.flags |= wire::kViewFaulty;  // no scan takes it back: none comes any more
   if (std::exchange(tenant.told_broken, true)) return;
   tell(wire::EventKind::kTenantFaulty, tenant, "left alone: " + why);
 }
@@ -37,9 +48,11 @@ void TenantRegions::scan(Tenant& tenant, const Now& now) {
       assert_limits(tenant);
     }
   }
+  look_at_lost(tenant, now);
   if (!tenant.told_broken) {
     unsigned suspicious = 0;
     scan_slots(tenant, suspicious);
+    tenant.read_ns = outside_.clock().mono_ns;  // `now` is the turn's
     add_up(tenant, now);
     if (suspicious > 0 && (suspicious <= kMany || rounds_ % kRarely == 0)) {
       const unsigned reaped = tenant.region.reap_dead();
@@ -97,6 +110,8 @@ void TenantRegions::scan_slots(Tenant& tenant, unsigned& suspicious) {
       slot.pid = 0;
       const bool foreign = r.slots[j].pid_namespace.load(kRelaxed) != pid_namespace_;
       slot.start_ticks = foreign ? r.slots[j].start_ticks.load(kRelaxed) : 0;
+      slot.seen.assign(devices, {});
+      slot.told.assign(devices, 0);
       unwatched_.push_back({tenant.name, j, gen});
     } else if (!slot.pidfd.ok()) {
       ++suspicious;
@@ -106,8 +121,12 @@ void TenantRegions::scan_slots(Tenant& tenant, unsigned& suspicious) {
     read_statistics(r.slots[j], slot.statistics);
     slot.booked.resize(devices);
     slot.unseen.resize(devices);
+    slot.books.resize(devices);
+    slot.seen.resize(devices);
+    slot.told.resize(devices);
     for (unsigned d = 0; d < devices; ++d) {
       slot.booked[d] = shm::slot_held_bytes(r, j, d);
+      slot.books[d] = HeldRegion::books_in(r, j, d);
       slot.unseen[d] = std::min(r.cells[d][j].unseen_bytes.load(kRelaxed), slot.booked[d]);
     }
   }
@@ -118,6 +137,7 @@ void TenantRegions::scan_slots(Tenant& tenant, unsigned& suspicious) {
 // A process whose slot is free again, or another's.
 void TenantRegions::slot_gone(Tenant& tenant, unsigned index) {
   Slot& slot = tenant.slots[index];
+  lose(tenant, index);
   drop_watch(slot);
   slot.live = false;
   for (int i = 0; i < 5; ++i) tenant.past[i] += slot.statistics[i];
@@ -134,6 +154,42 @@ void TenantRegions::slot_gone(Tenant& tenant, unsigned index) {
   }
   tell(wire::EventKind::kProcessEnded, tenant,
        "it left, or a process of its tenant took its memory back", slot.pid, bytes);
+}
+
+// A slot that is free, or another's, though its process lives: its tenant wrote over its region (D5). An exec keeps the
+// slot, and an end makes the pidfd readable before anybody can free it.
+void TenantRegions::lose(Tenant& tenant, unsigned index) {
+  Slot& slot = tenant.slots[index];
+  if (slot.reaped || !slot.pidfd.ok() || slot.pid == 0 || ended_already(slot.pidfd.get())) return;
+  UniqueFd kept{::fcntl(slot.pidfd.get(), F_DUPFD_CLOEXEC, 0)};
+  if (!kept.ok() || tenant.lost.size() >= shm::kMaxSlots) return;
+  Lost& lost = tenant.lost.emplace_back();
+  lost.slot = index;
+  lost.pid = slot.pid;
+  lost.start_ticks = slot.start_ticks;
+  lost.pidfd = std::move(kept);
+  lost.booked = slot.booked;
+  lost.unseen = slot.unseen;
+  lost.since_ns = outside_.clock().mono_ns;
+}
+
+// They end, or register again in another slot; else the tenant is faulty.
+void TenantRegions::look_at_lost(Tenant& tenant, const Now& now) {
+  std::erase_if(tenant.lost, [&](const Lost& lost) {
+    const auto same = [&](const Slot& s) {
+      return s.live && s.pid == lost.pid && s.start_ticks == lost.start_ticks;
+    };
+    return ended_already(lost.pidfd.get()) ||
+           std::any_of(tenant.slots.begin(), tenant.slots.end(), same);
+  });
+  for (Lost& lost : tenant.lost) {
+    if (lost.told || now.mono_ns < lost.since_ns + kLost_ns) continue;
+    lost.told = true;
+    tell(wire::EventKind::kTenantFaulty, tenant,
+         "process " + std::to_string(lost.pid) +
+             " lives and its slot is not its any more: its books are the last known",
+         lost.pid);
+  }
 }
 
 void TenantRegions::add_up(Tenant& tenant, const Now& now) {
@@ -182,8 +238,10 @@ void TenantRegions::add_up(Tenant& tenant, const Now& now) {
     }
     over |= to.used_bytes > to.limit_bytes;
   }
-  const std::uint32_t kept = v.flags & (wire::kViewAdopted | wire::kViewFaulty);
-  v.flags = kept | (tenant.ephemeral ? wire::kViewEphemeral : 0u) |
+  const bool wiped = std::any_of(tenant.lost.begin(), tenant.lost.end(),
+                                 [](const Lost& lost) { return lost.told; });
+  v.flags = (v.flags & wire::kViewAdopted) | (wiped ? wire::kViewFaulty : 0u) |
+            (tenant.ephemeral ? wire::kViewEphemeral : 0u) |
             ((r.header.flags & shm::kOvercommitted) != 0 ? wire::kViewOvercommitted : 0u) |
             (r.header.on_fault.load(kRelaxed) == shm::kOnFaultOpen ? wire::kViewOpenOnFault : 0u) |
             (over ? wire::kViewOverLimit : 0u);

@@ -1,6 +1,9 @@
 // Regions, the node page and the reaper, with real processes.
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+
+#include <filesystem>
 
 #include "daemon/pidfd.h"
 #include "daemon/test_daemon.h"
@@ -302,6 +305,48 @@ TEST_F(RegionsTest, ARegionLeftAloneIsNotGrantedAndCanBeRemoved) {
   EXPECT_EQ(regions_->remove("a", false).code(), Errc::kNotFound);
   EXPECT_TRUE(regions_->make(record_of("a", kLimit)).ok());
   EXPECT_EQ(*limit_in_page("a"), kLimit);
+}
+
+// Wherever it runs out of descriptors, a region that could not be kept is not left behind, and nothing is granted.
+TEST_F(RegionsTest, ARegionThatCannotBeHeldIsUndone) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const UniqueFd lowest{::dup(STDERR_FILENO)};
+  unsigned refused = 0;
+  bool made = false;
+  for (rlim_t more = 1; !made && more < 64; ++more) {
+    const rlimit few{static_cast<rlim_t>(lowest.get()) + more, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+    made = regions_->make(record_of("a", kLimit)).ok();
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (made) break;
+    ++refused;
+    EXPECT_FALSE(std::filesystem::exists(region_path("a"))) << more;
+    EXPECT_TRUE(names(d_).empty()) << more;
+    EXPECT_FALSE(limit_in_page("a").ok()) << more;
+  }
+  EXPECT_TRUE(made);
+  EXPECT_GT(refused, 0u);
+}
+
+// The same where the region was made for certain: no guard is left to hold it.
+TEST_F(RegionsTest, ARegionThatCannotBeGuardedIsUndone) {
+  const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  void* const at =
+      ::mmap(nullptr, (kMaxGuarded + 1) * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(at, MAP_FAILED);
+  const Mapping pages{at, (kMaxGuarded + 1) * page};
+  std::vector<GuardedRange> all;
+  for (unsigned i = 0; i < kMaxGuarded; ++i) {
+    auto guarded = guard(static_cast<char*>(at) + i * page, page);
+    if (!guarded.ok()) break;
+    all.push_back(std::move(*guarded));
+  }
+  EXPECT_EQ(regions_->make(record_of("a", kLimit)).code(), Errc::kFull);
+  EXPECT_FALSE(std::filesystem::exists(region_path("a")));
+  EXPECT_FALSE(limit_in_page("a").ok());
+  all.clear();
+  EXPECT_TRUE(regions_->make(record_of("a", kLimit)).ok());
 }
 
 // The clock goes where it likes; nothing is reaped for it, and the integrals stay bounded.

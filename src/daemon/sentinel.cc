@@ -142,7 +142,10 @@ struct Sentinel::Shared {
       const std::uint64_t one = 1;
       if (::write(ready.get(), &one, sizeof one) < 0) {
       }  // full: it is readable already
-      changed.wait_for(lock, std::chrono::milliseconds{options.period_ms}, [&] { return stop; });
+      // a quarter longer than those who ask take: their rounds are not doubled by ours
+      changed.wait_for(lock, std::chrono::milliseconds{options.period_ms + options.period_ms / 4},
+                       [&] { return stop || asked; });
+      asked = false;
     }
     ended = true;
     changed.notify_all();
@@ -153,6 +156,7 @@ struct Sentinel::Shared {
   std::condition_variable changed;
   std::optional<Round> box;
   bool stop = false;
+  bool asked = false;
   bool ended = false;
 };
 
@@ -172,6 +176,12 @@ Sentinel::~Sentinel() {
   shared_->stop = true;
   shared_->changed.notify_all();
   shared_->changed.wait_for(lock, std::chrono::seconds{2}, [&] { return shared_->ended; });
+}
+
+void Sentinel::ask() {
+  const std::lock_guard lock{shared_->mutex};  // held by the thread to hand a round over, no longer
+  shared_->asked = true;
+  shared_->changed.notify_all();
 }
 
 int Sentinel::ready_fd() const { return shared_->ready.get(); }

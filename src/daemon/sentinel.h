@@ -84,6 +84,9 @@ class Sentinel {
   ~Sentinel();
   // Readable (eventfd) when a round waits. Level triggered until take().
   [[nodiscard]] int ready_fd() const;
+  // A round is wanted now; without, one comes somewhat later than `period_ms` after the last. Any thread; never waits for
+  // the driver.
+  void ask();
   // The newest round, once. Never waits for the thread.
   [[nodiscard]] std::optional<Round> take();
 

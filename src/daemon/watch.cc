@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "wire/lines.h"
 
@@ -79,12 +80,27 @@ void Watch::take(const Now& now, Round round) {
         owners[p.pid] = b.tenant;
     }
   }
+  tell_samples();
   note_gpu_time(owners);
   note_overhead(owners);
   policy::BypassResult result = bypass_.look(round_.seen, books);
   for (const auto& [change, stray] : result.changes) post_change(now, change, stray);
   for (const policy::SeenProcess& p : result.kill) kill(now, p);
   strays_ = std::move(result.strays);
+}
+
+void Watch::tell_samples() {
+  if (!round_.seen.uses_known) return;
+  std::map<std::uint32_t, std::uint64_t> starts;
+  for (const policy::SeenProcess& p : round_.seen.processes) starts[p.pid] = p.start_ticks;
+  Regions::Sample sample;
+  sample.began_ns = round_.mono_ns;
+  for (const policy::SeenUse& use : round_.seen.uses) {
+    const auto start = starts.find(use.pid);
+    if (start == starts.end() || use.bytes == 0) continue;  // gone; or NVML does not know
+    sample.uses.push_back({use.pid, start->second, use.device, use.bytes});
+  }
+  regions_.tell_samples(sample);
 }
 
 void Watch::note_gpu_time(const std::map<std::uint32_t, std::string>& owners) {
@@ -146,6 +162,10 @@ void Watch::kill(const Now& now, const policy::SeenProcess& p) {
       at != tried_kill_.end() && at->second == p.start_ticks) {
     return;
   }
+  if (const std::string faulty = regions_.may_be_of_faulty(p.uid, p.start_ticks); !faulty.empty()) {
+    spare(now, p, faulty);
+    return;
+  }
   const KillOutcome outcome = checked_kill(kills_, p, rules_);
   if (outcome == KillOutcome::kGone || outcome == KillOutcome::kAnother) return;
   tried_kill_[p.pid] = p.start_ticks;  // said once, and not tried again: it dies or it cannot be
@@ -159,6 +179,22 @@ void Watch::kill(const Now& now, const policy::SeenProcess& p) {
   journal_.post(now, wire::EventKind::kBypassKilled,
                 killed ? fmt::format("{} was killed: on a GPU of no tenant: {}", who(p), p.exe)
                        : fmt::format("{} could not be killed: {}", who(p), p.exe),
+                fields);
+}
+
+// It may have been a member before its tenant's region became faulty and we began: its operator says which.
+void Watch::spare(const Now& now, const policy::SeenProcess& p, const std::string& faulty) {
+  if (spared_.size() > 1024) spared_.erase(spared_.begin());
+  if (std::exchange(spared_[p.pid], p.start_ticks) == p.start_ticks) return;
+  EventFields fields;
+  fields.severity = wire::Severity::kWarning;
+  fields.tenant = faulty;
+  fields.pid = p.pid;
+  fields.uid = p.uid;
+  journal_.post(now, wire::EventKind::kTenantFaulty,
+                fmt::format("{} is not killed: it may be of this tenant, whose region is faulty; "
+                            "'bulkhead rm {}' ends that",
+                            who(p), faulty),
                 fields);
 }
 

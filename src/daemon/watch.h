@@ -58,10 +58,12 @@ class Watch final : public Duty {
     std::uint32_t percent = 0;
   };
   void take(const Now& now, Round round);
+  void tell_samples();
   void note_gpu_time(const std::map<std::uint32_t, std::string>& owners);
   void note_overhead(const std::map<std::uint32_t, std::string>& owners);
   void post_change(const Now& now, policy::StrayChange change, const policy::Stray& stray);
   void kill(const Now& now, const policy::SeenProcess& p);
+  void spare(const Now& now, const policy::SeenProcess& p, const std::string& faulty);
   void sample_usage(const Now& now);
   void watch_clock(const Now& now);
   void watch_store(const Now& now);
@@ -81,6 +83,7 @@ class Watch final : public Duty {
   std::map<TenantDevice, std::uint32_t> share_x100_;
   std::map<DeviceId, std::uint64_t> overhead_;
   std::map<std::uint32_t, std::uint64_t> tried_kill_;  // pid -> start: not tried again
+  std::map<std::uint32_t, std::uint64_t> spared_;      // likewise: told once
   WatchCounters counters_;
   Now before_{};
   std::uint64_t sampled_ns_ = 0;

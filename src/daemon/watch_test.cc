@@ -43,6 +43,12 @@ class FakeRegions final : public Regions {
   void member(std::uint32_t pid, std::uint64_t start, std::uint64_t booked, std::uint64_t unseen) {
     list.push_back({pid, start, "a", 0, {booked}, {unseen}, {{kGpu.begin(), kGpu.end()}}});
   }
+  void tell_samples(const Sample& s) override { sample = s; }
+  std::string may_be_of_faulty(std::uint32_t uid, std::uint64_t) const override {
+    return uid == 1000 ? faulty : "";
+  }
+  Sample sample;
+  std::string faulty;
   std::vector<Member> list;
   std::uint64_t used_bytes = 0, refused = 0;
 };
@@ -164,6 +170,43 @@ TEST_F(WatchTest, KillsOnceAndSaysSo) {
   EXPECT_EQ(kills.kills, 1);
   EXPECT_EQ(kinds(), (std::vector{EventKind::kBypassFound, EventKind::kBypassKilled}));
   EXPECT_EQ(watch.counters().killed, 1u);
+}
+
+// A member of a region that could not be read when the daemon began looks like a stranger.
+TEST_F(WatchTest, DoesNotKillWhoMayBeOfAFaultyTenant) {
+  auto r = rules();
+  r.kill = r.root_daemon = true;
+  Watch watch{regions, journal, usage, nullptr, r, kills};
+  process(10, kMiB);
+  kills.process = round.seen.processes[0];
+  regions.faulty = "a";
+  for (int i = 0; i < 9; ++i) second(watch);
+  EXPECT_EQ(kills.kills, 0);
+  EXPECT_EQ(kinds(), (std::vector{EventKind::kBypassFound, EventKind::kTenantFaulty}));
+  EXPECT_STREQ(last().tenant, "a");
+  EXPECT_EQ(watch.strays().size(), 1u);  // it is reported all the same
+  regions.faulty.clear();                // removed
+  second(watch);
+  EXPECT_EQ(kills.kills, 1);
+}
+
+TEST_F(WatchTest, ARoundIsToldToTheRegionsWithItsBeginning) {
+  Watch watch{regions, journal, usage, nullptr, rules(), kills};
+  process(10, 500 * kMiB);
+  process(11, 0);
+  round.seen.uses.push_back({11, kGpu, 0});         // NVML does not know how much
+  round.seen.uses.push_back({12, kGpu, 7 * kMiB});  // gone while it was looked at
+  round.mono_ns = 77;
+  second(watch);
+  EXPECT_EQ(regions.sample.began_ns, 77u);
+  ASSERT_EQ(regions.sample.uses.size(), 1u);
+  EXPECT_EQ(regions.sample.uses[0].pid, 10u);
+  EXPECT_EQ(regions.sample.uses[0].start_ticks, 100u);
+  EXPECT_EQ(regions.sample.uses[0].bytes, 500 * kMiB);
+  regions.sample = {};
+  round.seen.uses_known = false;
+  second(watch);
+  EXPECT_EQ(regions.sample.began_ns, 0u);
 }
 
 TEST_F(WatchTest, DoesNotKillWhoChangedMeanwhile) {

@@ -59,6 +59,32 @@ void Bypass::sight(StrayKind kind, const SeenProcess& p, const DeviceUuid& devic
   k.seen = true;
 }
 
+// Who is passed over in this round, at its price.
+void Bypass::list_probes(const SeenRound& round) {
+  probes_.clear();
+  for (auto it = rations_.begin(); it != rations_.end();) {
+    Ration& r = it->second;
+    if (++r.since >= kProbeRefill && r.used > 0) r.since = 0, --r.used;
+    it = r.used == 0 ? rations_.erase(it) : std::next(it);
+  }
+  if (rules_.probe == FileId{}) return;
+  for (const SeenProcess& p : round.processes) {
+    if (p.exe_id != rules_.probe || p.uid == 0xffff'ffff) continue;
+    std::uint64_t most = 0;
+    bool used = false;
+    for (const SeenUse& use : round.uses) {
+      if (use.pid != p.pid) continue;
+      used = true;
+      most = std::max(most, use.bytes);
+    }
+    if (!used || most > kProbeBytes) continue;
+    Ration& r = rations_[p.uid];
+    if (r.used >= rules_.probe_rounds) continue;
+    ++r.used;
+    probes_.insert(p.pid);
+  }
+}
+
 BypassResult Bypass::look(const SeenRound& round, const std::vector<BookedProcess>& books) {
   BypassResult out;
   if (!round.uses_known) {
@@ -69,6 +95,7 @@ BypassResult Bypass::look(const SeenRound& round, const std::vector<BookedProces
     }
     return out;
   }
+  list_probes(round);
   std::map<std::uint32_t, const SeenProcess*> by_pid;
   for (const SeenProcess& p : round.processes) by_pid[p.pid] = &p;
   std::set<std::uint32_t> on_device;
@@ -82,7 +109,7 @@ BypassResult Bypass::look(const SeenRound& round, const std::vector<BookedProces
       if (use.bytes > booked && use.bytes - booked > kDriftBytes) {
         sight(StrayKind::kDrift, p, use.device, use.bytes - booked, slot->tenant);
       }
-    } else if (!is_allowed(p, rules_)) {
+    } else if (!is_allowed(p, rules_) && !probes_.contains(p.pid)) {
       sight(StrayKind::kUnregistered, p, use.device, use.bytes, {});
     }
   }

@@ -5,10 +5,15 @@
 // no peer told its pid) if it is in a nested namespace and started in the same tick as such a slot's owner.
 // Everything else that NVML lists, or that holds a device open, is a stray once it was seen in kGraceRounds rounds in a
 // row: a process has a context a moment before its first heartbeat, and tools come and go.
+//
+// `bulkhead run` measures a new driver in a process of its own, of no tenant. It is passed over if it is our very file and
+// holds little; since a user can load code into that program, each uid has a ration of rounds for it, which a process
+// uses up one a round. What is left of a ration is the most that anybody hides behind it: at 2 GiB, a minute an hour.
 #pragma once
 #include <array>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +26,11 @@ inline constexpr std::uint32_t kGraceRounds = 2;
 inline constexpr std::uint32_t kDriftRounds = 3;
 inline constexpr std::uint32_t kKillRounds = 3;
 inline constexpr std::uint64_t kDriftBytes = 64ull << 20;
+inline constexpr std::uint32_t kProbeRounds = 60;  // a uid's ration; one more each kProbeRefill
+inline constexpr std::uint32_t kProbeRefill = 60;  // rounds
+inline constexpr std::uint64_t kProbeBytes = 2ull << 30;  // two contexts and a little
+
+using FileId = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
 
 // What /proc says of a process; all of it read between two equal readings of its start time.
 struct SeenProcess {
@@ -29,6 +39,7 @@ struct SeenProcess {
   std::uint32_t uid = 0xffff'ffff;  // effective
   std::uint64_t start_ticks = 0;
   std::string exe;          // resolved path; "" unknown
+  FileId exe_id{};          // what runs, whatever that path is elsewhere; {0, 0} unknown
   std::string command;      // comm
   bool nested = false;      // in a pid namespace below ours
   bool at_secure = false;   // setuid and the like: the library does nothing there
@@ -55,7 +66,9 @@ struct BookedProcess {    // a slot
 struct BypassRules {
   std::uint32_t own_pid = 0;
   std::vector<std::string> own_programs;  // paths of ours that look at devices without using them
-  bool kill = false;                      // [policy] bypass = "kill"
+  FileId probe{};                         // our program that measures; {0, 0}: none is passed over
+  std::uint32_t probe_rounds = kProbeRounds;
+  bool kill = false;  // [policy] bypass = "kill"
   bool root_daemon = false;
   std::vector<std::string> allow_paths;  // [policy] bypass_allow
   std::vector<std::uint32_t> allow_uids;
@@ -105,9 +118,16 @@ class Bypass {
   void sight(StrayKind kind, const SeenProcess& p, const DeviceUuid& device, std::uint64_t bytes,
              const std::string& tenant);
   void settle(BypassResult& out);
+  void list_probes(const SeenRound& round);
 
   BypassRules rules_;
   std::map<Key, Known> known_;
+  struct Ration {
+    std::uint32_t used = 0;   // rounds
+    std::uint32_t since = 0;  // rounds since one was given back
+  };
+  std::map<std::uint32_t, Ration> rations_;  // by uid; full ones are forgotten
+  std::set<std::uint32_t> probes_;           // pids that are passed over in this round
 };
 
 }  // namespace bulkhead::policy

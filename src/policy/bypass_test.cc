@@ -169,6 +169,72 @@ TEST(Bypass, MembersTheirForksAndOurProgramsMayHoldNodes) {
   EXPECT_EQ(reported(w, 5).size(), 1u);
 }
 
+// The process in which `bulkhead run` measures the driver; a slow one.
+TEST(Bypass, OurProbeIsPassedOver) {
+  World w;
+  w.rules.probe = {8, 77};
+  w.rules.kill = w.rules.root_daemon = true;
+  w.user(10).exe_id = {8, 77};
+  Bypass bypass{w.rules};
+  for (std::uint32_t i = 0; i < kProbeRounds; ++i) {
+    const auto r = bypass.look(w.round, w.books);
+    EXPECT_TRUE(r.strays.empty() && r.changes.empty() && r.kill.empty());
+  }
+}
+
+TEST(Bypass, OnlyOurVeryFileIsTheProbe) {
+  World w;
+  w.rules.probe = {8, 77};
+  w.user(10, 1000, "/usr/bin/bulkhead").exe_id = {9, 77};  // a container's file of that path
+  w.user(11, 1000, "/usr/bin/bulkhead").exe_id = {8, 78};
+  w.user(12, 1000, "/usr/bin/bulkhead").exe_id = {};  // cannot be read
+  w.user(13, 1000, "/usr/bin/bulkhead", kProbeBytes + 1).exe_id = {8, 77};
+  EXPECT_EQ(reported(w, 2).size(), 4u);
+  w.rules.probe = {};  // we do not know it: nobody is
+  w.user(14).exe_id = {};
+  EXPECT_EQ(reported(w, 2).size(), 5u);
+}
+
+// Code that was loaded into our program, one process after another: as `again` tells, in rounds of 1,000.
+std::uint32_t hidden_rounds(std::uint32_t ration) {
+  BypassRules rules;
+  rules.own_pid = 999;
+  rules.probe = {8, 77};
+  rules.probe_rounds = ration;
+  Bypass bypass{rules};
+  std::uint32_t hidden = 0;
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    World w;
+    w.user(10 + i / 5).exe_id = {8, 77};
+    hidden += bypass.look(w.round, w.books).strays.empty() ? 1 : 0;
+  }
+  return hidden;
+}
+
+TEST(Bypass, BehindTheProbeNobodyHidesForLong) {
+  // its first round is anybody's grace, in 200 processes; the rest is the ration and what comes back of it
+  EXPECT_LE(hidden_rounds(kProbeRounds), 200 + kProbeRounds + 1000 / kProbeRefill);
+  EXPECT_EQ(hidden_rounds(1000), 1000u);  // the broken variant: without a ration it is a way around
+}
+
+TEST(Bypass, ARationIsAUidsAndComesBack) {
+  World w;
+  w.rules.probe = {8, 77};
+  w.rules.probe_rounds = 3;
+  w.user(10).exe_id = {8, 77};
+  w.user(11).exe_id = {8, 77};  // two at a time use it twice as fast
+  Bypass bypass{w.rules};
+  bypass.look(w.round, w.books);
+  bypass.look(w.round, w.books);  // one of them is a stranger from here on
+  EXPECT_TRUE(bypass.look(w.round, w.books).strays.size() == 1);
+  World other;
+  other.user(20, 1001).exe_id = {8, 77};
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(bypass.look(other.round, other.books).strays.empty());
+  World empty;
+  for (std::uint32_t i = 0; i < 3 * kProbeRefill; ++i) bypass.look(empty.round, empty.books);
+  for (int i = 0; i < 1; ++i) EXPECT_TRUE(bypass.look(w.round, w.books).strays.empty());
+}
+
 TEST(Bypass, OnADeviceAndHoldingItIsOneStray) {
   World w;
   w.user(10).holds_node = true;

@@ -106,11 +106,22 @@ struct Arithmetic {
 enum class Joining : std::uint8_t { kFirst, kAgain };
 inline constexpr int kJoinPatience_ms = 1000;
 [[nodiscard]] Status join(Tenant& tenant, Member& member, Joining how = Joining::kFirst) noexcept;
+// What set_limits() writes: each limit, and the index in the region of its device.
+struct LimitChange {
+  const DeviceSpec* devices = nullptr;
+  const unsigned* at = nullptr;
+  unsigned count = 0;
+};
+// Through the mapping, as it is: a file that its owner cut short meanwhile is SIGBUS.
+[[nodiscard]] Status write_limits(Tenant& tenant, const LimitChange& change) noexcept;
+using WriteLimits = Status (*)(Tenant&, const LimitChange&) noexcept;
 // Other limits for a tenant that exists, where no daemon is: the sum of all is checked under the directory's lock for those
 // that rise. kTooLarge: see `sums` (device: index in `devices`); kNotFound; as attach_tenant(). Opens and closes the region's
-// file: not for a process that joined it. The region is its owner's to shrink meanwhile: SIGBUS is the caller's.
+// file: not for a process that joined it. The region is its owner's to shrink meanwhile: `write` writes behind a guard
+// (cli/guarded_limits.h), or SIGBUS is the caller's.
 [[nodiscard]] Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices,
-                                unsigned count, bool overcommit, Arithmetic& sums) noexcept;
+                                unsigned count, bool overcommit, Arithmetic& sums,
+                                WriteLimits write = write_limits) noexcept;
 // kNotFound; kNotReady: a process is live and `force` is not set, or the directory's lock is held by somebody else for
 // longer than the caller is patient.
 inline constexpr int kBrief_ms = 20;

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/kill_point.h"
@@ -40,12 +41,14 @@ Result<UniqueFd> open_tenants(const Dir& dir, bool create) noexcept {
   return open_directory(dir.fd.get(), "tenants", dir.euid);
 }
 
+void unlink_home(int tenants, int home, const char* name) noexcept {
+  ::unlinkat(home, "region", 0);
+  ::unlinkat(home, "region.new", 0);
+  ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
+}
 void unlink_tenant(int tenants, const char* name, uid_t euid) noexcept {
   Result<UniqueFd> home = open_directory(tenants, name, euid);
-  if (!home.ok()) return;
-  ::unlinkat(home->get(), "region", 0);
-  ::unlinkat(home->get(), "region.new", 0);
-  ::unlinkat(tenants, name, AT_REMOVEDIR);  // fails, rightly, if something else lies in it
+  if (home.ok()) unlink_home(tenants, home->get(), name);
 }
 
 // Whether `name` is without users, and stays so as long as `door` lives: nobody is joining, nobody
@@ -255,7 +258,10 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
     return Status{Errc::kIo, errno, "cannot make the tenant's directory"};
   }
   Result<UniqueFd> home = open_directory(tenants->get(), name, dir.euid);
-  if (!home.ok()) return home.status();
+  if (!home.ok()) {
+    ::unlinkat(tenants->get(), name, AT_REMOVEDIR);  // if it is empty: it may be ours
+    return home.status();
+  }
   if (stat_at(home->get(), "region", st))
     return Status{Errc::kExists, 0, "the tenant exists already"};
   const Identity& creator = spec.creator != nullptr ? *spec.creator : me;
@@ -263,15 +269,22 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
   if (!spec.admitted) made = check_sums(dir, tenants->get(), spec, sums);
   if (made.ok()) made = write_region(home->get(), spec, name, creator, dir.euid);
   if (!made.ok()) {
-    unlink_tenant(tenants->get(), name, dir.euid);
+    unlink_home(tenants->get(), home->get(), name);  // needs no descriptor: they may be out
     return made;
   }
   if (name_out != nullptr) std::memcpy(*name_out, name, sizeof name);
   return Status{};
 }
 
+Status write_limits(Tenant& tenant, const LimitChange& change) noexcept {
+  for (unsigned i = 0; i < change.count; ++i) {
+    set_limit(tenant.region(), change.at[i], change.devices[i].limit_bytes);
+  }
+  return {};
+}
+
 Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
-                  bool overcommit, Arithmetic& sums) noexcept {
+                  bool overcommit, Arithmetic& sums, WriteLimits write) noexcept {
   Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
@@ -300,10 +313,7 @@ Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, u
   }
   Result<Tenant> tenant = attach_tenant(dir, name);
   if (!tenant.ok()) return tenant.status();
-  for (unsigned i = 0; i < count; ++i) {
-    set_limit(tenant->region(), at[i], devices[i].limit_bytes);
-  }
-  return {};
+  return write(*tenant, LimitChange{devices, at, std::min(count, kMaxDevices)});
 }
 
 Status remove_tenant(const Dir& dir, const char* name, bool force, Patience patience) noexcept {

@@ -3,9 +3,10 @@
     in_daemon.py serve                          a context, then orders from stdin, a line of answer each
     in_daemon.py deaths RACING QUIET BYTES      kills holders of BYTES one after another; speaks with who started it
     in_daemon.py used                           MiB in use on the first GPU, as NVML tells them here
+    in_daemon.py uses PID                       bytes of that process on the first GPU, as NVML tells them here
 
 Orders of `serve`: `take BYTES` -> 1 or 0; `give` the last one back -> 1; `fill` -> bytes taken, to the last 2 MiB;
-`total` -> bytes; `race PID BYTES` -> armed, and after that process's death JSON: when it was reported, when BYTES were granted.
+`total` -> bytes; `late BYTES` -> 0: a kernel whose code takes them at its first launch (simulated driver only); `race PID BYTES` -> armed, and after that process's death JSON: when it was reported, when BYTES were granted.
 """
 import ctypes
 import json
@@ -48,6 +49,15 @@ def fill(cu, held):
     return taken
 
 
+def late(cu, size):
+    text = (f"// bulkhead-sim-lazy-bytes={size}\n.version 7.0\n.target sm_70\n.address_size 64\n"
+            ".visible .entry other() { ret; }\n").encode()
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    cu.call("cuModuleLoadData", ctypes.byref(module), text)
+    cu.call("cuModuleGetFunction", ctypes.byref(function), module, b"other")
+    return cu.ask("cuLaunchKernel", function, *[1] * 6, 0, None, None, None)
+
+
 def serve():
     cu = Driver()
     attached_ns = time.time_ns()  # the library joins at cuInit
@@ -67,6 +77,8 @@ def serve():
             answer = fill(cu, held)
         elif order == "total":
             answer = cu.total()
+        elif order == "late":
+            answer = late(cu, int(words[0]))
         else:
             answer = race(cu, int(words[0]), int(words[1]))
         print(answer, flush=True)
@@ -125,6 +137,32 @@ def deaths(racing, quiet, size):
     print(json.dumps({"done": True}), flush=True)
 
 
+class Use(ctypes.Structure):
+    _fields_ = [("pid", ctypes.c_uint), ("bytes", ctypes.c_uint64), ("instances", ctypes.c_uint * 2)]
+
+
+class Nvml:
+    """Who holds how much of the first GPU."""
+
+    def __init__(self):
+        self.lib, self.gpu = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p()
+        self.check(self.lib.nvmlInit_v2())
+        self.check(self.lib.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self.gpu)))
+
+    def check(self, code):
+        if code != 0:
+            raise SystemExit(f"NVML: {code}")
+
+    def bytes_of(self, pid):
+        count, list_ = ctypes.c_uint(64), (Use * 64)()
+        self.check(self.lib.nvmlDeviceGetComputeRunningProcesses_v3(self.gpu, ctypes.byref(count), list_))
+        return sum(one.bytes for one in list_[:count.value] if one.pid == pid)
+
+
+def uses(pid):
+    print(Nvml().bytes_of(int(pid)))
+
+
 def used():
     nvml, gpu, memory = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), (ctypes.c_uint64 * 3)()
     for code in (nvml.nvmlInit_v2(), nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(gpu)),
@@ -138,4 +176,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "deaths":
         deaths(*(int(word) for word in sys.argv[2:5]))
     else:
-        {"serve": serve, "used": used}[sys.argv[1]]()
+        {"serve": serve, "used": used, "uses": uses}[sys.argv[1]](*sys.argv[2:])

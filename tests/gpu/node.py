@@ -127,9 +127,14 @@ class Node:
         self.clients.append(p)
         return p
 
-    def bare(self, *words):
+    def preloaded(self, *words, tenant="t", memory="10GiB"):
+        """The same, of the tenant by the library alone: no `run` above it."""
+        library = pathlib.Path(self.bulkhead).resolve().parent.parent / "lib" / "libbulkhead.so"
+        return self.bare(*words, LD_PRELOAD=str(library), BULKHEAD_TENANT=tenant, BULKHEAD_MEMORY=memory)
+
+    def bare(self, *words, **variables):
         """The same, of no tenant."""
-        env = {k: v for k, v in self.env.items() if k != "LD_PRELOAD"}
+        env = {**{k: v for k, v in self.env.items() if k != "LD_PRELOAD"}, **variables}
         if env.get("BULKHEAD_SIM"):
             env["LD_LIBRARY_PATH"] = str(pathlib.Path(self.bulkhead).resolve().parent.parent / "sim")
         p = subprocess.Popen([sys.executable, str(HERE / "in_daemon.py"), *words], env=env, stdin=subprocess.PIPE,

@@ -123,6 +123,30 @@ TEST_F(SentinelOnSim, TheThreadHandsRoundsOver) {
   });
 }
 
+TEST_F(SentinelOnSim, ARoundThatIsAskedForBeginsAfterwards) {
+  run([&] {
+    auto o = options();
+    o.period_ms = 3'600'000;
+    const auto sentinel = daemon::Sentinel::start(o);
+    for (std::uint64_t number = 1; number <= 3; ++number) {
+      pollfd ready{sentinel->ready_fd(), POLLIN, 0};
+      ASSERT_EQ(poll(&ready, 1, 60'000), 1);
+      const auto round = sentinel->take();
+      ASSERT_TRUE(round.has_value());
+      EXPECT_EQ(round->number, number);
+      const std::uint64_t asked_ns = monotonic_ns();
+      sentinel->ask();
+      pollfd again{sentinel->ready_fd(), POLLIN, 0};
+      ASSERT_EQ(poll(&again, 1, 60'000), 1);
+      const auto next = sentinel->take();
+      ASSERT_TRUE(next.has_value());
+      EXPECT_GE(next->mono_ns, asked_ns);
+      ++number;
+      sentinel->ask();
+    }
+  });
+}
+
 TEST_F(SentinelOnSim, WithoutNvmlItSaysWhy) {
   run([&] {
     auto o = options();
