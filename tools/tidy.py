@@ -28,7 +28,8 @@ LARGEST_UNIT = 32  # more do not save much and would leave a core idle
 
 def options(command):
     """The compiler's options that matter to what a source means, in one tuple."""
-    words, kept, skip = shlex.split(command), [], False
+    words = shlex.split(re.sub(r"-Winvalid-pch|-include \S*/cmake_pch\.hxx", "", command))  # the compiler's own, not clang's
+    kept, skip = [], False
     for word in words[1:]:
         if skip:
             skip = False
@@ -90,7 +91,7 @@ def seen(sources):
 def look(tidy, build, sources, flags, directory):
     """The findings in these sources, as text; empty is clean."""
     if len(sources) == 1:
-        code, out = run([tidy, "-quiet", "-p", str(build), sources[0]], directory)
+        code, out = run([tidy, "-quiet", sources[0], "--", *flags], directory)
         return out if code != 0 or out.strip() else ""
     with tempfile.TemporaryDirectory(dir=build) as work:  # below the tree, so that .clang-tidy holds for the unit
         text_file = pathlib.Path(work, "unit.cc")
