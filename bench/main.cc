@@ -16,7 +16,8 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|admission|all]... [--quick] "
+    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|admission|daemon|all]... "
+    "[--quick] "
     "[--json "
     "FILE]\n"
     "         [--only TEXT] [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch "
@@ -32,7 +33,8 @@ struct Suite {
 };
 constexpr Suite kSuites[] = {{"memory", suite_memory}, {"hook", suite_hook},
                              {"start", suite_start},   {"quota", suite_quota},
-                             {"crash", suite_crash},   {"admission", suite_admission}};
+                             {"crash", suite_crash},   {"admission", suite_admission},
+                             {"daemon", suite_daemon}};
 
 struct Options {
   std::vector<std::string> suites;

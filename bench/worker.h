@@ -40,6 +40,7 @@ int work_hold(Worker& w);
 int work_take(Worker& w);
 int work_churn(Worker& w);
 int work_probe(Worker& w);
+int work_steady(Worker& w);  // work_daemon.cc
 
 // What the rest of `main` runs for --worker. Exit status: 0 measured, 1 failed (the block says how).
 int worker_main(int argc, char** argv);

@@ -3,8 +3,9 @@
 
 Nearly all of clang-tidy's time goes to the system's headers, once per source. So the sources of one folder that are
 compiled with the same options are looked at as one unit that includes them all. Sources that cannot stand in one unit
-(two files' own names meet) are found by the compiler and looked at alone, and so are all files of a unit in which
-clang-tidy finds anything: what is reported is always what the file says alone.
+(two files' own names meet) are kept apart by their text, and where that misses one it is found by the compiler, at the
+price of a second look. All files of a unit in which clang-tidy finds anything are looked at alone: what is reported is
+always what the file says alone.
 
 usage: tidy.py [--tidy PROGRAM] [--jobs N] [--alone] BUILD_DIR < list of sources
        tidy.py --self-test [--tidy PROGRAM]
@@ -27,7 +28,8 @@ LARGEST_UNIT = 32  # more do not save much and would leave a core idle
 
 def options(command):
     """The compiler's options that matter to what a source means, in one tuple."""
-    words, kept, skip = shlex.split(command), [], False
+    words = shlex.split(re.sub(r"-Winvalid-pch|-include \S*/cmake_pch\.hxx", "", command))  # the compiler's own, not clang's
+    kept, skip = [], False
     for word in words[1:]:
         if skip:
             skip = False
@@ -89,7 +91,7 @@ def seen(sources):
 def look(tidy, build, sources, flags, directory):
     """The findings in these sources, as text; empty is clean."""
     if len(sources) == 1:
-        code, out = run([tidy, "-quiet", "-p", str(build), sources[0]], directory)
+        code, out = run([tidy, "-quiet", sources[0], "--", *flags], directory)
         return out if code != 0 or out.strip() else ""
     with tempfile.TemporaryDirectory(dir=build) as work:  # below the tree, so that .clang-tidy holds for the unit
         text_file = pathlib.Path(work, "unit.cc")
@@ -103,8 +105,47 @@ def look(tidy, build, sources, flags, directory):
     return "".join(look(tidy, build, part, flags, directory) for part in parts)
 
 
+NO_NAMES = {"alignas", "char", "int", "unsigned", "noexcept", "const", "struct", "enum", "constexpr", "decltype"}
+
+
+def own_names(source, hidden_only=False):
+    """The names that a file defines at the outer level, by its layout: such a line begins in column 0. hidden_only: those of
+    its unnamed namespace. None: it expands a table, whose names do not stand in it."""
+    names, hidden = set(), False
+    for line in pathlib.Path(source).read_text(errors="replace").splitlines():
+        if re.match(r'#include ".*\.def"', line) and not source.endswith(".h"):
+            return None
+        if line.startswith(("namespace {", "}  // namespace")):
+            hidden = line == "namespace {"
+        elif (hidden or not hidden_only) and re.match(r"(?!using [\w:]+;|using namespace|namespace|extern)[A-Za-z\[]", line):
+            found = re.findall(r"(?<![\w:.])([A-Za-z_]\w*)\s*(?:\(|=|\{|;|\[(?!\[)|$)", line)
+            names.update([name for name in found if name not in NO_NAMES][:1])
+    return names
+
+
+def meets_headers(source):
+    """Whether a hidden name of a source is also one of its folder's headers: two files' use of it would be ambiguous."""
+    hidden = own_names(source, hidden_only=True) or set()
+    return any(hidden & own_names(str(header)) for header in pathlib.Path(source).parent.glob("*.h"))
+
+
+def apart(sources):
+    """The sources in as few units as their own names allow, none of them larger than LARGEST_UNIT."""
+    found = []
+    for source in sources:
+        names = own_names(source) if len(sources) > 1 and not meets_headers(source) else None  # None: alone
+        home = next((u for u in found if None not in (names, u[1]) and len(u[0]) < LARGEST_UNIT and u[1].isdisjoint(names)), None)
+        if home is None:
+            found.append(([source], names))
+        else:
+            home[0].append(source)
+            home[1].update(names)
+    yield from (unit for unit, _ in found)
+
+
 def units(entries, wanted, alone):
-    """Sources by folder and options, in pieces of about equal length."""
+    """Sources by folder and options, the longest units first, so that no core is left with one at the end."""
+    pieces = []
     groups = collections.defaultdict(list)
     for entry in entries:
         if entry["file"] in wanted:
@@ -112,9 +153,9 @@ def units(entries, wanted, alone):
             key = (os.path.dirname(entry["file"]), options(entry["command"]), entry["directory"])
             groups[key].append(entry["file"])
     for (_, flags, directory), sources in groups.items():
-        pieces = len(sources) if alone else -(-len(sources) // LARGEST_UNIT)
-        for i in range(pieces):
-            yield sources[i::pieces], flags, directory
+        for unit in ([one] for one in sources) if alone else apart(sources):
+            pieces.append((unit, flags, directory))
+    return sorted(pieces, key=lambda piece: -len(piece[0]))
 
 
 def check(tidy, build, wanted, jobs, alone):

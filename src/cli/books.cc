@@ -18,13 +18,15 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 using shm::Region;
 
-ProcessBooks read_process(const Region& region, const shm::World& world, unsigned slot,
+ProcessBooks read_process(shm::Snapshot& shot, const shm::World& world, unsigned slot,
                           unsigned devices) {
+  const Region& region = shot.region();
   const shm::ProcSlot& from = region.slots[slot];
   ProcessBooks out;
   out.pid = from.pid.load(kRelaxed);
   out.our_namespace =
       world.pid_namespace != 0 && from.pid_namespace.load(kRelaxed) == world.pid_namespace;
+  out.pid_here = out.our_namespace ? out.pid : shot.lock_holder(slot);
   out.dead = shm::owner_dead(region, world, slot, shm::Seat{});
   out.heartbeat_s = from.heartbeat_s.load(kRelaxed);
   out.refused = from.refused.load(kRelaxed);
@@ -79,7 +81,7 @@ TenantBooks read_tenant(const shm::Dir& dir, const std::string& name) {
   for (unsigned s = 0; s < high; ++s) {
     add_statistics(region.slots[s], out);
     if (shm::state_of(region.slots[s].state.load(kRelaxed)) == shm::kFree) continue;
-    out.processes.push_back(read_process(region, world, s, shot->device_count()));
+    out.processes.push_back(read_process(*shot, world, s, shot->device_count()));
     const ProcessBooks& p = out.processes.back();
     for (unsigned d = 0; d < shot->device_count(); ++d) {
       DeviceBooks& device = out.devices[d];
@@ -109,9 +111,10 @@ std::vector<TenantBooks> read_tenants(const shm::Dir& dir) {
 
 std::string command_of(const ProcessBooks& process) {
   std::string name;
-  if (process.our_namespace) {
-    std::ifstream comm{fmt::format("/proc/{}/comm", process.pid)};
-    std::getline(comm, name);
+  if (process.pid_here != 0) {
+    std::ifstream comm{fmt::format("/proc/{}/comm", process.pid_here)};
+    std::getline(comm, name, '\0');  // it may have line ends in it
+    if (name.ends_with('\n')) name.pop_back();
   }
   for (char& c : name) {
     if (c < ' ' || c > '~') c = '?';  // a process names itself; it does not drive our terminal

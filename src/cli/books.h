@@ -12,9 +12,10 @@
 namespace bulkhead::cli {
 
 struct ProcessBooks {
-  std::uint32_t pid = 0;
-  bool our_namespace = false;  // else the pid means nothing here
-  bool dead = false;           // what it held is free for the next who asks
+  std::uint32_t pid = 0;       // in its own pid namespace
+  std::uint32_t pid_here = 0;  // as we number it; 0: it cannot be seen from here
+  bool our_namespace = false;
+  bool dead = false;  // what it held is free for the next who asks
   std::uint64_t heartbeat_s = 0;
   std::uint64_t refused = 0;
   std::vector<std::uint64_t> held_bytes;   // by device

@@ -77,13 +77,20 @@ void print_gpus(const Picture& p) {
   if (!p.gpus.empty()) fmt::print("\n");
 }
 
+// Its pid here, that inside if it is in a pid namespace of its own, its command.
+std::string who(const ProcessBooks& process) {
+  const std::string command = command_of(process);
+  if (process.our_namespace) return fmt::format("{} {}", process.pid, command);
+  if (process.pid_here == 0) return fmt::format("{} (elsewhere)", process.pid);
+  return fmt::format("{} ({} inside) {}", process.pid_here, process.pid, command);
+}
+
 void print_process(const ProcessBooks& process, const TenantBooks& tenant) {
   for (std::size_t d = 0; d < tenant.devices.size(); ++d) {
     if (process.held_bytes[d] == 0 && d != 0) continue;
-    const std::string who = fmt::format(
-        "  {}{} {}", process.pid, process.our_namespace ? "" : " (elsewhere)", command_of(process));
-    fmt::print("{:<33}{:>11}{:>22}{}\n", cut(who, 32), short_size(process.held_bytes[d]),
-               short_size(process.other_bytes[d]), process.dead ? "  dead" : "");
+    fmt::print("{:<33}{:>11}{:>22}{}\n", cut("  " + who(process), 32),
+               short_size(process.held_bytes[d]), short_size(process.other_bytes[d]),
+               process.dead ? "  dead" : "");
   }
 }
 
@@ -208,6 +215,7 @@ json tenant_json(const Picture& picture, const TenantBooks& t) {
   }
   for (const ProcessBooks& p : t.processes) {
     processes.push_back({{"pid", p.pid},
+                         {"pid_here", p.pid_here != 0 ? json(p.pid_here) : json{}},
                          {"our_namespace", p.our_namespace},
                          {"dead", p.dead},
                          {"command", command_of(p)},

@@ -39,7 +39,8 @@ TopTenant tenant_of(const TopPicture& p, const TenantBooks& books) {
     out.devices.push_back(device);
   }
   for (const ProcessBooks& b : books.processes) {
-    out.members.push_back({b.pid, b.our_namespace, b.dead, command_of(b), b.held_bytes});
+    out.members.push_back(
+        {b.pid, b.pid_here, b.our_namespace, b.dead, command_of(b), b.held_bytes});
     if (b.dead) continue;
     ++out.processes;
     for (std::size_t d = 0; d < out.devices.size(); ++d) {

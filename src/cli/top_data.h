@@ -23,7 +23,8 @@ struct TopDevice {
   bool by_daemon = false;               // the delivered share is, over its last second
 };
 struct TopProcess {
-  std::uint32_t pid = 0;
+  std::uint32_t pid = 0;       // in its own pid namespace
+  std::uint32_t pid_here = 0;  // 0: it cannot be seen from here
   bool our_namespace = true;
   bool dead = false;
   std::string command;                    // printable ASCII

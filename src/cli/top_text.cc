@@ -75,15 +75,20 @@ std::size_t name_width(const TopView& view) {  // what is left of the line, for 
   return std::min<std::size_t>(64, view.width > kRest + 12 ? view.width - kRest : 12);
 }
 
+std::string who(const TopProcess& m) {
+  if (m.our_namespace) return fmt::format("{} {}", m.pid, m.command);
+  if (m.pid_here == 0) return fmt::format("{} (elsewhere)", m.pid);
+  return fmt::format("{} ({}) {}", m.pid_here, m.pid, m.command);
+}
+
 void add_members(std::vector<Line>& out, const TopView& view, const Row& row) {
   const auto d = static_cast<std::size_t>(row.device - row.tenant->devices.data());
+  const std::size_t wide = name_width(view) + 4;  // the GPU's column is free here
   for (const TopProcess& m : row.tenant->members) {
     if (m.used_bytes[d] == 0) continue;
-    const std::string who =
-        fmt::format("  {}{} {}", m.pid, m.our_namespace ? "" : " (elsewhere)", m.command);
     push(out, view,
-         fmt::format("{:<{}}{:>15}{}", cut(who, name_width(view)), name_width(view),
-                     short_size(m.used_bytes[d]), m.dead ? "  dead" : ""),
+         fmt::format("{:<{}}{:>11}{}", cut("  " + who(m), wide), wide, short_size(m.used_bytes[d]),
+                     m.dead ? "  dead" : ""),
          Style::kSoft);
   }
 }
@@ -174,7 +179,8 @@ std::vector<Line> help_lines() {
        {"q  end", "h  this help", "u  sort by memory used", "m  sort by limit", "n  sort by name",
         "p  processes on and off", "Up, Down, PgUp, PgDn, Home, End  scroll", "",
         "TIME is the part of the GPU's time in the last second, if a daemon runs or it is limited.",
-        "REFUSED counts requests for memory that the quota refused.", "", "any key: back"}) {
+        "REFUSED counts requests for memory that the quota refused.",
+        "A pid in brackets is the process's own, in its container.", "", "any key: back"}) {
     out.push_back({text, Style::kPlain});
   }
   return out;
@@ -226,6 +232,7 @@ std::string top_json(const TopPicture& p) {
     }
     for (const TopProcess& m : t.members) {
       processes.push_back({{"pid", m.pid},
+                           {"pid_here", m.pid_here != 0 ? json(m.pid_here) : json{}},
                            {"our_namespace", m.our_namespace},
                            {"dead", m.dead},
                            {"command", m.command},

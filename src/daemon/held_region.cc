@@ -149,6 +149,11 @@ HeldRegion::Owner HeldRegion::owner(unsigned slot) {
   return out;
 }
 
+std::uint32_t HeldRegion::lock_holder(unsigned slot) {
+  const int fd = broken_ ? -1 : tenant_.descriptor();
+  return fd < 0 ? 0 : shm::lock_holder_of(fd, slot);
+}
+
 std::uint64_t HeldRegion::held_by(unsigned slot) {
   std::uint64_t bytes = 0;
   for (unsigned d = 0; d < devices_.size() && !broken_; ++d) {

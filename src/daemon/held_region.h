@@ -54,6 +54,9 @@ class HeldRegion {
     bool operator==(const Owner&) const = default;
   };
   [[nodiscard]] Owner owner(unsigned slot);
+  // The process that holds the slot's record lock, in our namespace; 0: none, or it cannot be seen from here. Nobody but
+  // that process can bring this about, whatever it writes.
+  [[nodiscard]] std::uint32_t lock_holder(unsigned slot);
   [[nodiscard]] std::uint64_t held_by(unsigned slot);
 
   // What must not change while NVML is asked of a process. `moves`: allocations and frees, so that a pair of them, which

@@ -1,7 +1,6 @@
 #include "daemon/pidfd.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,12 +34,6 @@ std::uint64_t start_ticks_of(std::uint32_t pid) {
   for (int field = 2; field < 22 && at != std::string::npos; ++field) at = text.find(' ', at + 1);
   return at == std::string::npos || text.empty() ? 0
                                                  : std::strtoull(text.c_str() + at, nullptr, 10);
-}
-
-uid_t process_uid(std::uint32_t pid) {
-  struct stat st {};
-  const std::string path = "/proc/" + std::to_string(pid);
-  return ::stat(path.c_str(), &st) == 0 ? st.st_uid : static_cast<uid_t>(-1);
 }
 
 SelfUse self_use() {

@@ -12,8 +12,6 @@ namespace bulkhead::daemon {
 [[nodiscard]] UniqueFd open_pidfd(std::uint32_t pid);
 // Field 22 of /proc/PID/stat; 0: there is no such process.
 [[nodiscard]] std::uint64_t start_ticks_of(std::uint32_t pid);
-// Whose process it is: the owner of /proc/PID, root for one that is not dumpable; uid_t(-1): there is none.
-[[nodiscard]] uid_t process_uid(std::uint32_t pid);
 // Of this process: user and system time, and memory that is resident.
 struct SelfUse {
   std::uint64_t cpu_ns = 0, rss_bytes = 0;

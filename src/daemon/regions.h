@@ -57,7 +57,7 @@ class Regions {
                        UniqueFd pidfd, std::uint32_t pid) = 0;
   // The slot's process as this namespace numbers it, for the sentinel: pid -> tenant. One entry a living slot.
   struct Member {
-    std::uint32_t pid;  // 0: in another namespace and never joined
+    std::uint32_t pid;  // 0: not watched: no lock of its own is seen
     std::uint64_t start_ticks;
     std::string tenant;
     std::uint32_t slot;

@@ -1,8 +1,9 @@
 // Regions as the daemon keeps them: a Duty of the control loop that finds, adopts, scans and reaps.
 //
-// The reaper: each living slot of our own pid namespace gets a pidfd, found by the scan or told by a join; when the
-// kernel says that the process ended, its slot is wiped in the same turn. What cannot be watched (another namespace
-// and no join, no descriptor left) falls back on the rule without a daemon, each second.
+// The reaper: each living slot whose process can be seen from our pid namespace gets a pidfd, found by the scan (its record
+// lock tells the pid here) or told by a join; when the kernel says that the process ended, its slot is wiped in the same
+// turn. What cannot be watched (no lock, no descriptor left, a namespace not below ours) falls back on the rule without
+// a daemon, each second.
 #pragma once
 #include <deque>
 #include <map>
@@ -114,6 +115,8 @@ class TenantRegions : public Regions, public Duty {
   void tell_figures(Tenant& tenant, const std::vector<Figure>& figures, std::uint64_t now_ns);
   // regions_reap.cc
   void open_watch(const Unwatched& wanted);
+  [[nodiscard]] bool is_ours(const HeldRegion::Owner& owner) const;
+  [[nodiscard]] bool may_be(const HeldRegion::Owner& owner, std::uint32_t pid) const;
   Status add_watch(Tenant& tenant, unsigned slot, std::uint32_t gen, UniqueFd pidfd,
                    std::uint32_t pid, std::uint64_t start_ticks);
   void drop_watch(Slot& slot);

@@ -15,8 +15,8 @@
 
 namespace bulkhead::daemon {
 
-// A slot that a scan found. What names another namespace's pid, or a process that is not the tenant's, is left to the
-// rule without a daemon.
+// A slot that a scan found. Whose it is says the record lock, not the slot: a process of another pid namespace is known by
+// its pid here, and a slot with a foreign pid in it names nobody. What has no lock is left to the rule without a daemon.
 void TenantRegions::open_watch(const Unwatched& wanted) {
   Tenant* tenant = find(wanted.tenant);
   if (tenant == nullptr || wanted.slot >= tenant->slots.size()) return;
@@ -27,26 +27,30 @@ void TenantRegions::open_watch(const Unwatched& wanted) {
     dirty_.insert(wanted.tenant);
     return;
   }
-  if (owner.pid == 0 || owner.start_ticks == 0 || pid_namespace_ == 0 ||
-      owner.pid_namespace != pid_namespace_) {
-    return;
-  }
-  UniqueFd pidfd = open_pidfd(owner.pid);
+  const std::uint32_t pid = tenant->region.lock_holder(wanted.slot);
+  if (pid == 0 || !may_be(owner, pid)) return;
+  UniqueFd pidfd = open_pidfd(pid);
   if (!pidfd.ok()) {
     if (errno == ESRCH) dirty_.insert(wanted.tenant);  // the scan asks for the dead
     return;
   }
-  if (tenant->region.owner(wanted.slot) != owner) {
+  const std::uint64_t start_ticks = start_ticks_of(pid);
+  if (tenant->region.owner(wanted.slot) != owner ||
+      tenant->region.lock_holder(wanted.slot) != pid) {
     dirty_.insert(wanted.tenant);
     return;
   }
-  const uid_t uid = process_uid(owner.pid);
-  if (uid != tenant->region.uid() && uid != 0) return;
-  if (shm::presence_in_proc(owner.pid, owner.start_ticks) != shm::Presence::kThere) {
-    dirty_.insert(wanted.tenant);
-    return;
-  }
-  (void)add_watch(*tenant, wanted.slot, wanted.gen, std::move(pidfd), owner.pid, owner.start_ticks);
+  if (is_ours(owner) && owner.start_ticks != start_ticks) return;
+  (void)add_watch(*tenant, wanted.slot, wanted.gen, std::move(pidfd), pid, start_ticks);
+}
+
+bool TenantRegions::is_ours(const HeldRegion::Owner& owner) const {
+  return pid_namespace_ != 0 && owner.pid_namespace == pid_namespace_;
+}
+
+// Whether the slot's words let the process be its owner: of another namespace's pid nothing can be said.
+bool TenantRegions::may_be(const HeldRegion::Owner& owner, std::uint32_t pid) const {
+  return !is_ours(owner) || owner.pid == pid;
 }
 
 Status TenantRegions::watch(const std::string& name, std::uint32_t slot, std::uint32_t generation,
@@ -55,9 +59,12 @@ Status TenantRegions::watch(const std::string& name, std::uint32_t slot, std::ui
   if (tenant == nullptr) return Status{Errc::kNotFound, 0, "no such tenant"};
   if (slot >= shm::kMaxSlots || !pidfd.ok()) return Status{Errc::kInvalid, 0, "no such slot"};
   const HeldRegion::Owner owner = tenant->region.owner(slot);
-  if (!owner.live || owner.gen != generation ||
-      (owner.pid_namespace == pid_namespace_ && owner.pid != pid)) {
+  if (!owner.live || owner.gen != generation || !may_be(owner, pid)) {
     return Status{Errc::kInvalid, 0, "the slot is not this process's"};
+  }
+  const std::uint32_t holder = tenant->region.lock_holder(slot);
+  if (holder != pid && (holder != 0 || !is_ours(owner))) {
+    return Status{Errc::kInvalid, 0, "the slot's lock is not this process's"};
   }
   if (tenant->slots.size() <= slot) tenant->slots.resize(slot + 1);
   Slot& at = tenant->slots[slot];

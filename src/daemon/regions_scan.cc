@@ -147,6 +147,8 @@ void TenantRegions::scan_slots(Tenant& tenant, unsigned& suspicious) {
       slot.reaped = slot.owed = false;
       slot.gen = gen;
       slot.pid = 0;
+      const bool foreign = r.slots[j].pid_namespace.load(kRelaxed) != pid_namespace_;
+      slot.start_ticks = foreign ? r.slots[j].start_ticks.load(kRelaxed) : 0;
       slot.seen.assign(devices, {});
       slot.told.assign(devices, 0);
       unwatched_.push_back({tenant.name, j, gen});

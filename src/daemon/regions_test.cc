@@ -101,6 +101,60 @@ TEST_F(RegionsTest, AReusedPidIsNotWatched) {
   EXPECT_EQ(held_in_file("a"), 0u);
 }
 
+// A tenant may write anything into its slot: another's pid and start time do not make that process the slot's, in no
+// namespace. The lock says whose it is.
+TEST_F(RegionsTest, AForgedPidIsNotWatched) {
+  ASSERT_TRUE(regions_->make(record_of("a", kLimit)).ok());
+  ASSERT_TRUE(regions_->make(record_of("b", kLimit)).ok());
+  TenantProcess one{d_, "a", kMiB}, victim{d_, "b", kMiB};
+  const auto pid = static_cast<std::uint32_t>(victim.pid());
+  const Mapping map = own_region("a");
+  auto& slot = map.as<shm::Region>()->slots[0];
+  slot.pid.store(pid);
+  slot.start_ticks.store(start_ticks_of(pid));
+  const auto watched_for_a = [&] {
+    for (const Regions::Member& m : regions_->members()) {
+      if (m.tenant == "a") return m.pid;
+    }
+    return ~0u;
+  };
+  until([&] { return regions_->watched() == 1 && watched_for_a() != ~0u; });
+  EXPECT_EQ(watched_for_a(), 0u);
+  EXPECT_EQ(heard(EventKind::kProcessJoined), 1u);  // the victim, of its own tenant
+  // the victim cannot be made to join as the slot's process either, nor the slot's as the victim's
+  EXPECT_EQ(regions_->watch("a", 0, 1, open_pidfd(pid), pid).code(), Errc::kInvalid);
+  slot.pid_namespace.store(1);  // of another namespace: known by its lock
+  EXPECT_EQ(regions_->watch("a", 0, 1, open_pidfd(pid), pid).code(), Errc::kInvalid);
+  EXPECT_EQ(watched_for_a(), 0u);
+  victim.kill();
+  until([&] { return regions_->reaped().processes == 1; });
+  EXPECT_EQ(held_in_file("a"), kMiB);
+  const auto own = static_cast<std::uint32_t>(one.pid());
+  EXPECT_TRUE(regions_->watch("a", 0, 1, open_pidfd(own), own).ok());
+  one.kill();
+  until([&] { return regions_->reaped().processes == 2; });
+  EXPECT_EQ(regions_->reaped().by_scan, 0u);
+  EXPECT_EQ(held_in_file("a"), 0u);
+}
+
+// What a process of another pid namespace wrote about itself means nothing here; its lock does.
+TEST_F(RegionsTest, AProcessOfAnotherNamespaceIsWatchedByItsPidHere) {
+  ASSERT_TRUE(regions_->make(record_of("a", kLimit)).ok());
+  TenantProcess one{d_, "a", kMiB};
+  const Mapping map = own_region("a");
+  auto& slot = map.as<shm::Region>()->slots[0];
+  slot.pid.store(1);
+  slot.pid_namespace.store(1);
+  until([&] { return regions_->watched() == 1; });
+  EXPECT_EQ(regions_->members()[0].pid, static_cast<std::uint32_t>(one.pid()));
+  restart();
+  until([&] { return regions_->watched() == 1; });
+  one.kill();
+  until([&] { return regions_->reaped().processes == 1; });
+  EXPECT_EQ(regions_->reaped().by_scan, 0u);
+  EXPECT_EQ(held_in_file("a"), 0u);
+}
+
 // A region made by `run` alone, before and during the daemon's life, and a daemon that was killed.
 TEST_F(RegionsTest, RegionsAreFoundAndAdopted) {
   ASSERT_TRUE(create(d_, spec("a", kLimit)).ok());

@@ -159,6 +159,10 @@ class Snapshot {
   [[nodiscard]] unsigned device_count() const noexcept { return device_count_; }
   [[nodiscard]] World world() noexcept;  // liveness of its processes; refers to this object
   [[nodiscard]] unsigned live() noexcept { return count_live(region(), world()); }
+  // As lock_holder_of(): a slot's process, whatever its pid namespace.
+  [[nodiscard]] std::uint32_t lock_holder(unsigned slot) noexcept {
+    return lock_holder_of(fd_.get(), slot);
+  }
   // Ephemeral, and its creator and all its processes are known dead: gone but for the next sweep.
   [[nodiscard]] bool left_over() noexcept;
   // Until this object ends nobody joins. False: somebody is joining just now. What was copied before

@@ -106,6 +106,14 @@ void remember(const Identity& id) noexcept {
   known.pid.store(id.pid, std::memory_order_release);  // pairs with read_identity()
 }
 
+bool ask_lock(int fd, unsigned byte, struct flock& out) noexcept {
+  out.l_type = F_WRLCK;
+  out.l_whence = SEEK_SET;
+  out.l_start = byte;
+  out.l_len = 1;
+  return ::fcntl(fd, F_GETLK, &out) == 0;
+}
+
 }  // namespace
 
 Identity read_identity() noexcept {
@@ -152,13 +160,16 @@ Presence presence_in_proc(std::uint32_t pid, std::uint64_t start_ticks) noexcept
 }
 
 Lock lock_state_of(int fd, unsigned byte) noexcept {
-  struct flock ask {};
-  ask.l_type = F_WRLCK;
-  ask.l_whence = SEEK_SET;
-  ask.l_start = byte;
-  ask.l_len = 1;
-  if (::fcntl(fd, F_GETLK, &ask) != 0) return Lock::kUnknown;
-  return ask.l_type == F_UNLCK ? Lock::kFree : Lock::kHeld;
+  struct flock found {};
+  if (!ask_lock(fd, byte, found)) return Lock::kUnknown;
+  return found.l_type == F_UNLCK ? Lock::kFree : Lock::kHeld;
+}
+
+std::uint32_t lock_holder_of(int fd, unsigned byte) noexcept {
+  struct flock found {};
+  // -1: a lock of an open file, which is nobody's
+  if (!ask_lock(fd, byte, found) || found.l_type == F_UNLCK || found.l_pid <= 0) return 0;
+  return static_cast<std::uint32_t>(found.l_pid);
 }
 
 bool set_lock(int fd, unsigned byte, bool take) noexcept {

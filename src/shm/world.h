@@ -40,6 +40,9 @@ struct Identity {
 [[nodiscard]] Presence presence_in_proc(std::uint32_t pid, std::uint64_t start_ticks) noexcept;
 // F_GETLK / F_SETLK on one byte of `fd`.
 [[nodiscard]] Lock lock_state_of(int fd, unsigned byte) noexcept;
+// Who has it, as our own pid namespace numbers that process: the kernel's word (fcntl(2), F_GETLK), so also of one in a
+// namespace below ours and whatever the region says. 0: nobody, ourselves, or a process that cannot be seen from here.
+[[nodiscard]] std::uint32_t lock_holder_of(int fd, unsigned byte) noexcept;
 [[nodiscard]] bool set_lock(int fd, unsigned byte, bool take) noexcept;
 
 }  // namespace bulkhead::shm

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/fd.h"
+#include "sim/presence.h"
 
 namespace bulkhead::sim {
 
@@ -108,9 +109,11 @@ void free_object(SharedObject& o) noexcept {
 // Frees the ledgers of the dead, then the objects nobody is left to hold. Under the lock.
 void sweep() noexcept {
   SharedState& s = *machine.shared;
+  const std::uint64_t space = own_pid_namespace();
   for (unsigned i = 0; i < s.processes_high; ++i) {
     ProcessLedger& p = s.processes[i];
-    if (p.pid != 0 && static_cast<int>(i) != machine.slot && !alive(p.pid, p.start_ticks)) {
+    std::uint32_t pid_here = 0;
+    if (p.pid != 0 && static_cast<int>(i) != machine.slot && !is_present(p, i, space, pid_here)) {
       std::memset(p.used_bytes, 0, sizeof p.used_bytes);
       std::memset(p.hidden_bytes, 0, sizeof p.hidden_bytes);
       std::memset(p.managed_bytes, 0, sizeof p.managed_bytes);
@@ -232,6 +235,8 @@ bool join_machine() noexcept {
     p.generation = machine.generation = s.next_generation++;
     const auto pid = static_cast<std::uint32_t>(::getpid());
     p.start_ticks = start_ticks_of(pid);
+    p.pid_namespace = own_pid_namespace();
+    hold_presence(i);
     const UniqueFd comm{::open("/proc/self/comm", O_RDONLY | O_CLOEXEC)};
     if (comm.ok() && ::read(comm.get(), p.name, sizeof p.name - 1) <= 0) p.name[0] = 0;
     if (i >= s.processes_high) s.processes_high = i + 1;
@@ -384,10 +389,13 @@ unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept {
   const StateLock lock;
   sweep();
   const SharedState& s = *machine.shared;
+  const std::uint64_t space = own_pid_namespace();
   unsigned n = 0;
   for (unsigned i = 0; i < s.processes_high; ++i) {
     const ProcessLedger& p = s.processes[i];
     if (p.pid == 0 || p.contexts[unit] == 0) continue;  // without a context it is not listed
+    std::uint32_t pid_here = p.pid;
+    if (p.pid_namespace != space && (!is_present(p, i, space, pid_here) || pid_here == 0)) continue;
     std::uint64_t bytes = p.used_bytes[unit];
     for (unsigned k = 0; k < s.objects_high; ++k) {
       const SharedObject& o = s.objects[k];
@@ -400,7 +408,7 @@ unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept {
       const bool maker = o.maker_slot == i && o.maker_generation == p.generation;
       if (o.named != 0 || maker) bytes += o.bytes;
     }
-    if (n < room) out[n] = {p.pid, bytes, p.busy_ns[unit], p.start_ticks};
+    if (n < room) out[n] = {pid_here, bytes, p.busy_ns[unit], p.start_ticks};
     ++n;
   }
   return n;
@@ -418,10 +426,6 @@ std::uint64_t start_ticks_of(std::uint32_t pid) noexcept {
   if (p == nullptr || p[1] == 0 || p[2] == 'Z' || p[2] == 'X') return 0;
   for (int field = 2; field < 22 && p != nullptr; ++field) p = std::strchr(p + 1, ' ');
   return p != nullptr ? std::strtoull(p + 1, nullptr, 10) : 0;
-}
-
-bool alive(std::uint32_t pid, std::uint64_t start_ticks) noexcept {
-  return start_ticks_of(pid) == start_ticks;
 }
 
 }  // namespace bulkhead::sim

@@ -21,7 +21,8 @@ inline constexpr std::uint64_t kStateMagic = 0x314d'4953'4842;  // "BHSIM1"
 struct ProcessLedger {
   std::uint32_t pid;
   std::uint32_t generation;
-  std::uint64_t start_ticks;  // field 22 of /proc/PID/stat: tells a reused pid
+  std::uint64_t start_ticks;    // field 22 of /proc/PID/stat: tells a reused pid
+  std::uint64_t pid_namespace;  // where the pid is one
   std::uint64_t used_bytes[kMaxUnits];
   std::uint64_t hidden_bytes[kMaxUnits];   // taken too, but not in NVML's figure for the process
   std::uint64_t managed_bytes[kMaxUnits];  // likewise; all processes' sum is taken in whole batches
@@ -120,8 +121,8 @@ struct ProcessUse {
   std::uint64_t busy_ns;
   std::uint64_t start_ticks;  // with the pid: which process
 };
+// The pid is the asker's; who cannot be seen from there is left out.
 unsigned process_uses(unsigned unit, ProcessUse* out, unsigned room) noexcept;  // after a sweep
-bool alive(std::uint32_t pid, std::uint64_t start_ticks) noexcept;
 std::uint64_t start_ticks_of(std::uint32_t pid) noexcept;  // 0: no such process, or a zombie
 
 }  // namespace bulkhead::sim
