@@ -48,18 +48,26 @@ template std::string ask_all(wire::Client&, wire::Kind, wire::UsageRequest&, boo
 template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest&, bool,
                              const std::function<bool(const void*)>&);
 
-std::optional<std::vector<wire::StrayView>> ask_strays(const Machine& machine) {
+std::optional<DaemonSays> ask_list(const Machine& machine) {
   std::string problem;
   auto client = connect_daemon(machine, problem);
   if (!client) return std::nullopt;
-  std::vector<wire::StrayView> out;
+  DaemonSays out;
   wire::NameRequest request{};
   problem = ask_all(*client, wire::Kind::kList, request, false, [&](const void* message) {
     const auto& reply = *static_cast<const wire::ListReply*>(message);
     const auto* device = reinterpret_cast<const wire::NodeDevice*>(&reply + 1);
     const auto* stray = reinterpret_cast<const wire::StrayView*>(device + reply.devices);
-    out.assign(stray, stray + reply.strays);
-    return false;  // they are in the first reply only
+    out.strays.insert(out.strays.end(), stray, stray + reply.strays);  // the first reply's only
+    const auto* tenant = reinterpret_cast<const wire::TenantView*>(stray + reply.strays);
+    for (std::uint32_t i = 0; i < reply.tenants; ++i) {
+      for (std::uint32_t d = 0; d < tenant[i].device_count; ++d) {  // checked by check_reply()
+        Uuid uuid;
+        std::copy_n(tenant[i].devices[d].uuid, uuid.size(), uuid.begin());
+        out.delivered_x100[{tenant[i].name, uuid}] = tenant[i].devices[d].delivered_x100;
+      }
+    }
+    return true;
   });
   if (!problem.empty()) return std::nullopt;
   return out;

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,8 +28,12 @@ extern template std::string ask_all(wire::Client&, wire::Kind, wire::UsageReques
 extern template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest&, bool,
                                     const std::function<bool(const void*)>&);
 
-// The strays the daemon names; nullopt if none answers or we may not know. Quiet: never a line on stderr.
-[[nodiscard]] std::optional<std::vector<wire::StrayView>> ask_strays(const Machine& machine);
+// What only the daemon knows; nullopt if none answers. Quiet: never a line on stderr.
+struct DaemonSays {
+  std::vector<wire::StrayView> strays;
+  std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;  // by tenant and device
+};
+[[nodiscard]] std::optional<DaemonSays> ask_list(const Machine& machine);
 
 // The directory in which a daemon of this machine keeps its files, whether or not it is there.
 [[nodiscard]] std::string daemon_state(const Machine& machine);

@@ -74,6 +74,8 @@ TenantBooks read_tenant(const shm::Dir& dir, const std::string& name) {
   out.sampler_beat_s = region.header.sampler_beat_s.load(kRelaxed);
   for (unsigned d = 0; d < shot->device_count(); ++d) {
     out.devices.push_back(read_device(region.devices[d]));
+    out.devices.back().compute = shm::region_compute(region, d);
+    out.devices.back().time = shm::compute_sums(region, d);
   }
   const unsigned high = std::min(region.header.slots_high.load(kRelaxed), shm::kMaxSlots);
   for (unsigned s = 0; s < high; ++s) {

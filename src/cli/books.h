@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/gpus.h"
+#include "shm/compute.h"
 #include "shm/dir.h"
 
 namespace bulkhead::cli {
@@ -29,6 +30,8 @@ struct DeviceBooks {
   std::uint64_t other_bytes = 0;  // by the living
   std::uint64_t dead_bytes = 0;   // held by processes that have died, until somebody needs it
   std::uint64_t context_bytes = 0;
+  shm::ComputeRules compute;  // what the region says of its time
+  shm::ComputeSums time;
   [[nodiscard]] std::uint64_t free_bytes() const {
     return used_bytes < limit_bytes ? limit_bytes - used_bytes : 0;
   }

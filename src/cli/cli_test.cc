@@ -141,6 +141,27 @@ TEST_F(RequestTest, OptionsBeforeVariablesBeforeHamis) {
   EXPECT_EQ(read_request(options)->memory.every.bytes, 1ull << 30);
 }
 
+TEST_F(RequestTest, TheVariableOnlyLowersTheShare) {
+  const auto share = [](const char* option, const char* variable) {
+    RunOptions o;
+    o.share.compute = option;
+    if (*variable != '\0') ::setenv("BULKHEAD_COMPUTE", variable, 1);
+    const auto r = read_request(o);
+    ::unsetenv("BULKHEAD_COMPUTE");
+    return r.ok() ? share_text(r.value->share.rules) : r.problem;
+  };
+  EXPECT_EQ(share("25%", ""), "25%");
+  EXPECT_EQ(share("25%", "10%"), "10%");
+  EXPECT_EQ(share("25%", "50%"), "25%");
+  EXPECT_EQ(share("25%", "50%+"), "25%");
+  EXPECT_EQ(share("25%+", "10%"), "10%");
+  EXPECT_EQ(share("25%+", "10%+"), "10%+");
+  EXPECT_EQ(share("25%", "10%+"), "10%+ up to 25%");
+  EXPECT_EQ(share("", "10%"), "10%") << "less than all";
+  EXPECT_EQ(share("", ""), "no limit");
+  EXPECT_NE(share("25%", "junk").find("BULKHEAD_COMPUTE='junk' is not a share"), std::string::npos);
+}
+
 TEST_F(RequestTest, HamisZeroAsksForNothing) {
   ::setenv("CUDA_DEVICE_MEMORY_LIMIT", "0", 1);
   EXPECT_FALSE(read_request({})->has_memory);

@@ -65,6 +65,18 @@ struct Options {
   UsageOptions usage;
 };
 
+void add_share(CLI::App& app, ShareOptions& o, const char* which) {
+  app.add_option("--compute", o.compute, which)->type_name("SHARE");
+  app.add_option("--compute-burst", o.burst,
+                 "GPU time that may be used at once after a rest: 5ms if nothing is said")
+      ->type_name("TIME");
+  app.add_option("--compute-window", o.window,
+                 "GPU time that may be queued ahead: 2ms if nothing is said")
+      ->type_name("TIME");
+  app.add_option("--mode", o.mode, "How the share is held: auto or temporal")
+      ->type_name("auto|temporal");
+}
+
 void add_run(CLI::App& app, RunOptions& o) {
   app.add_option("--tenant", o.tenant,
                  "Name of the tenant: made if there is none, joined if there is")
@@ -72,11 +84,14 @@ void add_run(CLI::App& app, RunOptions& o) {
   app.add_option("--memory", o.memory,
                  "Quota on each visible GPU: 10GiB, 512m, 50%; GPU=SIZE for one")
       ->type_name("SPEC");
+  add_share(app, o.share,
+            "Share of each GPU's time: 25% is a cap, 25%+ may use what others leave idle");
   app.add_option("--on-fault", o.on_fault,
                  "If the library cannot do its work: deny (default) or open")
       ->check(CLI::IsMember({"deny", "open"}))
       ->type_name("deny|open");
-  app.add_flag("--overcommit", o.overcommit, "Let the quotas of all tenants pass the GPU's memory");
+  app.add_flag("--overcommit", o.overcommit,
+               "Let the quotas of all tenants pass the GPU's memory, their shares its time");
   app.add_flag("--no-daemon", o.no_daemon, "Do not look for a daemon");
   app.add_flag("--wait{forever}", o.wait_time,
                "If the node is full wait for room: --wait=90s, 5m, 2h for so long");
@@ -169,13 +184,14 @@ int parse_and_run(int argc, char** argv) {
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
   rm.add_flag("--force", o.rm.force,
               "Even if processes of it run: they keep their quota, new ones are refused");
-  CLI::App& set = *app.add_subcommand("set", "Change a tenant's quota while its programs run");
+  CLI::App& set =
+      *app.add_subcommand("set", "Change a tenant's quota or share while its programs run");
   set.add_option("NAME", o.set.name, "The tenant")->required();
   set.add_option("--memory", o.set.memory, "Quota on each GPU it has: 10GiB, 50%; GPU=SIZE for one")
-      ->type_name("SPEC")
-      ->required();
+      ->type_name("SPEC");
+  add_share(set, o.set.share, "Share of each GPU's time: 25%, 25%+, none for no limit");
   set.add_flag("--overcommit", o.set.overcommit,
-               "Let the quotas of all tenants pass the GPU's memory");
+               "Let the quotas of all tenants pass the GPU's memory, their shares its time");
   if (argc == 2 && std::string{argv[1]} == "__describe") return describe_grammar(app);
   Line line = split(argc, argv);
   const std::vector<std::string> words(line.ours.rbegin(), line.ours.rend());

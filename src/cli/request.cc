@@ -95,6 +95,15 @@ Outcome<Request> read_request(const RunOptions& options, int* exit_code) {
   out.simulator = !options.simulator.empty() ? options.simulator : env_or_empty("BULKHEAD_SIM");
   blame(options.memory);
   if (Problem p = read_memory(options, out); !p.empty()) return Outcome<Request>::because(p);
+  blame(options.share.any() ? "--compute" : "");
+  if (Problem p = read_share(options.share, false, out.share); !p.empty())
+    return Outcome<Request>::because(p);
+  if (Problem p = lower_by_variable(env_or_empty("BULKHEAD_COMPUTE"), out.share); !p.empty()) {
+    blame("");
+    return Outcome<Request>::because(p);
+  }
+  if ((out.share.has_burst || out.share.has_window) && !out.share.has_compute)
+    return Outcome<Request>::because("--compute-burst and --compute-window need --compute");
   return out;
 }
 
@@ -105,7 +114,7 @@ void disarm_environment() {
     if (equals == nullptr) continue;
     const std::string name(*at, static_cast<std::size_t>(equals - *at));
     if (name == "BULKHEAD_TENANT" || name.starts_with("BULKHEAD_MEMORY") ||
-        name.starts_with("CUDA_DEVICE_MEMORY_LIMIT")) {
+        name == "BULKHEAD_COMPUTE" || name.starts_with("CUDA_DEVICE_MEMORY_LIMIT")) {
       names.push_back(name);
     }
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/say.h"
+#include "cli/share.h"
 #include "policy/size.h"
 
 namespace bulkhead::cli {
@@ -13,6 +14,7 @@ struct RunOptions {
   std::string tenant;
   std::string memory;
   std::string on_fault;
+  ShareOptions share;
   std::string simulator;  // a profile; empty: not asked for
   bool overcommit = false;
   bool no_daemon = false;
@@ -30,6 +32,7 @@ struct Request {
   std::string memory_from;  // where it was said, for messages: "--memory", "BULKHEAD_MEMORY" ...
   policy::MemorySpec memory;
   policy::Grammar grammar = policy::Grammar::kOurs;
+  AskedShare share;  // of the time of each GPU
 };
 
 // Reads options and environment; the problem names the option or variable and the fix.

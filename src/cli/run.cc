@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "cli/machine.h"
 #include "cli/remote.h"
 #include "gpu/sampler.h"
+#include "policy/compute_spec.h"
 #include "policy/limit.h"
 #include "shm/node.h"
 #include "shm/quota.h"
@@ -98,18 +100,33 @@ struct Granted {
   const Calibration* gpu;
 };
 
+std::string percent_text(std::uint32_t x100) {
+  char text[policy::kShareText];
+  return policy::format_share(x100, false, text);
+}
+
 Problem refused(const shm::Arithmetic& sums, const Status& status,
                 const std::vector<Granted>& granted, const std::string& name) {
   if (status.code() != Errc::kTooLarge) {
     return fmt::format("cannot make tenant {}: {}", name, describe(status));
+  }
+  const Granted& on = granted[sums.device];
+  if (sums.of_compute) {
+    const std::uint32_t room =
+        shm::kWholeDevice_x100 - std::min(shm::kWholeDevice_x100, sums.committed_x100);
+    return fmt::format(
+        "{} asked of the time of GPU {} ({}) + {} promised to other tenants > 100%; {}remove a "
+        "tenant ('bulkhead rm'), or use --overcommit",
+        percent_text(sums.asked_x100), on.index, on.gpu->uuid, percent_text(sums.committed_x100),
+        room == 0 ? "" : fmt::format("ask for at most {}, ", percent_text(room)));
   }
   const std::uint64_t left =
       sums.total_bytes > sums.committed_bytes ? sums.total_bytes - sums.committed_bytes : 0;
   return fmt::format(
       "{} asked on GPU {} ({}) + {} promised to other tenants > {} on it; ask for at most {}, "
       "remove a tenant ('bulkhead rm'), or use --overcommit",
-      size_text(sums.asked_bytes), granted[sums.device].index, granted[sums.device].gpu->uuid,
-      size_text(sums.committed_bytes), size_text(sums.total_bytes), exact_text(left));
+      size_text(sums.asked_bytes), on.index, on.gpu->uuid, size_text(sums.committed_bytes),
+      size_text(sums.total_bytes), exact_text(left));
 }
 
 // What is asked, as limits on the GPUs that are visible.
@@ -141,6 +158,7 @@ Problem read_asked(const Run& run, Asked& out) {
     if (device.limit_bytes == 0 || !uuid) continue;
     std::memcpy(device.uuid, uuid->data(), uuid->size());
     device.total_bytes = gpu.total_bytes;
+    device.compute = request.share.rules;
     out.spec.devices[out.spec.device_count++] = device;
     out.granted.push_back({i, &gpu});
   }
@@ -183,9 +201,28 @@ Problem create(Run& run, std::string& name, bool& exists) {
   return {};
 }
 
+Problem check_same_share(const Run& run) {
+  const AskedShare& asked = run.request.share;
+  for (unsigned d = 0; asked.has_compute && d < run.tenant.device_count(); ++d) {
+    shm::ComputeRules has = shm::region_compute(run.tenant.region(), d);
+    const shm::ComputeRules all = has;
+    if (!asked.has_burst) has.burst_us = asked.rules.burst_us;
+    if (!asked.has_window) has.window_us = asked.rules.window_us;
+    has.dampening_x1000 = asked.rules.dampening_x1000;
+    if (all.limited() && has == asked.rules) continue;
+    return fmt::format(
+        "tenant {} has a share of {} of GPU {}'s time, burst {} us, window {} us, not the {} asked "
+        "for; leave that out to join it, or 'bulkhead set {} --compute' to change it",
+        run.tenant.name(), share_text(all), d, all.burst_us, all.window_us, share_text(asked.rules),
+        run.tenant.name());
+  }
+  return {};
+}
+
 // A tenant that exists keeps its limits: other ones asked for are refused, not dropped.
 Problem check_same(const Run& run) {
   const shm::Region& region = run.tenant.region();
+  if (Problem p = check_same_share(run); !p.empty()) return p;
   for (unsigned d = 0; run.request.has_memory && d < run.tenant.device_count(); ++d) {
     const shm::DeviceEntry& device = region.devices[d];
     const std::string uuid = "GPU-" + uuid_digits(device.uuid);
@@ -213,10 +250,13 @@ Problem attach_by_name(Run& run, const std::string& name) {
 
 // The record of a tenant that exists, to join it, or of the one that is asked for.
 Problem fill_record(Run& run, const Asked& asked, wire::TenantRecord& record) {
-  const auto add = [&record](const std::uint8_t* uuid, std::uint64_t bytes) {
+  const AskedShare& share = run.request.share;
+  put_pace(share, record);
+  const auto add = [&record, &share](const std::uint8_t* uuid, std::uint64_t bytes) {
     wire::DeviceGrant& g = record.devices[record.device_count++];
     std::memcpy(g.uuid, uuid, sizeof g.uuid);
     g.memory_bytes = bytes;
+    put_share(share, record, g);
   };
   for (unsigned d = 0; run.request.has_memory && d < asked.spec.device_count; ++d) {
     add(asked.spec.devices[d].uuid, asked.spec.devices[d].limit_bytes);
@@ -228,7 +268,9 @@ Problem fill_record(Run& run, const Asked& asked, wire::TenantRecord& record) {
   if (Problem p = attach_by_name(run, name); !p.empty()) return p;
   wire::put_text(record.name, name.c_str());
   for (unsigned d = 0; d < run.tenant.device_count(); ++d) {
-    add(run.tenant.region().devices[d].uuid, shm::limit_bytes(run.tenant.region(), d));
+    // with a share its limit is not compared: 0 asks for nothing
+    add(run.tenant.region().devices[d].uuid,
+        share.has_compute ? 0 : shm::limit_bytes(run.tenant.region(), d));
   }
   return {};
 }
@@ -245,7 +287,8 @@ Problem enrol_with_daemon(Run& run) {
   q.record.match_uid = q.record.match_gid = wire::kNoId;
   q.record.flags = run.options.overcommit ? std::uint32_t{wire::kRecordOvercommit} : 0;
   q.record.on_fault = run.request.open_on_fault ? wire::OnFault::kOpen : wire::OnFault::kDeny;
-  q.flags = wire::kJoinExisting | (run.request.has_memory ? wire::kSameOrRefuse : 0);
+  q.flags = wire::kJoinExisting |
+            (run.request.has_memory || run.request.share.has_compute ? wire::kSameOrRefuse : 0);
   if (Problem p = fill_record(run, asked, q.record); !p.empty()) return p;
   if (!run.options.wait_time.empty()) (void)parse_wait(run.options.wait_time, q.wait_ms);
   std::string name;

@@ -11,6 +11,7 @@
 #include "cli/remote.h"
 #include "cli/request.h"
 #include "cli/say.h"
+#include "policy/compute_spec.h"
 #include "policy/limit.h"
 #include "shm/tenant.h"
 
@@ -64,51 +65,113 @@ std::string held_note(const Machine& machine, const std::string& name) {
   return {};
 }
 
-int set_alone(const Machine& machine, const SetOptions& o, const Wanted& wanted) {
+// Every device of the tenant, with the share it is to have.
+std::string read_wanted_share(const TenantBooks& tenant, const AskedShare& asked, Wanted& out) {
+  for (const DeviceBooks& d : tenant.devices) {
+    shm::DeviceSpec& to = out.devices[out.count++];
+    std::memcpy(to.uuid, d.uuid.data(), sizeof to.uuid);
+    to.compute = d.compute;
+    if (asked.has_compute) {
+      to.compute.floor_x100 = asked.rules.floor_x100;
+      to.compute.ceiling_x100 = asked.rules.ceiling_x100;
+    }
+    if (asked.has_burst) to.compute.burst_us = asked.rules.burst_us;
+    if (asked.has_window) to.compute.window_us = asked.rules.window_us;
+    if (!to.compute.limited() && !asked.has_compute) {
+      return fmt::format("tenant {} has no share of a GPU's time: give it one with --compute",
+                         tenant.name);
+    }
+  }
+  return {};
+}
+
+std::string device_text(const Wanted& wanted, const shm::Arithmetic& sums) {
+  return "GPU-" + uuid_digits(wanted.devices[sums.device].uuid);
+}
+
+std::string not_alone(const Machine& machine, const std::string& name) {
   if (machine.dir.authoritative) {
-    return fail(
-        kExitProblem,
-        fmt::format("limits come from {}/node: start the daemon to change them", machine.dir.path));
+    return fmt::format("limits come from {}/node: start the daemon to change them",
+                       machine.dir.path);
   }
   // relaxed: nothing is read by it
-  if (auto shot = shm::snapshot_tenant(machine.dir, o.name.c_str());
+  if (auto shot = shm::snapshot_tenant(machine.dir, name.c_str());
       shot.ok() && shot->region().header.adopted.load(std::memory_order_relaxed) != 0) {
-    return fail(kExitProblem,
-                fmt::format("tenant {} is the daemon's, which does not run: its limit in {}/node "
-                            "binds, and a new start sets it again; start the daemon to change it",
-                            o.name, machine.dir.path));
+    return fmt::format(
+        "tenant {} is the daemon's, which does not run: its limit in {}/node binds, "
+        "and a new start sets it again; start the daemon to change it",
+        name, machine.dir.path);
   }
+  return {};
+}
+
+int set_memory_alone(const Machine& machine, const SetOptions& o, const Wanted& wanted) {
   shm::Arithmetic sums;
   const Status s = shm::set_limits(machine.dir, o.name.c_str(), wanted.devices, wanted.count,
                                    o.overcommit, sums, write_limits_guarded);
   if (s.code() == Errc::kTooLarge) {
     return fail(
         kExitProblem,
-        fmt::format("{} asked + {} promised to other tenants > {} on GPU-{}; lower it, remove a "
+        fmt::format("{} asked + {} promised to other tenants > {} on {}; lower it, remove a "
                     "tenant ('bulkhead rm'), or use --overcommit",
                     size_text(sums.asked_bytes), size_text(sums.committed_bytes),
-                    size_text(sums.total_bytes), uuid_digits(wanted.devices[sums.device].uuid)));
+                    size_text(sums.total_bytes), device_text(wanted, sums)));
   }
   if (!s.ok()) return fail(kExitProblem, fmt::format("tenant {}: {}", o.name, describe(s)));
   if (const std::string note = held_note(machine, o.name); !note.empty()) warn(note);
   return kExitOk;
 }
 
-int set_by_daemon(wire::Client& client, const SetOptions& o, const Wanted& wanted) {
-  wire::UpdateRequest q{};
+int set_share_alone(const Machine& machine, const SetOptions& o, const Wanted& wanted) {
+  shm::Arithmetic sums;
+  const Status s = shm::set_shares(machine.dir, o.name.c_str(), wanted.devices, wanted.count,
+                                   o.overcommit, sums, write_limits_guarded);
+  if (s.code() == Errc::kTooLarge) {
+    char asked[policy::kShareText], committed[policy::kShareText];
+    return fail(kExitProblem,
+                fmt::format("{} asked + {} promised to other tenants > 100% of the time of {}; "
+                            "lower it, remove a tenant ('bulkhead rm'), or use --overcommit",
+                            policy::format_share(sums.asked_x100, false, asked),
+                            policy::format_share(sums.committed_x100, false, committed),
+                            device_text(wanted, sums)));
+  }
+  return s.ok() ? kExitOk : fail(kExitProblem, fmt::format("tenant {}: {}", o.name, describe(s)));
+}
+
+int ask_update(wire::Client& client, const SetOptions& o, wire::UpdateRequest& q) {
   wire::put_text(q.record.name, o.name.c_str());
   q.record.owner_uid = q.record.match_uid = q.record.match_gid = wire::kNoId;
-  q.record.device_count = wanted.count;
-  for (unsigned i = 0; i < wanted.count; ++i) {
-    std::memcpy(q.record.devices[i].uuid, wanted.devices[i].uuid, wire::kUuidBytes);
-    q.record.devices[i].memory_bytes = wanted.devices[i].limit_bytes;
-  }
-  q.mask = wire::kSetMemory;
   bool ok = false;
   const std::string text = ask_verdict(client, wire::Kind::kUpdate, q, ok);
   if (!ok) return fail(kExitProblem, text);
   if (!text.empty()) warn(text);
   return kExitOk;
+}
+
+wire::DeviceGrant& add_grant(wire::UpdateRequest& q, const shm::DeviceSpec& device) {
+  wire::DeviceGrant& g = q.record.devices[q.record.device_count++];
+  std::memcpy(g.uuid, device.uuid, wire::kUuidBytes);
+  return g;
+}
+
+int set_memory_by_daemon(wire::Client& client, const SetOptions& o, const Wanted& wanted) {
+  wire::UpdateRequest q{};
+  for (unsigned i = 0; i < wanted.count; ++i)
+    add_grant(q, wanted.devices[i]).memory_bytes = wanted.devices[i].limit_bytes;
+  q.mask = wire::kSetMemory;
+  return ask_update(client, o, q);
+}
+
+int set_share_by_daemon(wire::Client& client, const SetOptions& o, const AskedShare& asked,
+                        const Wanted& wanted) {
+  wire::UpdateRequest q{};
+  for (unsigned i = 0; asked.has_compute && i < wanted.count; ++i)
+    put_share(asked, q.record, add_grant(q, wanted.devices[i]));
+  put_pace(asked, q.record);
+  q.mask = (asked.has_compute ? wire::kSetCompute : 0u) |
+           (asked.has_burst || asked.has_window ? wire::kSetPace : 0u) |
+           (asked.has_mode ? wire::kSetMode : 0u);
+  return ask_update(client, o, q);
 }
 
 }  // namespace
@@ -117,8 +180,14 @@ int set(const SetOptions& o) {
   if (!shm::valid_name(o.name.c_str())) {
     return fail(kExitUsage, fmt::format("'{}' is not the name of a tenant", o.name));
   }
+  if (o.memory.empty() && !o.share.any())
+    return fail(kExitUsage, "set needs what to change: --memory SIZE, --compute SHARE");
+  AskedShare share;
+  if (const std::string p = read_share(o.share, true, share); !p.empty())
+    return fail(kExitUsage, p);
   policy::MemorySpec spec;
-  if (!policy::parse_memory_spec(o.memory.c_str(), policy::Grammar::kOurs, &spec)) {
+  if (!o.memory.empty() &&
+      !policy::parse_memory_spec(o.memory.c_str(), policy::Grammar::kOurs, &spec)) {
     return fail(kExitUsage,
                 fmt::format("--memory '{}' is not a size: write it like 10GiB, 512m, 10GB or "
                             "50%, GPU=SIZE for one GPU",
@@ -134,24 +203,28 @@ int set(const SetOptions& o) {
   if (!tenant.problem.empty()) {
     return fail(kExitProblem, fmt::format("tenant {}: {}", o.name, tenant.problem));
   }
-  Wanted wanted;
-  if (const std::string p = read_wanted(**machine, tenant, spec, wanted); !p.empty()) {
-    return fail(kExitProblem, p);
-  }
+  Wanted memory, shares;
+  std::string p = o.memory.empty() ? "" : read_wanted(**machine, tenant, spec, memory);
+  const bool has_share = share.has_compute || share.has_burst || share.has_window;
+  if (p.empty() && has_share) p = read_wanted_share(tenant, share, shares);
+  if (!p.empty()) return fail(kExitProblem, p);
   wire::Client client;
   std::string problem;
-  switch (connect_daemon((*machine)->dir, client, problem)) {
-    case Daemon::kAnswers:
-      if (o.overcommit) {
-        return fail(kExitProblem,
-                    "with a daemon a tenant is overcommitted when it is made, not by set");
-      }
-      return set_by_daemon(client, o, wanted);
-    case Daemon::kSilent:
-    case Daemon::kNone:
-      break;
+  const bool daemon = connect_daemon((*machine)->dir, client, problem) == Daemon::kAnswers;
+  if (daemon && o.overcommit) {
+    return fail(kExitProblem,
+                "with a daemon a tenant is overcommitted when it is made, not by set");
   }
-  return set_alone(**machine, o, wanted);
+  if (!daemon) p = not_alone(**machine, o.name);
+  if (!p.empty()) return fail(kExitProblem, p);
+  int code = kExitOk;  // the first that is refused ends it
+  if (memory.count != 0) {
+    code =
+        daemon ? set_memory_by_daemon(client, o, memory) : set_memory_alone(**machine, o, memory);
+  }
+  if (code != kExitOk || (!has_share && !(daemon && share.has_mode))) return code;
+  return daemon ? set_share_by_daemon(client, o, share, shares)
+                : set_share_alone(**machine, o, shares);
 }
 
 }  // namespace bulkhead::cli

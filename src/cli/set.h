@@ -2,11 +2,14 @@
 #pragma once
 #include <string>
 
+#include "cli/share.h"
+
 namespace bulkhead::cli {
 
 struct SetOptions {
   std::string name;
-  std::string memory;
+  std::string memory;  // empty: left as it is; so is each part of the share
+  ShareOptions share;
   bool overcommit = false;
 };
 int set(const SetOptions& options);

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
@@ -13,6 +14,7 @@
 #include "cli/machine.h"
 #include "cli/remote.h"
 #include "cli/request.h"
+#include "cli/share.h"
 #include "policy/size.h"
 #include "wire/lines.h"
 
@@ -26,7 +28,8 @@ struct Picture {
   std::vector<NvmlGpu> gpus;
   std::vector<TenantBooks> tenants;
   std::optional<std::vector<wire::StrayView>> strays;  // nullopt: no daemon told us
-  std::string condition;                               // of its configuration; "": all in force
+  std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;
+  std::string condition;  // of its configuration; "": all in force
 };
 
 // "0" as NVML counts, else the UUID's first digits.
@@ -91,6 +94,19 @@ void print_process(const ProcessBooks& process, const TenantBooks& tenant) {
   }
 }
 
+// What a daemon says it had in the last second; kUnknownShare: none says.
+std::uint32_t delivered(const Picture& p, const TenantBooks& t, const Uuid& uuid) {
+  const auto at = p.delivered_x100.find({t.name, uuid});
+  return at == p.delivered_x100.end() ? wire::kUnknownShare : at->second;
+}
+
+void print_time(const Picture& p, const TenantBooks& t, const DeviceBooks& d) {
+  const std::uint32_t had = delivered(p, t, d.uuid);
+  fmt::print("  share of GPU {}: {}{}\n  {}\n", gpu_label(p, d.uuid), share_text(d.compute),
+             had == wire::kUnknownShare ? "" : fmt::format(", had {:.0f} %", had / 100.0),
+             cut(sums_text(d.time), 78));
+}
+
 void print_tenant(const Picture& p, const TenantBooks& t) {
   if (!t.problem.empty()) return;
   std::size_t live = 0;
@@ -102,6 +118,9 @@ void print_tenant(const Picture& p, const TenantBooks& t) {
                short_size(device.limit_bytes), short_size(device.used_bytes),
                short_size(device.free_bytes()), short_size(device.other_bytes),
                d == 0 ? std::to_string(live) : "", d == 0 ? std::to_string(t.refused) : "");
+  }
+  for (const DeviceBooks& device : t.devices) {
+    if (device.compute.limited()) print_time(p, t, device);
   }
   for (const ProcessBooks& process : t.processes) print_process(process, t);
 }
@@ -161,7 +180,26 @@ json gpus_json(const Picture& p) {
   return out;
 }
 
-json tenant_json(const TenantBooks& t) {
+// null: no limit.
+json time_json(const Picture& p, const TenantBooks& t, const DeviceBooks& d) {
+  if (!d.compute.limited()) return nullptr;
+  const std::uint32_t had = delivered(p, t, d.uuid);
+  return {{"share_percent", d.compute.floor_x100 / 100.0},
+          {"ceiling_percent", d.compute.ceiling_x100 / 100.0},
+          {"delivered_percent", had == wire::kUnknownShare ? json(nullptr) : json(had / 100.0)},
+          {"burst_us", d.compute.burst_us},
+          {"window_us", d.compute.window_us},
+          {"dampening", d.compute.dampening_x1000 / 1000.0},
+          {"rate_percent", d.time.rate_x100 / 100.0},
+          {"used_ns", d.time.used_ns},
+          {"held_ns", d.time.held_ns},
+          {"borrowed_ns", d.time.borrowed_ns},
+          {"forgiven_ns", d.time.forgiven_ns},
+          {"launches", d.time.launches},
+          {"copied_bytes", d.time.copied_bytes}};
+}
+
+json tenant_json(const Picture& picture, const TenantBooks& t) {
   json devices = json::array();
   json processes = json::array();
   for (const DeviceBooks& d : t.devices) {
@@ -172,7 +210,8 @@ json tenant_json(const TenantBooks& t) {
                        {"free_bytes", d.free_bytes()},
                        {"other_bytes", d.other_bytes},
                        {"dead_bytes", d.dead_bytes},
-                       {"context_bytes", d.context_bytes}});
+                       {"context_bytes", d.context_bytes},
+                       {"time", time_json(picture, t, d)}});
   }
   for (const ProcessBooks& p : t.processes) {
     processes.push_back({{"pid", p.pid},
@@ -235,7 +274,7 @@ void print_json(const Picture& p) {
   json problems = json::array();
   for (const TenantBooks& t : p.tenants) {
     if (t.problem.empty()) {
-      tenants.push_back(tenant_json(t));
+      tenants.push_back(tenant_json(p, t));
     } else {
       problems.push_back({{"tenant", t.name}, {"problem", t.problem}});
     }
@@ -263,9 +302,13 @@ int status(const StatusOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
-  Picture picture{**machine, {}, {}, ask_strays(**machine), {}};
-  // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
-  if (picture.strays) picture.condition = ask_condition(picture.machine.dir);
+  Picture picture{**machine, {}, {}, {}, {}, {}};
+  if (auto said = ask_list(**machine)) {
+    picture.strays = std::move(said->strays);
+    picture.delivered_x100 = std::move(said->delivered_x100);
+    // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
+    picture.condition = ask_condition(picture.machine.dir);
+  }
   if (picture.machine.nvml) picture.gpus = picture.machine.nvml->gpus();
   if (picture.machine.dir.fd.ok()) picture.tenants = read_tenants(picture.machine.dir);
   options.json ? print_json(picture) : print_people(picture);

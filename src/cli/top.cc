@@ -42,9 +42,16 @@ int top(const TopOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
+  TopPicture before;  // tells what was had since
+  const auto look_again = [&] {
+    TopPicture now = look(**machine);
+    add_delivered(now, before);
+    before = now;
+    return now;
+  };
   const bool terminal = ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
   if (!options.batch && !options.json && terminal) {
-    return top_screen([&] { return look(**machine); }, options.delay_s);
+    return top_screen(look_again, options.delay_s);
   }
   const bool endless = options.rounds == 0 && (options.batch || options.json);
   const int rounds = options.rounds == 0 ? 1 : options.rounds;
@@ -53,7 +60,7 @@ int top(const TopOptions& options) {
       pause(options.delay_s);
       if (!options.json) fmt::print("\n");
     }
-    print(look(**machine), options.json);
+    print(look_again(), options.json);
     if (std::fflush(stdout) != 0) return kExitProblem;  // nobody reads any more
   }
   return kExitOk;

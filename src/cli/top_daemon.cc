@@ -68,6 +68,21 @@ void take_stray(TopPicture& p, const wire::StrayView& from) {
   p.strays.push_back(to);
 }
 
+TopDevice device_of(const wire::DeviceView& v, const std::string& digits, const std::string& gpu) {
+  TopDevice d;
+  d.uuid = digits;
+  d.gpu = gpu;
+  d.limit_bytes = v.limit_bytes;
+  d.used_bytes = v.used_bytes;
+  d.other_bytes = v.other_bytes;
+  d.dead_bytes = v.dead_bytes;
+  d.processes = v.processes;
+  d.compute.floor_x100 = v.compute_x100;
+  d.compute.ceiling_x100 = v.ceiling_x100;
+  d.time = {v.used_ns, v.borrowed_ns, v.forgiven_ns, v.held_ns, v.launches, 0, v.rate_x100};
+  return d;
+}
+
 // A tenant whose region we read keeps those figures: they are younger. The share is the daemon's alone.
 void take_tenant(TopPicture& p, const wire::TenantView& from) {
   TopTenant* to = nullptr;
@@ -92,12 +107,12 @@ void take_tenant(TopPicture& p, const wire::TenantView& from) {
   for (std::uint32_t i = 0; i < from.device_count; ++i) {
     const wire::DeviceView& v = from.devices[i];
     const std::string digits = uuid_digits(v.uuid);
-    if (fresh) {
-      to->devices.push_back({digits, gpu_label(p, digits), v.limit_bytes, v.used_bytes,
-                             v.other_bytes, v.dead_bytes, kNoShare, v.processes});
-    }
+    if (fresh) to->devices.push_back(device_of(v, digits, gpu_label(p, digits)));
     for (TopDevice& d : to->devices) {
-      if (d.uuid == digits) d.share_percent = percent_of(v.share_x100);
+      if (d.uuid != digits) continue;
+      d.share_percent = percent_of(v.share_x100);
+      d.delivered_percent = percent_of(v.delivered_x100);
+      d.by_daemon = v.delivered_x100 != wire::kUnknownShare;
     }
   }
 }

@@ -33,6 +33,8 @@ TopTenant tenant_of(const TopPicture& p, const TenantBooks& books) {
     device.used_bytes = d.used_bytes;
     device.other_bytes = d.other_bytes;
     device.dead_bytes = d.dead_bytes;
+    device.compute = d.compute;
+    device.time = d.time;
     out.over_limit |= d.used_bytes > d.limit_bytes;
     out.devices.push_back(device);
   }
@@ -67,6 +69,7 @@ void add_gpus(const Machine& machine, TopPicture& p) {
 TopPicture look(const Machine& machine) {
   TopPicture p;
   p.unix_ms = static_cast<std::int64_t>(clock_ns(CLOCK_REALTIME) / 1'000'000);
+  p.mono_ns = monotonic_ns();
   p.directory = machine.directory;
   p.simulated = machine.simulated;
   add_gpus(machine, p);
@@ -86,6 +89,22 @@ TopPicture look(const Machine& machine) {
     }
   }
   return p;
+}
+
+void add_delivered(TopPicture& picture, const TopPicture& before) {
+  for (TopTenant& t : picture.tenants) {
+    const auto was = std::find_if(before.tenants.begin(), before.tenants.end(),
+                                  [&t](const TopTenant& b) { return b.name == t.name; });
+    if (was == before.tenants.end() || t.by_daemon) continue;
+    for (TopDevice& d : t.devices) {
+      for (const TopDevice& b : was->devices) {
+        if (b.uuid != d.uuid || d.by_daemon || !d.compute.limited()) continue;
+        d.delivered_percent =
+            shm::delivered_x100(b.time.used_ns, d.time.used_ns, picture.mono_ns - before.mono_ns) /
+            100.0;
+      }
+    }
+  }
 }
 
 }  // namespace bulkhead::cli

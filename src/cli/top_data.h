@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/machine.h"
+#include "shm/compute.h"
 
 namespace bulkhead::cli {
 
@@ -16,6 +17,10 @@ struct TopDevice {
   std::uint64_t limit_bytes = 0, used_bytes = 0, other_bytes = 0, dead_bytes = 0;
   double share_percent = kNoShare;
   std::uint64_t processes = 0;  // living ones that hold memory here
+  shm::ComputeRules compute;
+  shm::ComputeSums time;
+  double delivered_percent = kNoShare;  // by the library's count
+  bool by_daemon = false;               // the delivered share is, over its last second
 };
 struct TopProcess {
   std::uint32_t pid = 0;       // in its own pid namespace
@@ -46,6 +51,7 @@ struct TopGpu {
 };
 struct TopPicture {
   std::int64_t unix_ms = 0;
+  std::uint64_t mono_ns = 0;
   std::string directory;
   bool simulated = false;
   bool daemon = false;         // its data is in here
@@ -55,6 +61,8 @@ struct TopPicture {
   std::vector<TopStray> strays;
 };
 [[nodiscard]] TopPicture look(const Machine& machine);
+// Fills the delivered shares that no daemon has told: used time since the picture before.
+void add_delivered(TopPicture& picture, const TopPicture& before);
 
 // Adds what the daemon of `dir` says; false: there is none. top_daemon.cc
 bool ask_for_list(const shm::Dir& dir, TopPicture& picture);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/say.h"
+#include "cli/share.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -19,6 +20,11 @@ std::string cut(const std::string& text, std::size_t width) {
 }
 
 std::string percent(double value) { return value < 0 ? "-" : fmt::format("{:.0f} %", value); }
+
+// What the library counted goes before NVML's estimate.
+double had(const TopDevice& d) {
+  return d.delivered_percent >= 0 ? d.delivered_percent : d.share_percent;
+}
 
 double part(std::uint64_t a, std::uint64_t b) {
   return b == 0 ? -1 : 100.0 * static_cast<double>(a) / static_cast<double>(b);
@@ -87,6 +93,13 @@ void add_members(std::vector<Line>& out, const TopView& view, const Row& row) {
   }
 }
 
+void add_time(std::vector<Line>& out, const TopView& view, const TopDevice& d) {
+  push(out, view,
+       fmt::format("  share {}, had {}", share_text(d.compute), percent(d.delivered_percent)),
+       Style::kSoft);
+  push(out, view, "  " + sums_text(d.time), Style::kSoft);
+}
+
 }  // namespace
 
 std::vector<Line> head_lines(const TopPicture& p, const TopView& view) {
@@ -128,8 +141,7 @@ std::vector<Line> body_lines(const TopPicture& p, const TopView& view) {
     push(out, view,
          fmt::format("{:<{}}{:>4}{:>11}{:>11} {:<13}{:>6}{:>6}{:>8}", name, name_width(view), d.gpu,
                      short_size(d.used_bytes), short_size(d.limit_bytes),
-                     bar(d.used_bytes, d.limit_bytes, 10), percent(d.share_percent), d.processes,
-                     t.refused),
+                     bar(d.used_bytes, d.limit_bytes, 10), percent(had(d)), d.processes, t.refused),
          over || !t.problem.empty() ? Style::kAlarm
          : t.faults != 0            ? Style::kWarn
                                     : Style::kPlain);
@@ -141,6 +153,7 @@ std::vector<Line> body_lines(const TopPicture& p, const TopView& view) {
     }
     if (d.dead_bytes != 0)
       push(out, view, fmt::format("  {} held by the dead", short_size(d.dead_bytes)), Style::kWarn);
+    if (d.compute.limited()) add_time(out, view, d);
     if (view.processes) add_members(out, view, row);
   }
   if (p.tenants.empty()) {
@@ -165,13 +178,30 @@ std::vector<Line> help_lines() {
   for (const char* text :
        {"q  end", "h  this help", "u  sort by memory used", "m  sort by limit", "n  sort by name",
         "p  processes on and off", "Up, Down, PgUp, PgDn, Home, End  scroll", "",
-        "TIME is the part of the GPU's time in the last second, if a daemon runs.",
+        "TIME is the part of the GPU's time in the last second, if a daemon runs or it is limited.",
         "REFUSED counts requests for memory that the quota refused.",
         "A pid in brackets is the process's own, in its container.", "", "any key: back"}) {
     out.push_back({text, Style::kPlain});
   }
   return out;
 }
+
+namespace {
+
+// null: no limit.
+json time_json(const TopDevice& d) {
+  if (!d.compute.limited()) return {};
+  return {{"share_percent", d.compute.floor_x100 / 100.0},
+          {"ceiling_percent", d.compute.ceiling_x100 / 100.0},
+          {"delivered_percent", d.delivered_percent < 0 ? json{} : json(d.delivered_percent)},
+          {"used_ns", d.time.used_ns},
+          {"held_ns", d.time.held_ns},
+          {"borrowed_ns", d.time.borrowed_ns},
+          {"forgiven_ns", d.time.forgiven_ns},
+          {"launches", d.time.launches}};
+}
+
+}  // namespace
 
 std::string top_json(const TopPicture& p) {
   const auto share = [](double v) { return v < 0 ? json{} : json(v); };
@@ -197,6 +227,7 @@ std::string top_json(const TopPicture& p) {
                          {"other_bytes", d.other_bytes},
                          {"dead_bytes", d.dead_bytes},
                          {"share_percent", share(d.share_percent)},
+                         {"time", time_json(d)},
                          {"processes", d.processes}});
     }
     for (const TopProcess& m : t.members) {

@@ -85,6 +85,7 @@ std::vector<UsageRow> totals_of(const std::vector<UsageRow>& rows) {
     s.held_ms += r.held_ms;
     s.peak_bytes = std::max(s.peak_bytes, r.peak_bytes);
     s.refused += r.refused;
+    s.counted_ms += r.counted_ms;
     for (auto [to, from] : {std::pair{&s.gpu_ms, r.gpu_ms}, {&s.moved_bytes, r.moved_bytes}}) {
       if (from != wire::kNotMeasured) *to = (*to == wire::kNotMeasured ? 0 : *to) + from;
     }
@@ -102,12 +103,20 @@ double gib_hours(std::uint64_t byte_seconds) {
 json measured(std::uint64_t value) {
   return value == wire::kNotMeasured ? json(nullptr) : json(value);
 }
+// Whose figure gpu_ms is.
+const char* source_of(const UsageRow& r) {
+  if (r.gpu_ms == wire::kNotMeasured) return "none";
+  if (r.counted_ms == 0) return "nvml";
+  return r.counted_ms >= r.gpu_ms ? "library" : "both";
+}
+
 json row_json(const UsageRow& r) {
   return {{"tenant", tenant_of(r)},         {"gpu", wire::uuid_text(r.uuid)},
           {"from", r.from_unix_s},          {"to", r.to_unix_s},
           {"byte_seconds", r.byte_seconds}, {"held_ms", r.held_ms},
           {"gpu_ms", measured(r.gpu_ms)},   {"moved_bytes", measured(r.moved_bytes)},
-          {"peak_bytes", r.peak_bytes},     {"refused", r.refused}};
+          {"peak_bytes", r.peak_bytes},     {"refused", r.refused},
+          {"counted_ms", r.counted_ms},     {"gpu_source", source_of(r)}};
 }
 
 void print_json(const Report& report) {
@@ -127,15 +136,16 @@ std::string cell(std::uint64_t value) {
 }
 // Names of tenants hold no comma and no quote; what a file says otherwise is cleaned away.
 void print_csv(const Report& report) {
-  fmt::print("tenant,gpu,from,to,byte_seconds,held_ms,gpu_ms,moved_bytes,peak_bytes,refused\n");
+  fmt::print(
+      "tenant,gpu,from,to,byte_seconds,held_ms,gpu_ms,moved_bytes,peak_bytes,refused,counted_ms\n");
   for (const UsageRow& r : report.rows) {
     std::string name = wire::clean_text(tenant_of(r), sizeof r.tenant);
     for (char& c : name) {
       if (c == ',' || c == '"') c = '?';
     }
-    fmt::print("{},{},{},{},{},{},{},{},{},{}\n", name, wire::uuid_text(r.uuid), r.from_unix_s,
+    fmt::print("{},{},{},{},{},{},{},{},{},{},{}\n", name, wire::uuid_text(r.uuid), r.from_unix_s,
                r.to_unix_s, r.byte_seconds, r.held_ms, cell(r.gpu_ms), cell(r.moved_bytes),
-               r.peak_bytes, r.refused);
+               r.peak_bytes, r.refused, r.counted_ms);
   }
 }
 
@@ -166,13 +176,16 @@ void print_people(const Report& report, const std::vector<NvmlGpu>& gpus) {
   fmt::print("{} to {}\n", local_time(from), local_time(to));
   fmt::print("{:<16}{:>4}{:>13}{:>11}{:>12}{:>6}{:>10}{:>8}\n", "TENANT", "GPU", "GIB-HOURS",
              "HELD", "GPU-S", "MOVED", "PEAK", "REFUSED");
+  bool counted = false;
   for (const UsageRow& r : totals) {
     char peak[policy::kSizeText];
     const std::string name = wire::clean_text(tenant_of(r), sizeof r.tenant);
     const std::string gpu_s = r.gpu_ms == wire::kNotMeasured
                                   ? "-"
                                   : fmt::format("{:.{}f}", static_cast<double>(r.gpu_ms) / 1000,
-                                                r.gpu_ms < 10'000'000'000 ? 1 : 0);
+                                                r.gpu_ms < 10'000'000'000 ? 1 : 0) +
+                                        (r.counted_ms == 0 ? "" : "*");
+    counted |= r.counted_ms != 0;
     char moved[policy::kSizeText] = "-";
     if (r.moved_bytes != wire::kNotMeasured) policy::format_size(r.moved_bytes, moved);
     fmt::print("{:<16}{:>4}{:>13.3f}{:>11}{:>12}{:>6}{:>10}{:>8}\n",
@@ -180,6 +193,7 @@ void print_people(const Report& report, const std::vector<NvmlGpu>& gpus) {
                gib_hours(r.byte_seconds), duration(r.held_ms), gpu_s, moved,
                policy::format_size(r.peak_bytes, peak), r.refused);
   }
+  if (counted) fmt::print("* counted by the library while limited; else NVML's estimate\n");
 }
 
 }  // namespace

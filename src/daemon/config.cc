@@ -8,7 +8,10 @@
 #include <cstring>
 
 #include "base/fd.h"
+#include "daemon/compute.h"
 #include "daemon/config_table.h"
+#include "policy/compute_spec.h"
+#include "policy/node_admission.h"
 #include "wire/parse.h"
 
 namespace bulkhead::daemon {
@@ -53,17 +56,23 @@ void name_field(ConfigTable& t, const char* key, char (&to)[N]) {
 void percent(ConfigTable& t, const char* key, std::uint32_t& out, bool* borrow) {
   std::string value;
   const unsigned at = t.text(key, value);
-  bool plus = false;
-  std::uint32_t x100 = 0;
   if (at == 0) return;
-  if (!parse_compute(value.c_str(), x100, plus) || (plus && borrow == nullptr)) {
-    t.blame(at, key,
-            "'" + value + "' is not a share; write it like \"25%\"" +
-                (borrow == nullptr ? "" : ", or \"25%+\" to use idle time too"));
-    return;
+  policy::Share share;
+  if (!policy::parse_share(value.c_str(), &share)) {
+    t.blame(at, key, "'" + value + "' " + policy::share_problem(value.c_str()));
+  } else if (share.borrow && borrow == nullptr) {
+    t.blame(at, key, "'" + value + "' is not a share; write it like \"25%\"");
+  } else {
+    out = share.x100;
+    if (borrow != nullptr) *borrow = share.borrow;
   }
-  out = x100;
-  if (borrow != nullptr) *borrow = plus;
+}
+
+void pace(ConfigTable& t, const char* key, std::uint32_t& out) {
+  std::string value;
+  const unsigned at = t.text(key, value);
+  if (at != 0 && !policy::parse_pace(value.c_str(), &out))
+    t.blame(at, key, "'" + value + "' is not a time; " + policy::kPaceFix);
 }
 
 void read_daemon(ConfigTable t, Config& c) {
@@ -173,8 +182,10 @@ void read_match(ConfigTable m, wire::TenantRecord& r) {
 
 void read_words(ConfigTable& t, wire::TenantRecord& r) {
   unsigned v = 0;
-  if (t.word("mode", {"auto", "spatial", "slice", "temporal"}, v) != 0)
+  if (const unsigned at = t.word("mode", {"auto", "spatial", "slice", "temporal"}, v); at != 0) {
     r.compute_mode = static_cast<wire::ComputeMode>(v);
+    if (const std::string p = mode_problem(r.compute_mode); !p.empty()) t.blame(at, "mode", p);
+  }
   if (t.word("priority", {"batch", "latency"}, v) != 0) r.priority = static_cast<wire::Priority>(v);
   if (t.word("audit", {"off", "observe", "enforce"}, v) != 0)
     r.audit_mode = static_cast<wire::AuditMode>(v);
@@ -224,8 +235,15 @@ ConfiguredTenant read_tenant(const toml::table& table, Problems& problems) {
   if (borrow) r.flags |= wire::kRecordBorrow;
   percent(t, "ceiling", out.ceiling_x100, nullptr);
   if (out.ceiling_x100 != 0 && out.ceiling_x100 < out.compute_x100) {
-    t.blame(out.line, "ceiling", "below compute");
+    t.blame(out.line, "ceiling",
+            "below compute, " + policy::share_text(out.compute_x100, borrow) +
+                "; it is the most that may be borrowed");
+  } else if (out.ceiling_x100 != 0 && !borrow) {
+    t.blame(out.line, "ceiling", "nothing is borrowed without a + behind compute, like \"25%+\"");
   }
+  pace(t, "burst", r.burst_us);
+  pace(t, "window", r.window_us);
+  t.ratio("dampening", r.dampening_x1000);
   read_words(t, r);
   t.finish();
   return out;
@@ -329,20 +347,6 @@ unsigned brace_without_value(std::string_view text) {
 }
 
 }  // namespace
-
-bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept {
-  const std::size_t n = std::strlen(text);
-  char plain[32];
-  borrow = n != 0 && text[n - 1] == '+';
-  const std::size_t used = n - (borrow ? 1 : 0);
-  if (used >= sizeof plain) return false;
-  std::memcpy(plain, text, used);
-  plain[used] = '\0';
-  policy::Size size;
-  if (!policy::parse_size(plain, policy::Grammar::kOurs, &size) || !size.is_percent) return false;
-  x100 = size.percent_x100;
-  return true;
-}
 
 Outcome<Config> parse_config(std::string_view text, const std::string& file) {
   std::string plain{text};

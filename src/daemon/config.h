@@ -79,8 +79,6 @@ struct Config {
 // is told whose the unmatched are. resolve_tenants() asks it, too.
 [[nodiscard]] std::string default_problem(const Config& config, std::uint32_t daemon_uid);
 
-// "25%+" -> 2500 and `borrow`. False: not NUMBER%[+], 0 < NUMBER <= 100.
-[[nodiscard]] bool parse_compute(const char* text, std::uint32_t& x100, bool& borrow) noexcept;
 // GPU-8-4-4-4-12.
 [[nodiscard]] std::string uuid_text(const std::uint8_t* uuid);
 

@@ -70,6 +70,14 @@ std::string grant(const ConfiguredTenant& t, const Capacity& device, wire::Tenan
   return {};
 }
 
+std::uint32_t promised_x100(const wire::TenantRecord& r, const std::uint8_t* uuid) {
+  for (unsigned i = 0; i < r.device_count; ++i) {
+    if (std::memcmp(r.devices[i].uuid, uuid, wire::kUuidBytes) == 0)
+      return r.devices[i].compute_x100;
+  }
+  return 0;
+}
+
 std::uint64_t granted(const wire::TenantRecord& r, const std::uint8_t* uuid) {
   for (unsigned i = 0; i < r.device_count; ++i) {
     if (std::memcmp(r.devices[i].uuid, uuid, wire::kUuidBytes) == 0)
@@ -96,8 +104,12 @@ std::string over_device(const Config& config, const Records& before, const wire:
   const std::uint64_t reserve =
       config.reserve_x100 == 0 ? 0 : policy::limit_of(share, device.total_bytes);
   sum.reserve_bytes = policy::reserve_kept(reserve, to_class, in_class(r));
-  if (sum.asked_bytes == 0 || policy::node_fits(sum)) return {};
-  return policy::node_sum_text(sum, gpu_text(device)) + "; lower a limit";
+  if (sum.asked_bytes != 0 && !policy::node_fits(sum))
+    return policy::node_sum_text(sum, gpu_text(device)) + "; lower a limit";
+  policy::TimeSum time{0, promised_x100(r, device.uuid)};
+  for (const wire::TenantRecord& b : before) time.promised_x100 += promised_x100(b, device.uuid);
+  if (policy::time_fits(time)) return {};
+  return policy::time_sum_text(time, gpu_text(device)) + "; lower a compute";
 }
 
 }  // namespace

@@ -83,6 +83,25 @@ unsigned ConfigTable::number(const char* key, std::int64_t least, std::int64_t m
   return line_of(*node);
 }
 
+unsigned ConfigTable::ratio(const char* key, std::uint32_t& x1000) {
+  const toml::node* node = find(key);
+  if (node == nullptr) return 0;
+  double value = 0;
+  if (const auto* fraction = node->as_floating_point(); fraction != nullptr) {
+    value = fraction->get();
+  } else if (const auto* whole = node->as_integer(); whole != nullptr) {
+    value = static_cast<double>(whole->get());
+  } else {
+    return wrong(*node, key, "a number, over 0 and at most 1");
+  }
+  if (!(value >= 0.001 && value <= 1)) {
+    blame(line_of(*node), key, "out of range; write 0.001 to 1");
+    return 0;
+  }
+  x1000 = static_cast<std::uint32_t>(value * 1000 + 0.5);
+  return line_of(*node);
+}
+
 unsigned ConfigTable::texts(const char* key, std::vector<std::string>& out) {
   const toml::node* node = find(key);
   if (node == nullptr) return 0;

@@ -33,6 +33,8 @@ class ConfigTable {
   unsigned text(const char* key, std::string& out);
   unsigned flag(const char* key, bool& out);
   unsigned number(const char* key, std::int64_t least, std::int64_t most, std::int64_t& out);
+  // Over 0, at most 1, in thousandths.
+  unsigned ratio(const char* key, std::uint32_t& x1000);
   unsigned texts(const char* key, std::vector<std::string>& out);
   // One of `words`, as its position.
   unsigned word(const char* key, std::initializer_list<const char*> words, unsigned& out);

@@ -85,6 +85,9 @@ memory = "10GiB"
 compute = "25%+"
 ceiling = "50%"
 mode = "temporal"
+burst = "7ms"
+window = "500us"
+dampening = 0.9
 priority = "latency"
 audit = "observe"
 grant_subject = "svc:a"
@@ -122,6 +125,9 @@ name = "b"
   EXPECT_EQ(c.tenants[0].ceiling_x100, 5000u);
   EXPECT_NE(r.flags & wire::kRecordBorrow, 0u);
   EXPECT_EQ(r.compute_mode, wire::ComputeMode::kTemporal);
+  EXPECT_EQ(r.burst_us, 7000u);
+  EXPECT_EQ(r.window_us, 500u);
+  EXPECT_EQ(r.dampening_x1000, 900u);
   EXPECT_EQ(r.priority, wire::Priority::kLatency);
   EXPECT_EQ(r.audit_mode, wire::AuditMode::kObserve);
   EXPECT_EQ(r.on_fault, wire::OnFault::kOpen);
@@ -152,7 +158,7 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
        "f.toml:2: [policy] unmatched names a, which is no [[tenant]]"},
       {"[policy]\nbypass_allow = [1]", "a list of texts"},
       {"[reserve]\nclass = 'c'", "[reserve] share: missing"},
-      {"[reserve]\nclass = 'c'\nshare = '101%'", "'101%' is not a share"},
+      {"[reserve]\nclass = 'c'\nshare = '101%'", "'101%' is more than the whole device"},
       {"[audit]\nsync_ms = 0", "0 is out of range; write 1 to"},
       {"tenant = 1", "each under its own [[tenant]]"},
       {"[[tenant]]\nmemory = '1GiB'", "f.toml:1: [[tenant]] name: missing"},
@@ -160,7 +166,20 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
       {"[[tenant]]\nname = 'a'\nmemroy = '1GiB'", "f.toml:3: [[tenant]] memroy: no such key"},
       {"[[tenant]]\nname = 'a'\nmemory = '0'", "f.toml:3: [[tenant]] memory: '0' is not a size"},
       {"[[tenant]]\nname = 'a'\ncompute = '25'", "'25' is not a share"},
-      {"[[tenant]]\nname = 'a'\ncompute = '50%+'\nceiling = '25%'", "below compute"},
+      {"[[tenant]]\nname = 'a'\ncompute = '50%+'\nceiling = '25%'", "below compute, 50%+"},
+      {"[[tenant]]\nname = 'a'\ncompute = '25%'\nceiling = '50%'", "nothing is borrowed without"},
+      {"[[tenant]]\nname = 'a'\ncompute = '0%'", "'0%' would never run"},
+      {"[[tenant]]\nname = 'a'\ncompute = '101%'", "'101%' is more than the whole device"},
+      {"[[tenant]]\nname = 'a'\ncompute = '25+'",
+       "'25+' is not a share; write it like 25%, or 25%+"},
+      {"[[tenant]]\nname = 'a'\nmode = 'spatial'",
+       "f.toml:3: [[tenant]] mode: mode spatial needs MPS"},
+      {"[[tenant]]\nname = 'a'\nmode = 'slice'", "use temporal, or auto"},
+      {"[[tenant]]\nname = 'a'\nburst = '5'", "'5' is not a time; write it like 5ms"},
+      {"[[tenant]]\nname = 'a'\nwindow = '2s'", "'2s' is not a time"},
+      {"[[tenant]]\nname = 'a'\ndampening = 0", "write 0.001 to 1"},
+      {"[[tenant]]\nname = 'a'\ndampening = 1.5", "write 0.001 to 1"},
+      {"[[tenant]]\nname = 'a'\ndampening = '1'", "a number, over 0"},
       {"[[tenant]]\nname = 'a'\npriority = 'high'", "'high' is none of batch, latency"},
       {"[[tenant]]\nname = 'a'\nmatch = {user = 1}", "[[tenant]] match user: no such key"},
       {"[[tenant]]\nname = 'a'\nmatch = {uid = -1}", "-1 is out of range"},
@@ -213,6 +232,20 @@ TEST(Resolve, LimitsOverTheDeviceNameTheLine) {
             std::string::npos);
   EXPECT_NE(cannot("[[tenant]]\nname='a'\nmemory='1=1GiB'").find("there is no GPU 1"),
             std::string::npos);
+}
+
+TEST(Resolve, SharesOverTheDeviceNameTheLine) {
+  const std::string sum = cannot(
+      "[[tenant]]\nname='a'\nmemory='1GiB'\ncompute='75%'\n"
+      "[[tenant]]\nname='b'\nmemory='1GiB'\ncompute='25.01%+'");
+  EXPECT_EQ(sum,
+            "f.toml:5: tenant b: 25.01% asked + 75% promised to others > 100% of the time of GPU 0 "
+            "(GPU-10101010-1010-1010-1010-101010101010); lower a compute");
+  EXPECT_TRUE(resolve_tenants(good("[[tenant]]\nname='a'\nmemory='1GiB'\ncompute='75%'\n"
+                                   "[[tenant]]\nname='b'\nmemory='1GiB'\ncompute='25%+'\n"
+                                   "[[tenant]]\nname='c'\nmemory='1GiB'"),
+                              gpus(2), 0)
+                  .ok());
 }
 
 TEST(Resolve, TheReserveIsItsClasss) {

@@ -84,6 +84,10 @@ Status HeldRegion::look(const Scratch& scratch) {
       return kChanged;
     }
   }
+  if (!shm::read_exactly(fd, r.compute, devices_.size() * sizeof(shm::ComputeEntry),
+                         offsetof(Region, compute))) {
+    return kShort;
+  }
   const std::uint32_t high = high_of(r);
   if (high > kFew &&
       !shm::read_exactly(fd, &r.slots[kFew], (high - kFew) * sizeof(shm::ProcSlot), first)) {
@@ -116,6 +120,12 @@ bool HeldRegion::adopt() {
 bool HeldRegion::set_limit(unsigned device, std::uint64_t bytes) {
   if (broken_) return false;
   shm::set_limit(tenant_.region(), device, bytes);
+  return held();
+}
+
+bool HeldRegion::set_compute(unsigned device, const shm::ComputeRules& rules) {
+  if (broken_) return false;
+  shm::set_compute(tenant_.region(), device, rules);
   return held();
 }
 

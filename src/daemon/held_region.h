@@ -38,7 +38,7 @@ class HeldRegion {
   static Result<HeldRegion> open(const shm::Dir& dir, const std::string& name,
                                  const Scratch& scratch);
 
-  // Copies header, devices, slots and cells into `scratch`: cells may be a moment apart. Not ok: the file is short or
+  // Copies header, devices, slots, cells and compute entries into `scratch`: cells may be a moment apart. Not ok: the file is short or
   // its constant fields changed; from then on the region is broken() and is not touched again.
   [[nodiscard]] Status look(const Scratch& scratch);
   [[nodiscard]] bool broken() const { return broken_; }
@@ -75,6 +75,7 @@ class HeldRegion {
   // The rest writes, through the mapping. False: the region is broken, or broke under it.
   bool adopt();  // `adopted` + 1: its processes map the page (again)
   bool set_limit(unsigned device, std::uint64_t bytes);
+  bool set_compute(unsigned device, const shm::ComputeRules& rules);
   bool set_on_fault(wire::OnFault value);
   [[nodiscard]] std::uint64_t sampler_beat_s();
   bool observe(unsigned slot, unsigned device, const shm::Observed& figure);

@@ -9,6 +9,7 @@
 
 #include "daemon/ledger_internal.h"
 #include "policy/limit.h"
+#include "policy/node_admission.h"
 #include "shm/world.h"
 
 namespace bulkhead::daemon {
@@ -65,6 +66,14 @@ std::uint64_t Ledger::promised(const std::uint8_t* uuid) const {
   std::uint64_t sum = 0;
   for (const auto& [name, e] : entries_) {
     if (const wire::DeviceGrant* g = grant_of(e.record, uuid); g != nullptr) sum += g->memory_bytes;
+  }
+  return sum;
+}
+
+std::uint32_t Ledger::promised_x100(const std::uint8_t* uuid) const {
+  std::uint32_t sum = 0;
+  for (const auto& [name, e] : entries_) {
+    if (const wire::DeviceGrant* g = grant_of(e.record, uuid); g != nullptr) sum += g->compute_x100;
   }
   return sum;
 }
@@ -165,6 +174,7 @@ bool Ledger::adopt(const wire::TenantRecord& found, const Now& now) {
         if (og != nullptr && o.record.owner_uid == found.owner_uid) has += og->memory_bytes;
       }
       if (most != 0) g.memory_bytes = std::min(g.memory_bytes, most > has ? most - has : 0);
+      if (rules_.max_compute_x100 != 0) bound_time(e.record, g);
     }
   }
   entries_[name] = e;
@@ -175,13 +185,37 @@ bool Ledger::adopt(const wire::TenantRecord& found, const Now& now) {
        {wire::Severity::kInfo, name, 0, found.owner_uid, e.record.devices[0].memory_bytes,
         e.record.devices[0].uuid});
   for (const Capacity& c : devices_) {
-    if (promised(c.uuid) <= c.total_bytes || grant_of(e.record, c.uuid) == nullptr) continue;
+    const wire::DeviceGrant* g = grant_of(e.record, c.uuid);
+    if (g != nullptr && g->compute_x100 != 0 && promised_x100(c.uuid) > 10'000) {
+      post(wire::EventKind::kAdmissionRefused,
+           "with tenant " + name + " " + policy::share_text(promised_x100(c.uuid), false) +
+               " of the time of " + gpu_text(c) + " is promised: nobody else gets a share there",
+           {wire::Severity::kWarning, name, 0, wire::kNoId, 0, c.uuid});
+    }
+    if (promised(c.uuid) <= c.total_bytes || g == nullptr) continue;
     post(wire::EventKind::kAdmissionRefused,
          "with tenant " + name + " more is promised on " + gpu_text(c) +
              " than it has: nobody else is admitted there",
          {wire::Severity::kWarning, name, 0, wire::kNoId, promised(c.uuid), c.uuid});
   }
   return true;
+}
+
+// A user's region that was made without us has no more time than its owner may be promised; without a limit it has all.
+void Ledger::bound_time(wire::TenantRecord& record, wire::DeviceGrant& grant) const {
+  std::uint64_t has = 0;
+  for (const auto& [other, o] : entries_) {
+    const wire::DeviceGrant* og = grant_of(o.record, grant.uuid);
+    if (og == nullptr || o.record.owner_uid != record.owner_uid) continue;
+    has += og->compute_x100 == 0 ? 10'000 : og->compute_x100;
+  }
+  const std::uint64_t room = rules_.max_compute_x100 > has ? rules_.max_compute_x100 - has : 1;
+  const std::uint32_t asked = grant.compute_x100 == 0 ? 10'000 : grant.compute_x100;
+  if (asked <= room) return;
+  if (grant.compute_x100 == 0) grant.ceiling_x100 = 0;
+  grant.compute_x100 = static_cast<std::uint32_t>(room);
+  if (grant.ceiling_x100 == 0 && (record.flags & wire::kRecordBorrow) == 0)
+    grant.ceiling_x100 = grant.compute_x100;
 }
 
 // The region as the record says: what falls first, so that the page is never wider than the ledger.
@@ -200,6 +234,9 @@ void Ledger::apply(const std::string& name, const wire::TenantRecord& record, co
         (void)regions_.set_limit(name, g.uuid, g.memory_bytes);
       }
     }
+  }
+  for (unsigned i = 0; i < record.device_count; ++i) {
+    (void)regions_.set_compute(name, record.devices[i].uuid, rules_of(record, record.devices[i]));
   }
   (void)regions_.set_on_fault(name, record.on_fault);
   std::vector<std::string> shares;

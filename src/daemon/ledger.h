@@ -112,6 +112,8 @@ class Ledger {
   [[nodiscard]] bool is_operator(const Peer& peer) const;
   [[nodiscard]] bool may_see(const Peer& peer, const std::string& tenant) const;
   [[nodiscard]] const std::map<std::string, Entry>& entries() const { return entries_; }
+  // Sum of the tenants' floors on a device's time, hundredths of a percent.
+  [[nodiscard]] std::uint32_t promised_x100(const std::uint8_t* uuid) const;
   // Sum of the tenants' limits.
   [[nodiscard]] std::uint64_t promised(const std::uint8_t* uuid) const;
   // Rises when room may have come free.
@@ -133,6 +135,12 @@ class Ledger {
   [[nodiscard]] const Capacity* device(const std::uint8_t* uuid) const;
   [[nodiscard]] Answer check_room(const wire::TenantRecord& record, const std::string& name,
                                   bool waiting_helps) const;
+  [[nodiscard]] Answer check_memory(const wire::TenantRecord& record, const std::string& name,
+                                    bool waiting_helps) const;
+  [[nodiscard]] Answer check_time(const wire::TenantRecord& record, const std::string& name,
+                                  bool waiting_helps) const;
+  [[nodiscard]] Answer check_raised(const wire::TenantRecord& before,
+                                    const wire::TenantRecord& after) const;
   [[nodiscard]] Answer check_rights(const Peer& peer, const wire::TenantRecord& record) const;
   [[nodiscard]] Answer check_changes(const Peer& peer, const Entry& entry,
                                      const wire::TenantRecord& after, std::uint32_t mask) const;
@@ -142,6 +150,7 @@ class Ledger {
                               const Ahead& ahead);
   void apply(const std::string& name, const wire::TenantRecord& record, const Now& now);
   [[nodiscard]] bool outgrown(const std::string& name, const wire::TenantRecord& record) const;
+  void bound_time(wire::TenantRecord& record, wire::DeviceGrant& grant) const;
   void withdraw(const std::string& name, const wire::TenantRecord& record);
   void drop(const std::string& name, const Now& now, const std::string& why);
   void compute_reserves();

@@ -48,6 +48,27 @@ policy::Wishes wishes_of(const wire::TenantRecord& r) {
   return w;
 }
 
+// "" if the tenant has that share.
+std::string other_share(const std::string& name, const wire::TenantRecord& has,
+                        const wire::DeviceGrant* grant, const wire::TenantRecord& wanted,
+                        const wire::DeviceGrant& asked) {
+  const shm::ComputeRules is = grant == nullptr ? shm::ComputeRules{} : rules_of(has, *grant);
+  const shm::ComputeRules want = rules_of(wanted, asked);
+  const bool same_pace = (wanted.burst_us == 0 || want.burst_us == is.burst_us) &&
+                         (wanted.window_us == 0 || want.window_us == is.window_us);
+  if (is.floor_x100 == want.floor_x100 && is.ceiling_x100 == want.ceiling_x100 && same_pace)
+    return {};
+  std::string text = "tenant " + name;
+  text += " has a share of " + rules_text(is);
+  text += " on " + uuid_text(asked.uuid);
+  text += is.floor_x100 == want.floor_x100 && is.ceiling_x100 == want.ceiling_x100
+              ? " with another burst or window"
+              : ", not the " + rules_text(want) + " asked for";
+  text += ": leave that out to join it, or 'bulkhead set " + name;
+  text += " --compute' to change it";
+  return text;
+}
+
 std::string outranked(const policy::Belonging& b, const std::string& asked, const char* claim) {
   return std::string{"this process belongs to tenant "} + claim +
          (b.outranked_by_match ? " by its match in the configuration"
@@ -84,6 +105,39 @@ Answer Ledger::check_rights(const Peer& peer, const wire::TenantRecord& record) 
 
 Answer Ledger::check_room(const wire::TenantRecord& record, const std::string& name,
                           bool waiting_helps) const {
+  if (const std::string p = mode_problem(record.compute_mode); !p.empty())
+    return refuse(Errc::kInvalid, name, p);
+  Answer a = check_memory(record, name, waiting_helps);
+  return a.ok() ? check_time(record, name, waiting_helps) : a;
+}
+
+// Floors: what is borrowed is promised to nobody, and a tenant without a limit is promised nothing.
+Answer Ledger::check_time(const wire::TenantRecord& record, const std::string& name,
+                          bool waiting_helps) const {
+  if ((record.flags & wire::kRecordOvercommit) != 0) return {};
+  for (unsigned i = 0; i < record.device_count; ++i) {
+    const wire::DeviceGrant& g = record.devices[i];
+    const Capacity* c = device(g.uuid);
+    policy::TimeSum sum{0, g.compute_x100};
+    for (const auto& [other, e] : entries_) {
+      const wire::DeviceGrant* has = grant_of(e.record, g.uuid);
+      if (has != nullptr && other != name) sum.promised_x100 += has->compute_x100;
+    }
+    if (c == nullptr || policy::time_fits(sum)) continue;
+    const std::uint32_t room = policy::time_room(sum);
+    Answer a = refuse(Errc::kFull, name,
+                      policy::time_sum_text(sum, gpu_text(*c)) +
+                          (room == 0 ? "; remove a tenant, or lower another's share"
+                                     : "; ask for at most " + policy::share_text(room, false)) +
+                          (waiting_helps ? ", or wait for room with --wait" : ""));
+    a.may_wait = true;  // each share fits alone
+    return a;
+  }
+  return {};
+}
+
+Answer Ledger::check_memory(const wire::TenantRecord& record, const std::string& name,
+                            bool waiting_helps) const {
   for (unsigned i = 0; i < record.device_count; ++i) {
     const wire::DeviceGrant& g = record.devices[i];
     const Capacity* c = device(g.uuid);
@@ -146,7 +200,11 @@ Answer Ledger::join_existing(const Peer& peer, const std::string& name,
     const wire::DeviceGrant& asked = q.record.devices[i];
     const wire::DeviceGrant* g = grant_of(has, asked.uuid);
     const std::uint64_t bytes = g == nullptr ? 0 : g->memory_bytes;
-    if (bytes == asked.memory_bytes) continue;
+    if (asked.compute_x100 != 0) {  // 0: not asked for
+      const std::string other = other_share(name, has, g, q.record, asked);
+      if (!other.empty()) return refuse(Errc::kExists, name, other);
+    }
+    if (bytes == asked.memory_bytes || asked.memory_bytes == 0) continue;  // 0 as above
     std::string text = "tenant " + name;
     text += " has " + exact(bytes);
     text += " on " + uuid_text(asked.uuid);
@@ -213,8 +271,12 @@ Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& no
   }
   changed(false);
   post(wire::EventKind::kTenantRegistered,
-       "tenant " + name + " registered with " + exact(record.devices[0].memory_bytes) + " on " +
-           uuid_text(record.devices[0].uuid) + (record.device_count > 1 ? " and others" : ""),
+       "tenant " + name + " registered with " + exact(record.devices[0].memory_bytes) +
+           (record.devices[0].compute_x100 == 0
+                ? ""
+                : " and " + rules_text(rules_of(record, record.devices[0])) + " of the time") +
+           " on " + uuid_text(record.devices[0].uuid) +
+           (record.device_count > 1 ? " and others" : ""),
        {wire::Severity::kInfo, name, peer.pid, peer.uid, record.devices[0].memory_bytes,
         record.devices[0].uuid});
   Answer a;

@@ -21,6 +21,22 @@ bool names(const wire::TenantRecord& r, const char* other) {
                      [other](const auto& name) { return std::strcmp(name, other) == 0; });
 }
 
+// ": share of the GPU's time 25% -> 10%, burst 5 ms -> 2 ms".
+std::string change_text(const shm::ComputeRules& is, const shm::ComputeRules& want) {
+  std::string out = ": share of the GPU's time " + rules_text(is) + " -> " + rules_text(want);
+  if (!want.limited()) return out;
+  const auto pace = [&out](const char* what, std::uint32_t from_us, std::uint32_t to_us) {
+    if (from_us == to_us) return;
+    out += std::string{", "} + what + " " + std::to_string(from_us) + " us -> ";
+    out += std::to_string(to_us) + " us";
+  };
+  if (is.limited()) {
+    pace("burst", is.burst_us, want.burst_us);
+    pace("window", is.window_us, want.window_us);
+  }
+  return out;
+}
+
 // `before` with the fields that `mask` names taken from `wanted`. False: a device it has no grant on.
 bool merge(wire::TenantRecord& to, const wire::TenantRecord& wanted, std::uint32_t mask) {
   for (unsigned i = 0; i < wanted.device_count; ++i) {
@@ -35,6 +51,11 @@ bool merge(wire::TenantRecord& to, const wire::TenantRecord& wanted, std::uint32
   if ((mask & wire::kSetCompute) != 0) {
     to.flags =
         (to.flags & ~std::uint32_t{wire::kRecordBorrow}) | (wanted.flags & wire::kRecordBorrow);
+  }
+  if ((mask & wire::kSetPace) != 0) {
+    if (wanted.burst_us != 0) to.burst_us = wanted.burst_us;
+    if (wanted.window_us != 0) to.window_us = wanted.window_us;
+    if (wanted.dampening_x1000 != 0) to.dampening_x1000 = wanted.dampening_x1000;
   }
   if ((mask & wire::kSetPriority) != 0) to.priority = wanted.priority;
   if ((mask & wire::kSetMode) != 0) to.compute_mode = wanted.compute_mode;
@@ -62,6 +83,12 @@ Answer Ledger::check_changes(const Peer& peer, const Entry& entry, const wire::T
   c.changes_audit = before.audit_mode != after.audit_mode;
   c.opens_on_fault =
       before.on_fault != wire::OnFault::kOpen && after.on_fault == wire::OnFault::kOpen;
+  const auto pace = [](const wire::TenantRecord& r) {
+    return rules_of(r, {.uuid = {}, .memory_bytes = 0, .compute_x100 = 1, .ceiling_x100 = 0});
+  };
+  c.widens_pace = pace(after).burst_us > pace(before).burst_us ||
+                  pace(after).window_us > pace(before).window_us ||
+                  pace(after).dampening_x1000 != pace(before).dampening_x1000;
   for (const auto& name : after.share_with)
     c.widens_share_with |= name[0] != '\0' && !names(before, name);
   policy::NodeRules rules;
@@ -69,6 +96,25 @@ Answer Ledger::check_changes(const Peer& peer, const Entry& entry, const wire::T
   const policy::Ruling r = policy::may_update(asker_of(peer), rules, before.owner_uid, c);
   return r.ok() ? Answer{}
                 : refuse(Errc::kUntrusted, before.name, policy::ruling_text(r, before.name));
+}
+
+// Only what rises is summed: lowering is never refused.
+Answer Ledger::check_raised(const wire::TenantRecord& before,
+                            const wire::TenantRecord& after) const {
+  if (const std::string p = mode_problem(after.compute_mode);
+      !p.empty() && after.compute_mode != before.compute_mode) {
+    return refuse(Errc::kInvalid, after.name, p);
+  }
+  wire::TenantRecord memory = after, time = after;
+  memory.device_count = time.device_count = 0;
+  for (unsigned i = 0; i < after.device_count; ++i) {
+    const wire::DeviceGrant &was = before.devices[i], &is = after.devices[i];
+    if (is.memory_bytes > was.memory_bytes || is.memory_bytes < policy::kLeastLimit)
+      memory.devices[memory.device_count++] = is;
+    if (is.compute_x100 > was.compute_x100) time.devices[time.device_count++] = is;
+  }
+  Answer a = check_memory(memory, after.name, false);
+  return a.ok() ? check_time(time, after.name, false) : a;
 }
 
 Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::uint32_t mask,
@@ -92,14 +138,7 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
          {wire::Severity::kWarning, name, peer.pid, peer.uid});
     return a;
   }
-  wire::TenantRecord raised = after;  // only what rises is looked at
-  raised.device_count = 0;
-  for (unsigned i = 0; i < after.device_count; ++i) {
-    const bool least = after.devices[i].memory_bytes < policy::kLeastLimit;
-    if (after.devices[i].memory_bytes > at->second.record.devices[i].memory_bytes || least)
-      raised.devices[raised.device_count++] = after.devices[i];
-  }
-  if (Answer a = check_room(raised, name, false); !a.ok()) return a;
+  if (Answer a = check_raised(at->second.record, after); !a.ok()) return a;
   Answer done;
   done.tenant = name;
   bool lower = false;
@@ -121,11 +160,22 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
     post(wire::EventKind::kLimitBelowUse, note,
          {wire::Severity::kNotice, name, 0, wire::kNoId, held, g.uuid});
   }
+  std::string times;
+  for (unsigned i = 0; i < after.device_count; ++i) {
+    const wire::DeviceGrant& g = after.devices[i];
+    const shm::ComputeRules is = rules_of(at->second.record, at->second.record.devices[i]);
+    const shm::ComputeRules want = rules_of(after, g);
+    if (is == want) continue;
+    if (const Status s = regions_.set_compute(name, g.uuid, want); !s.ok())
+      return refuse(s.code(), name, "cannot set the share of " + name + ": " + s.text());
+    lower |= want.floor_x100 < is.floor_x100;
+    if (times.empty()) times = change_text(is, want);
+  }
   if ((mask & wire::kSetOnFault) != 0) (void)regions_.set_on_fault(name, after.on_fault);
   at->second.record = after;
   if ((mask & wire::kSetShareWith) != 0) apply(name, after, now);
   changed(lower);
-  post(wire::EventKind::kTenantUpdated, "tenant " + name + " updated",
+  post(wire::EventKind::kTenantUpdated, "tenant " + name + " updated" + times,
        {wire::Severity::kInfo, name, peer.pid, peer.uid, after.devices[0].memory_bytes,
         after.devices[0].uuid});
   return done;

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "daemon/compute.h"
 #include "daemon/config.h"
 #include "daemon/ledger.h"
 #include "policy/authority.h"

@@ -59,7 +59,10 @@ Json to_json(const wire::TenantRecord& r) {
           {"share_with", shares},
           {"match_cgroup", static_cast<const char*>(r.match_cgroup)},
           {"match_uid", r.match_uid},
-          {"match_gid", r.match_gid}};
+          {"match_gid", r.match_gid},
+          {"burst_us", r.burst_us},
+          {"window_us", r.window_us},
+          {"dampening_x1000", r.dampening_x1000}};
 }
 
 template <std::size_t N>
@@ -100,6 +103,9 @@ bool from_json(const Json& j, wire::TenantRecord& r) {
   text_from(j, "match_cgroup", r.match_cgroup);
   r.match_uid = j.at("match_uid").get<std::uint32_t>();
   r.match_gid = j.at("match_gid").get<std::uint32_t>();
+  r.burst_us = j.value("burst_us", std::uint32_t{0});  // later than the others: 0 = the usual
+  r.window_us = j.value("window_us", std::uint32_t{0});
+  r.dampening_x1000 = j.value("dampening_x1000", std::uint32_t{0});
   return r.name[0] != '\0' && wire::check_record(r, wire::RecordUse::kRegister).ok();
 }
 

@@ -38,6 +38,138 @@ TEST(Ledger, TheSumOfAllIsWithinTheDevice) {
   EXPECT_TRUE(enrol(n, peer(0), more).ok());
 }
 
+wire::TenantRecord share(const char* name, std::uint32_t x100, std::uint32_t flags = 0) {
+  wire::TenantRecord r = record(name, kGib);
+  r.devices[0].compute_x100 = x100;
+  r.flags = flags;
+  return r;
+}
+
+TEST(Ledger, TheSharesOfAllAreWithinTheDevicesTime) {
+  TestNode n;
+  EXPECT_TRUE(enrol(n, peer(0), share("a", 7500, wire::kRecordBorrow)).ok());
+  EXPECT_EQ(n.regions.all.at("a").rules.ceiling_x100, 10'000u);
+  Answer a = enrol(n, peer(0), share("b", 2550));
+  EXPECT_EQ(a.result, Errc::kFull);
+  EXPECT_TRUE(a.may_wait);
+  EXPECT_EQ(
+      a.text,
+      "25.5% asked + 75% promised to others > 100% of the time of GPU 0 "
+      "(GPU-10101010-1010-1010-1010-101010101010); ask for at most 25%, or wait for room with "
+      "--wait");
+  EXPECT_TRUE(enrol(n, peer(0), share("free", 0)).ok()) << "no limit promises nothing";
+  EXPECT_TRUE(enrol(n, peer(0), share("b", 2500)).ok());
+  a = enrol(n, peer(0), share("c", 1));
+  EXPECT_NE(a.text.find("lower another's share, or wait"), a.text.npos) << a.text;
+  EXPECT_TRUE(enrol(n, peer(0), share("o", 5000, wire::kRecordOvercommit)).ok());
+}
+
+TEST(Ledger, WaysThatAreNotBuiltAreRefusedInOneLine) {
+  TestNode n;
+  for (const auto mode : {wire::ComputeMode::kSpatial, wire::ComputeMode::kSlice}) {
+    wire::TenantRecord r = share("a", 2500);
+    r.compute_mode = mode;
+    const Answer a = enrol(n, peer(0), r);
+    EXPECT_EQ(a.result, Errc::kInvalid);
+    EXPECT_NE(a.text.find("use temporal, or auto"), a.text.npos) << a.text;
+  }
+}
+
+TEST(Ledger, ALiveShareFollowsTheRules) {
+  TestNode n(kUsersMay);
+  ASSERT_TRUE(enrol(n, peer(1000), share("a", 2500)).ok());
+  ASSERT_TRUE(enrol(n, peer(0), share("b", 5000)).ok());
+  const auto set_share = [&n](std::uint32_t uid, std::uint32_t x100, std::uint32_t flags = 0) {
+    return n.ledger.update(peer(uid), share("a", x100, flags), wire::kSetCompute, n.now);
+  };
+  EXPECT_EQ(set_share(1000, 2501).result, Errc::kUntrusted);
+  EXPECT_EQ(set_share(1000, 2500, wire::kRecordBorrow).result, Errc::kUntrusted) << "may borrow";
+  EXPECT_EQ(set_share(1000, 0).result, Errc::kUntrusted) << "no limit is all of it";
+  EXPECT_EQ(set_share(1001, 100).result, Errc::kNotFound);
+  n.posted.clear();
+  ASSERT_TRUE(set_share(1000, 1000).ok());
+  EXPECT_EQ(n.regions.all.at("a").rules.floor_x100, 1000u);
+  ASSERT_TRUE(n.saw(wire::EventKind::kTenantUpdated));
+  EXPECT_EQ(n.posted.back().text, "tenant a updated: share of the GPU's time 25% -> 10%");
+  EXPECT_EQ(set_share(0, 5001).result, Errc::kFull) << "beside the 50% of b";
+  EXPECT_EQ(n.regions.all.at("a").rules.floor_x100, 1000u);
+  EXPECT_TRUE(set_share(0, 5000, wire::kRecordBorrow).ok());
+  EXPECT_EQ(n.regions.all.at("a").rules.ceiling_x100, 10'000u);
+  EXPECT_TRUE(set_share(0, 0).ok());
+  EXPECT_EQ(n.posted.back().text, "tenant a updated: share of the GPU's time 50%+ -> no limit");
+  EXPECT_EQ(n.regions.all.at("a").record.devices[0].memory_bytes, kGib)
+      << "memory is another matter";
+}
+
+TEST(Ledger, ThePaceIsNarrowedByItsOwnerAlone) {
+  TestNode n(kUsersMay);
+  ASSERT_TRUE(enrol(n, peer(1000), share("a", 2500)).ok());
+  const auto pace = [&n](std::uint32_t uid, std::uint32_t burst_us, std::uint32_t window_us) {
+    wire::TenantRecord r = record("a", 0);
+    r.device_count = 0;
+    r.devices[0] = {};
+    r.burst_us = burst_us;
+    r.window_us = window_us;
+    return n.ledger.update(peer(uid), r, wire::kSetPace, n.now);
+  };
+  EXPECT_EQ(pace(1000, 5001, 0).result, Errc::kUntrusted) << "beyond the usual";
+  EXPECT_EQ(pace(1000, 0, 2001).result, Errc::kUntrusted);
+  ASSERT_TRUE(pace(1000, 1000, 0).ok());
+  EXPECT_EQ(n.regions.all.at("a").rules.burst_us, 1000u);
+  EXPECT_EQ(n.regions.all.at("a").rules.window_us, shm::kWindow_us) << "was not said";
+  EXPECT_NE(n.posted.back().text.find("burst 5000 us -> 1000 us"), std::string::npos);
+  EXPECT_TRUE(pace(0, 9000, 9000).ok());
+  EXPECT_EQ(n.regions.all.at("a").rules.floor_x100, 2500u);
+}
+
+TEST(Ledger, JoiningWithAnotherShareIsRefused) {
+  TestNode n;
+  ASSERT_TRUE(enrol(n, peer(0), share("a", 2500)).ok());
+  const auto join = [&n](wire::TenantRecord r) {
+    return enrol(n, peer(0), r, wire::kJoinExisting | wire::kSameOrRefuse);
+  };
+  EXPECT_TRUE(join(share("a", 2500)).ok());
+  EXPECT_TRUE(join(share("a", 0)).ok()) << "not asked for";
+  const Answer a = join(share("a", 3000));
+  EXPECT_EQ(a.result, Errc::kExists);
+  EXPECT_NE(a.text.find("has a share of 25% on"), a.text.npos) << a.text;
+  EXPECT_NE(a.text.find("not the 30% asked for"), a.text.npos) << a.text;
+  EXPECT_EQ(join(share("a", 2500, wire::kRecordBorrow)).result, Errc::kExists);
+  wire::TenantRecord burst = share("a", 2500);
+  burst.burst_us = 77;
+  EXPECT_EQ(join(burst).result, Errc::kExists);
+  wire::TenantRecord only = share("a", 2500);
+  only.devices[0].memory_bytes = 0;
+  EXPECT_TRUE(join(only).ok()) << "its memory is not asked for";
+}
+
+TEST(Ledger, SharesOutliveADaemon) {
+  std::string stored;
+  {
+    TestNode n;
+    wire::TenantRecord r = share("a", 2500, wire::kRecordBorrow);
+    r.devices[0].ceiling_x100 = 8000;
+    r.burst_us = 7000;
+    r.dampening_x1000 = 900;
+    ASSERT_TRUE(enrol(n, peer(0), r).ok());
+    n.later();
+    stored = n.stored;
+  }
+  TestNode again;
+  ASSERT_TRUE(again.ledger.restore(stored));
+  again.ledger.settle(again.now);
+  EXPECT_EQ(again.regions.all.at("a").rules, (shm::ComputeRules{2500, 8000, 7000, 2000, 900}));
+  EXPECT_EQ(enrol(again, peer(0), share("b", 7501)).result, Errc::kFull);
+}
+
+TEST(Ledger, AReloadChangesAShare) {
+  TestNode n("[[tenant]]\nname='a'\nmemory='1GiB'\ncompute='25%'\nburst='1ms'");
+  EXPECT_EQ(n.regions.all.at("a").rules.floor_x100, 2500u);
+  EXPECT_EQ(n.regions.all.at("a").rules.burst_us, 1000u);
+  ASSERT_EQ(n.configure("[[tenant]]\nname='a'\nmemory='1GiB'\ncompute='10%+'"), "");
+  EXPECT_EQ(n.regions.all.at("a").rules, (shm::ComputeRules{1000, 10'000}));
+}
+
 TEST(Ledger, OverheadAndReserveAreTakenOff) {
   TestNode n("[reserve]\nclass = 'c'\nshare = '20%'");
   auto gpus = TestNode::gpus();
@@ -282,6 +414,19 @@ TEST(Adoption, WhomThePolicyAdmitsWithinHisMaxima) {
   EXPECT_TRUE(n.ledger.adopt(
       found, n.now));  // it is there; what it has stands, and nobody else is admitted
   EXPECT_EQ(enrol(n, peer(0), record("c", kGib)).result, Errc::kFull);
+}
+
+TEST(Adoption, AForeignersShareIsWithinHisMaxima) {
+  TestNode n("[policy]\nusers_may_create = true\nmax_compute = '50%'\nmax_memory = '50GiB'");
+  wire::TenantRecord found = share("a", 3000);
+  found.owner_uid = 1000;
+  ASSERT_TRUE(n.ledger.adopt(found, n.now));
+  EXPECT_EQ(n.ledger.entries().at("a").record.devices[0].compute_x100, 3000u);
+  found = share("b", 0);  // all of the time
+  found.owner_uid = 1000;
+  ASSERT_TRUE(n.ledger.adopt(found, n.now));
+  EXPECT_EQ(n.ledger.entries().at("b").record.devices[0].compute_x100, 2000u);
+  EXPECT_EQ(n.ledger.promised_x100(found.devices[0].uuid), 5000u);
 }
 
 TEST(Adoption, ARecordBoundsWhatAHeaderSays) {

@@ -38,6 +38,8 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
     for (std::uint32_t d = 0; d < tenant.device_count.load(kRelaxed); ++d) {
       (void)shm::set_node_limit(page, tenant.name, tenant.limits[d].uuid,
                                 tenant.limits[d].limit_bytes.load(kRelaxed));
+      const auto rules = shm::node_compute(old, tenant.name, tenant.limits[d].uuid);
+      if (rules.ok()) (void)shm::set_node_compute(page, tenant.name, tenant.limits[d].uuid, *rules);
     }
   }
   for (std::uint32_t i = 0; i < end; ++i) {  // indices differ: by their names
@@ -91,6 +93,13 @@ Status NodeFile::set(const std::string& name, const std::uint8_t* uuid, std::uin
   return shm::set_node_limit(*map_.as<shm::NodePage>(), name.c_str(), key, bytes);
 }
 
+Status NodeFile::set_compute(const std::string& name, const std::uint8_t* uuid,
+                             const shm::ComputeRules& rules) {
+  std::uint8_t key[shm::kUuidBytes];
+  std::memcpy(key, uuid, sizeof key);
+  return shm::set_node_compute(*map_.as<shm::NodePage>(), name.c_str(), key, rules);
+}
+
 void NodeFile::set_flags(std::uint32_t flags) {
   shm::set_node_flags(*map_.as<shm::NodePage>(), flags);
 }
@@ -109,6 +118,13 @@ void NodeFile::set_partners(const std::string& name, const std::vector<std::stri
     partners[count++] = static_cast<std::uint16_t>(index + 1);
   }
   (void)shm::set_node_partners(page, name.c_str(), partners);
+}
+
+Result<shm::ComputeRules> NodeFile::compute(const std::string& name,
+                                            const std::uint8_t* uuid) const {
+  std::uint8_t key[shm::kUuidBytes];
+  std::memcpy(key, uuid, sizeof key);
+  return shm::node_compute(*map_.as<const shm::NodePage>(), name.c_str(), key);
 }
 
 Result<std::uint64_t> NodeFile::limit(const std::string& name, const std::uint8_t* uuid) const {

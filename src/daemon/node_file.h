@@ -9,6 +9,7 @@
 #include "base/bus_guard.h"
 #include "base/mapping.h"
 #include "base/status.h"
+#include "shm/compute.h"
 #include "shm/dir.h"
 #include "shm/node.h"
 
@@ -22,6 +23,9 @@ class NodeFile {
                             const std::function<bool(const char* name)>& exists);
   [[nodiscard]] bool ok() const { return map_.ok(); }
   [[nodiscard]] Status set(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes);
+  // Of a pair that has a limit. kNotFound.
+  [[nodiscard]] Status set_compute(const std::string& name, const std::uint8_t* uuid,
+                                   const shm::ComputeRules& rules);
   // The tenants whose memory it may import, of those that the page names.
   void set_partners(const std::string& name, const std::vector<std::string>& others);
   void drop(const std::string& name);
@@ -29,6 +33,9 @@ class NodeFile {
   // kNotFound.
   [[nodiscard]] Result<std::uint64_t> limit(const std::string& name,
                                             const std::uint8_t* uuid) const;
+
+  [[nodiscard]] Result<shm::ComputeRules> compute(const std::string& name,
+                                                  const std::uint8_t* uuid) const;
 
  private:
   Mapping map_;

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/status.h"
 #include "daemon/duty.h"
+#include "shm/compute.h"
 #include "wire/record.h"
 #include "wire/view.h"
 
@@ -36,6 +37,9 @@ class Regions {
   // lower figure after the region was raised. kNotFound.
   virtual Status set_limit(const std::string& name, const std::uint8_t* uuid,
                            std::uint64_t bytes) = 0;
+  // Sets one share of a device's time, in the page first, as above; nothing happens if it is that already. kNotFound.
+  virtual Status set_compute(const std::string& name, const std::uint8_t* uuid,
+                             const shm::ComputeRules& rules) = 0;
   virtual Status set_on_fault(const std::string& name, wire::OnFault value) = 0;
   // The tenants whose shareable memory this one may import, and the other way round (both must name each other).
   virtual Status set_share_with(const std::string& name,
@@ -44,7 +48,7 @@ class Regions {
   virtual Status remove(const std::string& name, bool force) = 0;
   // Bytes held by living processes on a device; 0 if unknown.
   virtual std::uint64_t held(const std::string& name, const std::uint8_t* uuid) const = 0;
-  // Fills what the region knows (name, flags, counts, devices[].{uuid,total,limit,used,other,dead,processes}). False: no such tenant.
+  // Fills what the region knows (name, flags, counts, devices[].{uuid,total,limit,used,other,dead,processes, all of its time but gpu_ms}). False: no such tenant.
   virtual bool view(const std::string& name, wire::TenantView& out) const = 0;
   virtual std::vector<std::string> names() const = 0;
   // A process said it has this slot: watched by `pidfd` from now on. `pid` and `start_ticks` are those of this namespace, read

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/kill_point.h"
+#include "daemon/compute.h"
 #include "daemon/regions_inside.h"
 #include "shm/beacon.h"
 #include "shm/files.h"
@@ -151,13 +152,18 @@ bool TenantRegions::take_over(const std::string& name, HeldRegion held) {
     found.devices[d].memory_bytes =
         granted.ok() && page_counts ? *granted : shm::limit_bytes(scratch_.get(), d);
     tenant.limits.push_back(found.devices[d].memory_bytes);
+    const auto promised = page_.compute(name, device.uuid);
+    tenant.times.push_back(
+        {promised.ok() && page_counts ? *promised : shm::region_compute(scratch_.get(), d), {}});
+    put_rules(found, found.devices[d], tenant.times.back().rules);
   }
   tenant.view.since_unix_s = outside_.clock().unix_ns / 1'000'000'000;
   tenant.view.flags = wire::kViewAdopted;
   tenants_[name] = std::move(made);
   bool ours = !on_found || on_found(found);
   for (unsigned d = 0; ours && d < found.device_count; ++d) {
-    ours = page_.set(name, found.devices[d].uuid, tenant.limits[d]).ok();
+    ours = page_.set(name, found.devices[d].uuid, tenant.limits[d]).ok() &&
+           page_.set_compute(name, found.devices[d].uuid, tenant.times[d].rules).ok();
   }
   if (!ours) {
     forget(name);

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/kill_point.h"
+#include "daemon/compute.h"
 #include "daemon/regions_inside.h"
 #include "shm/beacon.h"
 #include "shm/quota.h"
@@ -90,7 +91,9 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
     to.limit_bytes = grant.memory_bytes;
     to.total_bytes = outside_.total_bytes_of ? outside_.total_bytes_of(grant.uuid) : 0;
     if (to.total_bytes == 0) to.total_bytes = grant.memory_bytes;
+    to.compute = rules_of(record, grant);
     done = page_.set(name, grant.uuid, grant.memory_bytes);
+    if (done.ok()) done = page_.set_compute(name, grant.uuid, to.compute);
   }
   BH_KILL_POINT("make.granted");
   shm::Arithmetic unused;
@@ -112,6 +115,7 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
   tenant.creator = creator;
   for (unsigned d = 0; d < record.device_count; ++d) {
     tenant.limits.push_back(record.devices[d].memory_bytes);
+    tenant.times.push_back({rules_of(record, record.devices[d]), {}});
   }
   tenant.view.since_unix_s = outside_.clock().unix_ns / 1'000'000'000;
   if (auto beacon = make_sealed(("bulkhead-beacon-" + name).c_str(), sizeof(shm::Beacon));
@@ -143,6 +147,25 @@ Status TenantRegions::set_limit(const std::string& name, const std::uint8_t* uui
   if (!tenant->region.set_limit(static_cast<unsigned>(d), bytes))
     broken(*tenant, "its file was cut short");
   BH_KILL_POINT("limit.region_set");
+  dirty_.insert(name);
+  return Status{};
+}
+
+// The page first either way, as for limits.
+Status TenantRegions::set_compute(const std::string& name, const std::uint8_t* uuid,
+                                  const shm::ComputeRules& rules) {
+  Tenant* tenant = find(name);
+  const int d = tenant != nullptr ? tenant->region.find(uuid) : -1;
+  if (d < 0) return Status{Errc::kNotFound, 0, "no such tenant, or it has no such device"};
+  shm::ComputeRules& has = tenant->times[static_cast<std::size_t>(d)].rules;
+  const shm::ComputeRules wanted = shm::in_range(rules);
+  if (has == wanted) return Status{};
+  if (const Status bad = page_.set_compute(name, uuid, wanted); !bad.ok()) return bad;
+  BH_KILL_POINT("share.page_set");
+  has = wanted;
+  if (!tenant->region.set_compute(static_cast<unsigned>(d), wanted))
+    broken(*tenant, "its file was cut short");
+  BH_KILL_POINT("share.region_set");
   dirty_.insert(name);
   return Status{};
 }

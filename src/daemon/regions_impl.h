@@ -51,6 +51,8 @@ class TenantRegions : public Regions, public Duty {
 
   Status make(const wire::TenantRecord& record) override;
   Status set_limit(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes) override;
+  Status set_compute(const std::string& name, const std::uint8_t* uuid,
+                     const shm::ComputeRules& rules) override;
   Status set_on_fault(const std::string& name, wire::OnFault value) override;
   Status set_share_with(const std::string& name, const std::vector<std::string>& others) override;
   Status remove(const std::string& name, bool force) override;
@@ -96,8 +98,10 @@ class TenantRegions : public Regions, public Duty {
   void scan_slots(Tenant& tenant, unsigned& suspicious);
   void slot_gone(Tenant& tenant, unsigned index);
   void assert_limits(Tenant& tenant);
+  bool assert_shares(Tenant& tenant);
   void watch_size(Tenant& tenant);
   void add_up(Tenant& tenant, const Now& now);
+  void add_time(Tenant& tenant, const Now& now);
   bool vanished(Tenant& tenant);
   void broken(Tenant& tenant, const std::string& why);
   void lose(Tenant& tenant, unsigned index);

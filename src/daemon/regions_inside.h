@@ -39,6 +39,14 @@ struct TenantRegions::Tenant {
   std::string name;
   HeldRegion region;
   std::vector<std::uint64_t> limits;  // by device, bytes as promised; the region rounds to its unit
+  // By device, as promised, in range; and the region's sums as they were last seen.
+  struct Time {
+    shm::ComputeRules rules;
+    shm::ComputeSums seen;
+    bool looked = false;
+    std::uint64_t base_used_ns = 0, base_ns = 0;  // since when the delivered share is measured
+  };
+  std::vector<Time> times;
   std::vector<std::string> share_with;
   std::vector<Slot> slots;     // up to the highest ever seen
   wire::TenantView view{};     // of the last scan

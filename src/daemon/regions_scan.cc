@@ -18,6 +18,7 @@ constexpr unsigned kMany =
 constexpr std::uint64_t kRarely = 8;
 constexpr std::uint64_t kLongest_ns = 10'000'000'000;  // between scans, for the integrals
 
+constexpr std::uint64_t kDelivered_ns = 900'000'000;  // least time for a delivered share
 constexpr std::uint64_t kLost_ns =
     2'000'000'000;  // a process registers again within its next second
 
@@ -97,8 +98,28 @@ void TenantRegions::assert_limits(Tenant& tenant) {
     }
     if (!tenant.region.set_limit(d, tenant.limits[d])) broken(tenant, "its file was cut short");
   }
+  tampered |= assert_shares(tenant);
   tenant.tampered = tampered ? tenant.tampered + 1 : 0;
   if (tenant.tampered > kPatience) broken(tenant, "its limits are rewritten again and again");
+}
+
+// The same for its time. True: the region said more than was promised.
+bool TenantRegions::assert_shares(Tenant& tenant) {
+  bool tampered = false;
+  for (unsigned d = 0; d < tenant.times.size(); ++d) {
+    const shm::ComputeRules have = shm::region_compute(scratch_.get(), d);
+    const shm::ComputeRules& want = tenant.times[d].rules;
+    if (have == want) continue;
+    if (shm::lower_of(have, want) != have) {
+      if (tenant.tampered == 0 && !tampered) {
+        tell(wire::EventKind::kLimitTampered, tenant,
+             "its share of the GPU's time was raised in its region: set back");
+      }
+      tampered = true;
+    }
+    if (!tenant.region.set_compute(d, want)) broken(tenant, "its file was cut short");
+  }
+  return tampered;
 }
 
 void TenantRegions::scan_slots(Tenant& tenant, unsigned& suspicious) {
@@ -256,13 +277,44 @@ void TenantRegions::add_up(Tenant& tenant, const Now& now) {
     }
     over |= to.used_bytes > to.limit_bytes;
   }
+  add_time(tenant, now);
   const bool wiped = std::any_of(tenant.lost.begin(), tenant.lost.end(),
                                  [](const Lost& lost) { return lost.told; });
-  v.flags = (v.flags & wire::kViewAdopted) | (wiped ? wire::kViewFaulty : 0u) |
+  v.flags = (v.flags & wire::kViewAdopted) |
+            (wiped || tenant.told_excess ? wire::kViewFaulty : 0u) |
             (tenant.ephemeral ? wire::kViewEphemeral : 0u) |
             ((r.header.flags & shm::kOvercommitted) != 0 ? wire::kViewOvercommitted : 0u) |
             (r.header.on_fault.load(kRelaxed) == shm::kOnFaultOpen ? wire::kViewOpenOnFault : 0u) |
             (over ? wire::kViewOverLimit : 0u);
+}
+
+// The sums are the tenant's to write: what falls is taken as having begun anew, so that ours only rise.
+void TenantRegions::add_time(Tenant& tenant, const Now& now) {
+  const auto rise = [](std::uint64_t& sum, std::uint64_t& seen, std::uint64_t is) {
+    if (is > seen) sum += std::min(is - seen, ~sum);
+    seen = is;
+  };
+  for (unsigned d = 0; d < tenant.times.size(); ++d) {
+    Tenant::Time& t = tenant.times[d];
+    wire::DeviceView& to = tenant.view.devices[d];
+    const shm::ComputeSums is = shm::compute_sums(scratch_.get(), d);
+    rise(to.used_ns, t.seen.used_ns, is.used_ns);
+    rise(to.borrowed_ns, t.seen.borrowed_ns, is.borrowed_ns);
+    rise(to.forgiven_ns, t.seen.forgiven_ns, is.forgiven_ns);
+    rise(to.held_ns, t.seen.held_ns, is.held_ns);
+    rise(to.launches, t.seen.launches, is.launches);
+    to.compute_x100 = t.rules.floor_x100;
+    to.ceiling_x100 = t.rules.limited() ? t.rules.ceiling_x100 : 0;
+    to.rate_x100 = std::min(is.rate_x100, shm::kWholeDevice_x100);
+    if (!t.looked || !t.rules.limited()) to.delivered_x100 = wire::kUnknownShare;
+    if (t.looked && now.mono_ns < t.base_ns + kDelivered_ns) continue;
+    if (t.looked && t.rules.limited()) {
+      to.delivered_x100 = shm::delivered_x100(t.base_used_ns, to.used_ns, now.mono_ns - t.base_ns);
+    }
+    t.looked = true;
+    t.base_used_ns = to.used_ns;
+    t.base_ns = now.mono_ns;
+  }
 }
 
 // An ephemeral tenant whose creator and processes are all gone. Of a broken one only what we watch is known.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/compute.h"
 #include "daemon/config.h"
 #include "daemon/ledger.h"
 #include "wire/parse.h"
@@ -19,6 +20,7 @@ class FakeRegions : public Regions {
   struct Fake {
     wire::TenantRecord record;
     std::uint64_t held = 0;
+    shm::ComputeRules rules{};  // of its first device
     unsigned processes = 0;
     bool left_alone = false;  // on disk, not taken over
     std::vector<std::string> shares;
@@ -31,6 +33,7 @@ class FakeRegions : public Regions {
     if (make_answer != Errc::kOk) return Status{make_answer, 0, "told to fail"};
     if (all.contains(r.name)) return Status{Errc::kExists, 0, "exists"};
     all[r.name].record = r;
+    all[r.name].rules = rules_of(r, r.devices[0]);
     calls.push_back(std::string{"make "} + r.name);
     return {};
   }
@@ -43,6 +46,14 @@ class FakeRegions : public Regions {
       return {};
     }
     return Status{Errc::kNotFound, 0, "no such device"};
+  }
+  Status set_compute(const std::string& name, const std::uint8_t*,
+                     const shm::ComputeRules& rules) override {
+    auto& has = all.at(name).rules;
+    if (has == rules) return {};
+    calls.push_back("share " + name + " " + rules_text(rules));
+    has = rules;
+    return {};
   }
   Status set_on_fault(const std::string& name, wire::OnFault value) override {
     all.at(name).record.on_fault = value;

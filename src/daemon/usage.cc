@@ -76,6 +76,8 @@ void Usage::take(const Key& key, const UsageSample& sample, std::int64_t unix_s)
   }
   add_measured(row.gpu_ms, sample.gpu_ms);
   add_measured(totals_[key].gpu_ms, sample.gpu_ms);
+  row.counted_ms += sample.counted_ms;
+  totals_[key].counted_ms += sample.counted_ms;
   last = {sample.used_bytes, sample.held, sample.refused_total, true};
 }
 
@@ -153,6 +155,7 @@ void Usage::restore(const Now& now, const std::string& open_text,
     total.byte_seconds += row.byte_seconds;
     total.held_ms += row.held_ms;
     add_measured(total.gpu_ms, row.gpu_ms);
+    total.counted_ms += row.counted_ms;
     return key;
   };
   for (const std::string& text : finished_lines) {

@@ -32,9 +32,10 @@ struct UsageSample {  // one tenant on one device, now
   bool held = false;                // a living process holds memory
   std::uint64_t refused_total = 0;  // rises; of the tenant, given with its first device only
   std::uint64_t gpu_ms = ~0ull;     // used since the sample before; ~0 = not measured
+  std::uint64_t counted_ms = 0;     // the part of it that the library counted
 };
 struct UsageTotals {  // since the tenant was first seen
-  std::uint64_t byte_seconds = 0, held_ms = 0, gpu_ms = ~0ull;
+  std::uint64_t byte_seconds = 0, held_ms = 0, gpu_ms = ~0ull, counted_ms = 0;
 };
 
 class Usage {

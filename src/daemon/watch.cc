@@ -183,6 +183,22 @@ void Watch::kill(const Now& now, const policy::SeenProcess& p) {
                 fields);
 }
 
+// What the library counted since the last sample: better than NVML's estimate, and there only while the tenant's time is
+// limited. Nothing if it has never counted: an older library may be loaded there. What stood in the region when it was first
+// seen belongs to rows of before.
+std::optional<std::uint64_t> Watch::counted_ms(const TenantDevice& key,
+                                               const wire::DeviceView& device) {
+  const auto at = counted_.try_emplace(key, Counted{device.used_ns, 0}).first;
+  Counted& c = at->second;
+  // our own sums: they fall only if the tenant is another of the same name
+  const std::uint64_t more_ns = device.used_ns > c.seen_ns ? device.used_ns - c.seen_ns : 0;
+  c.seen_ns = device.used_ns;
+  if (device.compute_x100 == 0 || device.used_ns == 0) return std::nullopt;
+  const std::uint64_t all_ns = more_ns + c.rest_ns;
+  c.rest_ns = all_ns % 1'000'000;
+  return all_ns / 1'000'000;
+}
+
 // It may have been a member before its tenant's region became faulty and we began: its operator says which.
 void Watch::spare(const Now& now, const policy::SeenProcess& p, const std::string& faulty) {
   if (spared_.size() > 1024) spared_.erase(spared_.begin());
@@ -201,6 +217,7 @@ void Watch::spare(const Now& now, const policy::SeenProcess& p, const std::strin
 
 void Watch::sample_usage(const Now& now) {
   std::vector<UsageSample> samples;
+  std::map<TenantDevice, Counted> still;
   for (const std::string& tenant : regions_.names()) {
     wire::TenantView view{};
     if (!regions_.view(tenant, view)) continue;
@@ -213,9 +230,12 @@ void Watch::sample_usage(const Now& now) {
         const auto use = gpu_use_.find({tenant, s.device});
         s.gpu_ms = use == gpu_use_.end() ? 0 : use->second.ms;
       }
+      if (const auto ms = counted_ms({tenant, s.device}, device); ms) s.gpu_ms = s.counted_ms = *ms;
+      still[{tenant, s.device}] = counted_[{tenant, s.device}];
       samples.push_back(std::move(s));
     }
   }
+  counted_ = std::move(still);  // those that are there
   gpu_use_.clear();
   gpu_time_known_.clear();  // until the next round says so again
   usage_.sample(now, samples);
@@ -324,6 +344,7 @@ void Watch::fill(wire::TenantView& view) const {
     device.byte_seconds = totals.byte_seconds;
     device.held_ms = totals.held_ms;
     device.gpu_ms = totals.gpu_ms;
+    device.counted_ms = totals.counted_ms;
     device.share_x100 = wire::kUnknownShare;
     for (const RoundDevice& r : round_.devices) {
       if (r.uuid != id || !r.gpu_time_known) continue;

@@ -65,6 +65,7 @@ class Watch final : public Duty {
   void kill(const Now& now, const policy::SeenProcess& p);
   void spare(const Now& now, const policy::SeenProcess& p, const std::string& faulty);
   void sample_usage(const Now& now);
+  std::optional<std::uint64_t> counted_ms(const TenantDevice& key, const wire::DeviceView& device);
   void watch_clock(const Now& now);
   void watch_store(const Now& now);
   void store_events();
@@ -80,6 +81,10 @@ class Watch final : public Duty {
   std::vector<policy::Stray> strays_;
   std::map<TenantDevice, GpuUse> gpu_use_;  // since the last usage sample
   std::map<DeviceId, bool> gpu_time_known_;
+  struct Counted {
+    std::uint64_t seen_ns = 0, rest_ns = 0;
+  };
+  std::map<TenantDevice, Counted> counted_;  // the library's count, as it was last seen
   std::map<TenantDevice, std::uint32_t> share_x100_;
   std::map<DeviceId, std::uint64_t> overhead_;
   std::map<std::uint32_t, std::uint64_t> tried_kill_;  // pid -> start: not tried again

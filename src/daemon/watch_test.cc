@@ -21,6 +21,9 @@ class FakeRegions final : public Regions {
  public:
   Status make(const wire::TenantRecord&) override { return {}; }
   Status set_limit(const std::string&, const std::uint8_t*, std::uint64_t) override { return {}; }
+  Status set_compute(const std::string&, const std::uint8_t*, const shm::ComputeRules&) override {
+    return {};
+  }
   Status set_on_fault(const std::string&, wire::OnFault) override { return {}; }
   Status set_share_with(const std::string&, const std::vector<std::string>&) override { return {}; }
   Status remove(const std::string&, bool) override { return {}; }
@@ -33,6 +36,8 @@ class FakeRegions final : public Regions {
     std::copy(kGpu.begin(), kGpu.end(), out.devices[0].uuid);
     out.devices[0].used_bytes = used_bytes;
     out.devices[0].processes = used_bytes != 0 ? 1 : 0;
+    out.devices[0].compute_x100 = compute_x100;
+    out.devices[0].used_ns = used_ns;
     return true;
   }
   std::vector<std::string> names() const override { return {"a"}; }
@@ -51,6 +56,8 @@ class FakeRegions final : public Regions {
   std::string faulty;
   std::vector<Member> list;
   std::uint64_t used_bytes = 0, refused = 0;
+  std::uint32_t compute_x100 = 0;
+  std::uint64_t used_ns = 0;
 };
 
 class CountingKills final : public KillWorld {
@@ -243,6 +250,46 @@ TEST_F(WatchTest, UsageOfATenant) {
   EXPECT_EQ(view.devices[0].byte_seconds, 4 * 100 * kMiB);
   EXPECT_EQ(view.devices[0].share_x100, 2500u);
   EXPECT_EQ(view.devices[0].gpu_ms, 5 * 250u);
+}
+
+// What the library counts is better than NVML's estimate; a row says how much of it is counted.
+TEST_F(WatchTest, TheCountOfALimitedTenantGoesBeforeNvmls) {
+  Watch watch{regions, journal, usage, nullptr, rules(), kills};
+  process(10, 100 * kMiB);
+  regions.member(10, 100, 100 * kMiB, 0);
+  regions.used_bytes = 100 * kMiB;
+  round.gpu_times = {{10, kGpu, 250, 25}};
+  second(watch);  // no limit: NVML's
+  regions.compute_x100 = 1000;
+  second(watch);  // limited, and nothing was ever counted there: NVML's
+  regions.used_ns = 100'400'000;
+  second(watch);
+  regions.used_ns += 100'400'000;
+  regions.used_ns += 200'000;
+  second(watch);  // 0.4 + 0.6 ms of rest are a whole one
+  regions.compute_x100 = 0;
+  regions.used_ns += 5'000'000;
+  second(watch);  // no limit any more
+  const auto rows = usage.rows(0);
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_EQ(rows[0].counted_ms, 201u);
+  EXPECT_EQ(rows[0].gpu_ms, 3 * 250u + 201u);
+  wire::TenantView view{};
+  regions.view("a", view);
+  watch.fill(view);
+  EXPECT_EQ(view.devices[0].counted_ms, 201u);
+}
+
+// A daemon that starts finds sums of its predecessor's time: they are in rows of before.
+TEST_F(WatchTest, WhatWasCountedBeforeTheStartIsNotCountedAgain) {
+  Watch watch{regions, journal, usage, nullptr, rules(), kills};
+  regions.used_bytes = kMiB;
+  regions.compute_x100 = 1000;
+  regions.used_ns = 3'600'000'000'000;
+  second(watch);
+  regions.used_ns += 7'000'000;
+  second(watch);
+  EXPECT_EQ(usage.rows(0).at(0).counted_ms, 7u);
 }
 
 TEST_F(WatchTest, WithoutNvmlGpuTimeIsNotMeasuredAndNobodyIsNamed) {

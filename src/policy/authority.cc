@@ -115,6 +115,7 @@ Ruling may_update(const Asker& asker, const NodeRules& rules, std::uint32_t owne
   if (c.changes_mode) return refuse(Rule::kOperatorsOnly, "compute mode");
   if (c.widens_share_with) return refuse(Rule::kWouldRaise, "share_with");
   if (c.opens_on_fault) return refuse(Rule::kOperatorsOnly, "on_fault=open");
+  if (c.widens_pace) return refuse(Rule::kWouldRaise, "burst or window");
   for (const DeviceChange& d : c.devices) {
     if (d.memory_after > d.memory_before) return refuse(Rule::kWouldRaise, "memory");
     const std::uint32_t floor_before = d.compute_before.x100 == 0 ? 10000 : d.compute_before.x100;

@@ -94,6 +94,7 @@ struct Changes {
   bool changes_audit = false;
   bool widens_share_with = false;  // a name that was not there
   bool opens_on_fault = false;     // deny to open
+  bool widens_pace = false;        // a longer burst or window, another dampening
 };
 // Operators: anything. The owner: what lowers.
 [[nodiscard]] Ruling may_update(const Asker& asker, const NodeRules& rules, std::uint32_t owner_uid,

@@ -110,6 +110,10 @@ TEST(Update, OwnersNeverSetTheOperatorsFields) {
   Changes c;
   c.widens_share_with = true;
   EXPECT_EQ(update(kAnna, {1, 1}, c), Rule::kWouldRaise);
+  c = {};
+  c.widens_pace = true;
+  EXPECT_EQ(update(kAnna, {1, 1}, c), Rule::kWouldRaise);
+  EXPECT_EQ(update(kRoot, {1, 1}, c), Rule::kGranted);
 }
 
 TEST(Handle, OwnersAndOperators) {

@@ -1,5 +1,6 @@
 #include "policy/node_admission.h"
 
+#include "policy/compute_spec.h"
 #include "policy/size.h"
 
 namespace bulkhead::policy {
@@ -38,6 +39,21 @@ std::string node_sum_text(const NodeSum& s, std::string_view device) {
          " promised to others > " + size_text(s.total_bytes) + " total - " +
          size_text(s.overhead_bytes) + " held outside tenants - " + size_text(s.reserve_bytes) +
          " reserve on " + std::string{device};
+}
+
+std::uint32_t time_room(const TimeSum& s) noexcept {
+  return s.promised_x100 < 10'000 ? 10'000 - s.promised_x100 : 0;
+}
+bool time_fits(const TimeSum& s) noexcept { return s.asked_x100 <= time_room(s); }
+
+std::string share_text(std::uint32_t x100, bool borrow) {
+  char text[kShareText];
+  return format_share(x100, borrow, text);
+}
+
+std::string time_sum_text(const TimeSum& s, std::string_view device) {
+  return share_text(s.asked_x100, false) + " asked + " + share_text(s.promised_x100, false) +
+         " promised to others > 100% of the time of " + std::string{device};
 }
 
 }  // namespace bulkhead::policy

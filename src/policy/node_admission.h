@@ -30,4 +30,16 @@ struct NodeSum {
 // (GPU-...)": the sum, in one line without a fix.
 [[nodiscard]] std::string node_sum_text(const NodeSum& sum, std::string_view device);
 
+// Shares of one device's time, hundredths of a percent: floors, for what is borrowed is promised to nobody.
+struct TimeSum {
+  std::uint32_t promised_x100 = 0;  // to other tenants
+  std::uint32_t asked_x100 = 0;     // 0 = no limit: nothing is promised
+};
+[[nodiscard]] std::uint32_t time_room(const TimeSum& sum) noexcept;
+[[nodiscard]] bool time_fits(const TimeSum& sum) noexcept;
+// "40% asked + 75% promised to others > 100% of the time of GPU 0 (GPU-...)".
+[[nodiscard]] std::string time_sum_text(const TimeSum& sum, std::string_view device);
+// "25%+".
+[[nodiscard]] std::string share_text(std::uint32_t x100, bool borrow);
+
 }  // namespace bulkhead::policy

@@ -43,5 +43,17 @@ TEST(NodeAdmission, TheLineIsTheSum) {
       "0 B reserve on GPU 0");
 }
 
+TEST(NodeAdmission, SharesOfTimeAreSummedByTheirFloors) {
+  EXPECT_TRUE(time_fits({7500, 2500}));
+  EXPECT_FALSE(time_fits({7500, 2501}));
+  EXPECT_TRUE(time_fits({10'000, 0})) << "without a limit nothing is promised";
+  EXPECT_TRUE(time_fits({12'000, 0})) << "nor where more is promised than there is";
+  EXPECT_FALSE(time_fits({12'000, 1}));
+  EXPECT_EQ(time_room({7500, 9999}), 2500u);
+  EXPECT_EQ(time_room({12'000, 1}), 0u);
+  EXPECT_EQ(time_sum_text({7500, 4050}, "GPU 0 (GPU-x)"),
+            "40.5% asked + 75% promised to others > 100% of the time of GPU 0 (GPU-x)");
+}
+
 }  // namespace
 }  // namespace bulkhead::policy

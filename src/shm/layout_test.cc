@@ -86,6 +86,25 @@ std::string layout() {
   BH_AT(ShareEntry, bytes);
   BH_AT(ShareEntry, block);
   BH_AT(ShareEntry, holders);
+  BH_SIZE(ComputeEntry);
+  BH_AT(ComputeEntry, tat_ns);
+  BH_AT(ComputeEntry, floor_x100);
+  BH_AT(ComputeEntry, ceiling_x100);
+  BH_AT(ComputeEntry, burst_us);
+  BH_AT(ComputeEntry, window_us);
+  BH_AT(ComputeEntry, dampening_x1000);
+  BH_AT(ComputeEntry, flags);
+  BH_AT(ComputeEntry, rules);
+  BH_AT(ComputeEntry, used_ns);
+  BH_AT(ComputeEntry, borrowed_ns);
+  BH_AT(ComputeEntry, forgiven_ns);
+  BH_AT(ComputeEntry, held_ns);
+  BH_AT(ComputeEntry, launches);
+  BH_AT(ComputeEntry, copied_bytes);
+  BH_AT(ComputeEntry, rate_x100);
+  BH_AT(ComputeEntry, wanted_at_ns);
+  BH_AT(ComputeEntry, longest_op_ns);
+  BH_AT(ComputeEntry, copy_tat_ns);
   BH_SIZE(Region);
   BH_AT(Region, header);
   BH_AT(Region, devices);
@@ -93,6 +112,7 @@ std::string layout() {
   BH_AT(Region, cells);
   BH_AT(Region, observed);
   BH_AT(Region, shares);
+  BH_AT(Region, compute);
 #undef BH_AT
 #undef BH_SIZE
   return out.str();

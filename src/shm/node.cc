@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/kill_point.h"
+#include "shm/compute.h"
 #include "shm/dir.h"
 #include "shm/files.h"
 #include "shm/quota.h"
@@ -56,9 +57,15 @@ Result<Mapping> map_node(const Dir& dir) noexcept {
   return map;
 }
 
+namespace {
+
+struct Words {  // of a NodeLimit
+  std::uint64_t limit_bytes = 0, share = 0, pace = 0;
+};
+
 // The name is looked at within the version, too: an entry that was emptied may get another tenant's.
-Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
-                                 const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
+Result<Words> node_words(const NodePage& page, const char* name,
+                         const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
   bool unread = false;
   for (unsigned i = 0, end = tenants_end(page); i < end; ++i) {
     const NodeTenant& tenant = page.tenants[i];
@@ -70,19 +77,44 @@ Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
       const bool named = is_named(tenant, name);
       const std::uint32_t count = tenant.device_count.load(kAcquire);  // pairs with its release
       bool found = false;
-      std::uint64_t limit = 0;
+      Words words;
       for (unsigned d = 0; d < kMaxDevices && d < count && !found; ++d) {
-        found = std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) == 0;
-        limit = tenant.limits[d].limit_bytes.load(kAcquire);  // pairs with set_node_limit()
+        const NodeLimit& limit = tenant.limits[d];
+        found = std::memcmp(limit.uuid, uuid, kUuidBytes) == 0;
+        words.limit_bytes = limit.limit_bytes.load(kAcquire);  // pairs with set_node_limit()
+        words.share = limit.share.load(kAcquire);              // pairs with set_node_compute()
+        words.pace = limit.pace.load(kAcquire);                // pairs with set_node_compute()
       }
       if (tenant.version.load(kRelaxed) != version) continue;  // ordered by the acquires above
-      if (named && found) return limit;
+      if (named && found) return words;
       if (named) return Status{Errc::kNotFound, 0, "the node page has no limit for this device"};
       unread = false;  // another's by now
     }
   }
   if (unread) return Status{Errc::kNotReady, 0, "the node page is being written"};
   return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
+}
+
+}  // namespace
+
+Result<std::uint64_t> node_limit(const NodePage& page, const char* name,
+                                 const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
+  const Result<Words> words = node_words(page, name, uuid);
+  if (!words.ok()) return words.status();
+  return words->limit_bytes;
+}
+
+Result<ComputeRules> node_compute(const NodePage& page, const char* name,
+                                  const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
+  const Result<Words> words = node_words(page, name, uuid);
+  if (!words.ok()) return words.status();
+  ComputeRules out;
+  out.floor_x100 = words->share & 0xffff;
+  out.ceiling_x100 = words->share >> 16 & 0xffff;
+  out.dampening_x1000 = words->share >> 32 & 0xffff;
+  out.burst_us = static_cast<std::uint32_t>(words->pace);
+  out.window_us = static_cast<std::uint32_t>(words->pace >> 32);
+  return in_range(out);
 }
 
 unsigned node_index(const NodePage& page, const char* name) noexcept {
@@ -206,12 +238,38 @@ Status set_node_limit(NodePage& page, const char* name, const std::uint8_t (&uui
       empty(tenant);
       std::memcpy(tenant.name, name, std::strlen(name) + 1);
     }
-    if (d == count) std::memcpy(tenant.limits[d].uuid, uuid, kUuidBytes);
+    if (d == count) {
+      std::memcpy(tenant.limits[d].uuid, uuid, kUuidBytes);
+      tenant.limits[d].share.store(0, kRelease);  // pairs with node_words(); of who had it before
+      tenant.limits[d].pace.store(0, kRelease);   // the same
+    }
     tenant.limits[d].limit_bytes.store(limit_bytes, kRelease);  // pairs with node_limit()
     BH_KILL_POINT("node.limit");
     if (d == count) tenant.device_count.store(count + 1, kRelease);  // pairs with node_limit()
   }
   if (i == end) page.tenant_count.store(end + 1, kRelease);  // pairs with tenants_end()
+  return Status{};
+}
+
+Status set_node_compute(NodePage& page, const char* name, const std::uint8_t (&uuid)[kUuidBytes],
+                        const ComputeRules& wanted) noexcept {
+  const Status missing{Errc::kNotFound, 0, "the node page has no limit for this device"};
+  const unsigned index = valid_name(name) ? node_index(page, name) : kMaxTenants;
+  if (index == kMaxTenants) return missing;
+  NodeTenant& tenant = page.tenants[index];
+  const std::uint32_t count = tenant.device_count.load(kRelaxed);  // the only writer
+  unsigned d = 0;
+  while (d < count && std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) != 0) ++d;
+  if (d == count) return missing;
+  const ComputeRules r = in_range(wanted);
+  const std::uint64_t share = std::uint64_t{r.floor_x100} | std::uint64_t{r.ceiling_x100} << 16 |
+                              std::uint64_t{r.dampening_x1000} << 32;
+  const Writing odd{tenant};
+  // after odd: pairs with node_words()
+  tenant.limits[d].share.store(r.limited() ? share : 0, kRelease);
+  BH_KILL_POINT("node.share");
+  tenant.limits[d].pace.store(std::uint64_t{r.burst_us} | std::uint64_t{r.window_us} << 32,
+                              kRelease);  // as above
   return Status{};
 }
 

@@ -25,6 +25,9 @@ enum NodeFlag : std::uint32_t { kPrivateDirs = 1 };  // BULKHEAD_DIR may be hono
 struct NodeLimit {
   std::uint8_t uuid[kUuidBytes];
   AtomicU64 limit_bytes;
+  AtomicU64
+      share;       // {floor_x100:16, ceiling_x100:16, dampening_x1000:16}; 0 = no limit (compute.h)
+  AtomicU64 pace;  // {burst_us:32, window_us:32}
 };
 struct alignas(64) NodeTenant {
   AtomicU64 version;  // odd while the daemon writes the entry
@@ -48,12 +51,12 @@ struct NodePage {
   NodeTenant tenants[kMaxTenants];
 };
 static_assert(std::is_standard_layout_v<NodePage> && std::is_trivially_destructible_v<NodePage>);
-static_assert(sizeof(NodeLimit) == 24 && sizeof(NodeTenant) == 512);
+static_assert(sizeof(NodeLimit) == 40 && sizeof(NodeTenant) == 768);
 static_assert(offsetof(NodeTenant, share_with) == 16 && sizeof(std::atomic<std::uint16_t>) == 2);
 static_assert(offsetof(NodeTenant, name) == 64 && offsetof(NodeTenant, limits) == 128);
 static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) == 24);
 static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
-static_assert(sizeof(NodePage) == 532'480);
+static_assert(sizeof(NodePage) == 794'624);
 
 // Maps the page of a directory, read-only; its owner is root or the directory's user. kNotFound: no daemon
 // has published one.

@@ -126,6 +126,38 @@ struct alignas(64) ShareEntry {
   AtomicU64 holders[kMaxSlots / 64];  // bit of a slot: its owner, later its reaper
 };
 
+// Shares of a device's time: docs/compute.md.
+enum ComputeFlag : std::uint32_t { kComputeBorrow = 1 };
+
+struct alignas(64) ComputeEntry {
+  AtomicU64 tat_ns;  // the bucket; CLOCK_MONOTONIC; the tenant's processes, by CAS
+  std::uint8_t reserved0[56];
+  AtomicU32
+      floor_x100;  // this line: governor. Hundredths of a percent of the device's time; 0 = no limit
+  AtomicU32 ceiling_x100;     // >= floor_x100
+  AtomicU32 burst_us;         // GPU time
+  AtomicU32 window_us;        // GPU time
+  AtomicU32 dampening_x1000;  // 1..1000
+  AtomicU32 flags;
+  AtomicU32 rules;  // futex, raised after each change of this line
+  std::uint8_t reserved1[36];
+  AtomicU64 used_ns;  // this line: the tenant's processes, sums that only rise; GPU time
+  AtomicU64 borrowed_ns;
+  AtomicU64 forgiven_ns;
+  AtomicU64 held_ns;  // wall time, of all threads together
+  AtomicU64 launches;
+  AtomicU64 copied_bytes;
+  std::uint8_t reserved2[16];
+  AtomicU32 rate_x100;  // this line: the tenant's processes. The rate in force, as floor_x100
+  AtomicU32 reserved3;
+  AtomicU64 wanted_at_ns;   // last launch or hold, CLOCK_MONOTONIC, to about 1 ms
+  AtomicU64 longest_op_ns;  // longest operation measured
+  std::uint8_t reserved4[40];
+  AtomicU64 copy_tat_ns;  // the bucket of copies, bytes at the rules' rate; by CAS
+  std::uint8_t reserved5[56];
+  std::uint8_t reserved6[192];
+};
+
 struct Region {
   RegionHeader header;
   DeviceEntry devices[kMaxDevices];
@@ -133,6 +165,7 @@ struct Region {
   MemCell cells[kMaxDevices][kMaxSlots];
   AtomicU64 observed[kMaxDevices][kMaxSlots];  // supervisor
   ShareEntry shares[kMaxShares];
+  ComputeEntry compute[kMaxDevices];
 };
 
 static_assert(std::is_standard_layout_v<Region> && std::is_trivially_destructible_v<Region>);
@@ -140,7 +173,7 @@ static_assert(AtomicU64::is_always_lock_free && sizeof(AtomicU64) == 8);
 static_assert(AtomicU32::is_always_lock_free && sizeof(AtomicU32) == 4);
 static_assert(sizeof(RegionHeader) == 4096 && sizeof(DeviceEntry) == 256);
 static_assert(sizeof(ProcSlot) == 256 && sizeof(MemCell) == 64 && sizeof(ShareEntry) == 192);
-static_assert(sizeof(Region) == 1'843'200);
+static_assert(sizeof(Region) == 1'851'392);
 
 // Every member at its place; the golden file in tests/abi holds the same numbers.
 #define BH_AT(type, member, offset) static_assert(offsetof(type, member) == (offset))

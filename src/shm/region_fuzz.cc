@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "shm/compute.h"
 #include "shm/node.h"
 #include "shm/test_rubbish.h"
 
@@ -32,6 +33,7 @@ void fuzz_node(const std::uint8_t* data, std::size_t size) {
   static_cast<void>(check_node(page));
   const std::uint8_t uuid[kUuidBytes] = {};
   static_cast<void>(node_limit(page, "a", uuid));
+  static_cast<void>(node_compute(page, "a", uuid));
 }
 
 }  // namespace

@@ -105,6 +105,7 @@ void format_region(Region& r, const TenantSpec& spec, const char* name,
     // relaxed: published by the magic below
     to.slack_cap.store(kSlackMax, kRelaxed);
     to.limit_bytes.store((from.limit_bytes >> to.unit_shift) << to.unit_shift, kRelaxed);
+    if (from.compute.limited()) set_compute(r, i, from.compute);
   }
   h.magic.store(kRegionMagic, std::memory_order_release);  // pairs with check_region()
 }
@@ -284,6 +285,7 @@ Result<Snapshot> snapshot_tenant(const Dir& dir, const char* name) noexcept {
     return Status{Errc::kCorrupt, 0, "region carries another tenant's name"};
   }
   shot.device_count_ = shot.region().header.device_count;  // our own copy: checked, cannot change
+  if (!copy(offsetof(Region, compute), shot.device_count_ * sizeof(ComputeEntry))) return cut;
   const unsigned high = std::min(shot.region().header.slots_high.load(kRelaxed), kMaxSlots);
   if (!copy(offsetof(Region, slots), high * sizeof(ProcSlot))) return cut;
   for (unsigned d = 0; d < shot.device_count_; ++d) {

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/mapping.h"
 #include "base/status.h"
+#include "shm/compute.h"
 #include "shm/dir.h"
 #include "shm/region.h"
 #include "shm/slots.h"
@@ -61,6 +62,7 @@ struct DeviceSpec {
   std::uint8_t uuid[kUuidBytes] = {};
   std::uint64_t limit_bytes = 0;  // rounded down to the region's unit
   std::uint64_t total_bytes = 0;  // cuDeviceTotalMem of the real device
+  ComputeRules compute{};         // no limit unless somebody sets one
 };
 struct TenantSpec {
   const char* name = nullptr;  // null and ephemeral: run-<pid>-<start time> of this process
@@ -83,6 +85,9 @@ struct Arithmetic {
   std::uint64_t committed_bytes = 0;  // limits of the other regions on that device
   std::uint64_t asked_bytes = 0;
   unsigned unreadable = 0;  // regions that could not be read, hence not counted
+  bool of_compute = false;  // it is the shares of its time that did not fit, not its memory
+  std::uint32_t committed_x100 = 0;  // floors of the other regions, hundredths of a percent
+  std::uint32_t asked_x100 = 0;
 };
 
 // Makes the tenant and its region; attach_tenant() then opens it. kTooLarge: see `sums`; kExists;
@@ -106,11 +111,12 @@ struct Arithmetic {
 enum class Joining : std::uint8_t { kFirst, kAgain };
 inline constexpr int kJoinPatience_ms = 1000;
 [[nodiscard]] Status join(Tenant& tenant, Member& member, Joining how = Joining::kFirst) noexcept;
-// What set_limits() writes: each limit, and the index in the region of its device.
+// What set_limits() and set_shares() write: each limit, and the index in the region of its device.
 struct LimitChange {
   const DeviceSpec* devices = nullptr;
   const unsigned* at = nullptr;
   unsigned count = 0;
+  bool of_compute = false;  // the shares of their time, not their memory
 };
 // Through the mapping, as it is: a file that its owner cut short meanwhile is SIGBUS.
 [[nodiscard]] Status write_limits(Tenant& tenant, const LimitChange& change) noexcept;
@@ -120,6 +126,10 @@ using WriteLimits = Status (*)(Tenant&, const LimitChange&) noexcept;
 // file: not for a process that joined it. The region is its owner's to shrink meanwhile: `write` writes behind a guard
 // (cli/guarded_limits.h), or SIGBUS is the caller's.
 [[nodiscard]] Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices,
+                                unsigned count, bool overcommit, Arithmetic& sums,
+                                WriteLimits write = write_limits) noexcept;
+// The same for its shares of the devices' time: `devices[].compute`.
+[[nodiscard]] Status set_shares(const Dir& dir, const char* name, const DeviceSpec* devices,
                                 unsigned count, bool overcommit, Arithmetic& sums,
                                 WriteLimits write = write_limits) noexcept;
 // kNotFound; kNotReady: a process is live and `force` is not set, or the directory's lock is held by somebody else for

@@ -100,6 +100,7 @@ bool add_limits(void* arg, const char* name) noexcept {
     const std::uint64_t limit = limit_bytes(shot->region(), d);
     const std::uint64_t before = sum.sums.committed_bytes;
     sum.sums.committed_bytes = before + limit < before ? ~0ull : before + limit;
+    sum.sums.committed_x100 += region_compute(shot->region(), d).floor_x100;  // each <= 10,000
   }
   return true;
 }
@@ -108,13 +109,22 @@ Status check_sums(const Dir& dir, int tenants, const TenantSpec& spec, Arithmeti
                   const char* except = nullptr) noexcept {
   for (unsigned i = 0; i < spec.device_count; ++i) {
     const DeviceSpec& device = spec.devices[i];
-    sums = Arithmetic{i, device.total_bytes, 0, device.limit_bytes, 0};
+    sums = Arithmetic{};
+    sums.device = i;
+    sums.total_bytes = device.total_bytes;
+    sums.asked_bytes = device.limit_bytes;
+    sums.asked_x100 = in_range(device.compute).floor_x100;
     Sum sum{dir, device, sums, except};
     if (const Status bad = for_each_entry(tenants, add_limits, &sum); !bad.ok()) return bad;
     const bool fits = sums.committed_bytes <= device.total_bytes &&
                       device.limit_bytes <= device.total_bytes - sums.committed_bytes;
     if (!fits && !spec.overcommit) {
       return Status{Errc::kTooLarge, 0, "the limits of all tenants would pass the device's memory"};
+    }
+    sums.of_compute =
+        sums.asked_x100 != 0 && sums.committed_x100 + sums.asked_x100 > kWholeDevice_x100;
+    if (sums.of_compute && !spec.overcommit) {
+      return Status{Errc::kTooLarge, 0, "the shares of all tenants would pass the device's time"};
     }
   }
   return Status{};
@@ -226,7 +236,7 @@ FileRange reserved_range(unsigned device_count, unsigned part) noexcept {
       return {offsetof(Region, observed),
               std::uint64_t{device_count} * kMaxSlots * sizeof(AtomicU64)};
     default:
-      return {offsetof(Region, shares), sizeof(Region::shares)};
+      return {offsetof(Region, shares), sizeof(Region::shares) + sizeof(Region::compute)};
   }
 }
 
@@ -278,13 +288,24 @@ Status create_tenant(const Dir& dir, const TenantSpec& spec, Arithmetic& sums,
 
 Status write_limits(Tenant& tenant, const LimitChange& change) noexcept {
   for (unsigned i = 0; i < change.count; ++i) {
-    set_limit(tenant.region(), change.at[i], change.devices[i].limit_bytes);
+    const DeviceSpec& to = change.devices[i];
+    if (change.of_compute) {
+      set_compute(tenant.region(), change.at[i], to.compute);
+    } else {
+      set_limit(tenant.region(), change.at[i], to.limit_bytes);
+    }
   }
   return {};
 }
 
-Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
-                  bool overcommit, Arithmetic& sums, WriteLimits write) noexcept {
+namespace {
+
+// What both have in common: `rises` says which of the wanted are summed with all others.
+template <class Rises>
+Status set_some(const Dir& dir, const char* name, LimitChange change, bool overcommit,
+                Arithmetic& sums, Rises rises, WriteLimits write) noexcept {
+  const DeviceSpec* const devices = change.devices;
+  const unsigned count = change.count = std::min(change.count, kMaxDevices);
   Result<UniqueFd> lock = lock_directory(dir, Patience::kEndless);
   if (!lock.ok()) return lock.status();
   Result<UniqueFd> tenants = open_tenants(dir, false);
@@ -300,9 +321,8 @@ Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, u
       ++at[i];
     }
     if (at[i] == shot->device_count()) return Status{Errc::kNotFound, 0, "no grant on this device"};
-    if (devices[i].limit_bytes > limit_bytes(shot->region(), at[i])) {
-      raised.devices[raised.device_count++] = devices[i];
-    }
+    DeviceSpec wanted = devices[i];
+    if (rises(shot->region(), at[i], wanted)) raised.devices[raised.device_count++] = wanted;
   }
   if (const Status bad = check_sums(dir, tenants->get(), raised, sums, name); !bad.ok()) {
     for (unsigned i = 0; i < count && bad.code() == Errc::kTooLarge; ++i) {
@@ -313,7 +333,30 @@ Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, u
   }
   Result<Tenant> tenant = attach_tenant(dir, name);
   if (!tenant.ok()) return tenant.status();
-  return write(*tenant, LimitChange{devices, at, std::min(count, kMaxDevices)});
+  change.at = at;
+  return write(*tenant, change);
+}
+
+}  // namespace
+
+Status set_limits(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
+                  bool overcommit, Arithmetic& sums, WriteLimits write) noexcept {
+  const auto rises = [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
+    wanted.compute = ComputeRules{};  // asks for no time
+    return wanted.limit_bytes > limit_bytes(r, d);
+  };
+  return set_some(dir, name, LimitChange{devices, nullptr, count}, overcommit, sums, rises, write);
+}
+
+Status set_shares(const Dir& dir, const char* name, const DeviceSpec* devices, unsigned count,
+                  bool overcommit, Arithmetic& sums, WriteLimits write) noexcept {
+  const auto rises = [](const Region& r, unsigned d, DeviceSpec& wanted) noexcept {
+    wanted.limit_bytes = 0;  // asks for no memory
+    wanted.total_bytes = ~0ull;
+    return wanted.compute.floor_x100 > region_compute(r, d).floor_x100;
+  };
+  return set_some(dir, name, LimitChange{devices, nullptr, count, true}, overcommit, sums, rises,
+                  write);
 }
 
 Status remove_tenant(const Dir& dir, const char* name, bool force, Patience patience) noexcept {

@@ -298,6 +298,7 @@ std::string usage_line(const UsageLine& line) {
   number(out, "byte_seconds", r.byte_seconds);
   number(out, "held_ms", r.held_ms);
   measured(out, "gpu_ms", r.gpu_ms);
+  if (r.counted_ms != 0) number(out, "counted_ms", r.counted_ms);
   measured(out, "moved_bytes", r.moved_bytes);
   number(out, "peak_bytes", r.peak_bytes);
   number(out, "refused", r.refused);
@@ -319,6 +320,7 @@ bool parse_usage_line(std::string_view text, UsageLine& line) {
     if (k == "byte_seconds") return seen |= 32, to_number(v, r.byte_seconds);
     if (k == "held_ms") return to_number(v, r.held_ms);
     if (k == "gpu_ms") return to_measured(v, r.gpu_ms);
+    if (k == "counted_ms") return to_number(v, r.counted_ms);
     if (k == "moved_bytes") return to_measured(v, r.moved_bytes);
     if (k == "peak_bytes") return to_number(v, r.peak_bytes);
     if (k == "refused") return to_number(v, r.refused);

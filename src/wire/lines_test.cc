@@ -109,6 +109,10 @@ TEST(Lines, UsageComesBackAndNotMeasuredIsNull) {
   EXPECT_EQ(std::memcmp(&l.row, &back.row, sizeof l.row), 0);
   EXPECT_EQ(back.serial, 9u);
   EXPECT_EQ(back.rest_ns, 999'999'999u);
+  l.row.gpu_ms = 70;
+  l.row.counted_ms = 50;
+  ASSERT_TRUE(parse_usage_line(usage_line(l), back));
+  EXPECT_EQ(back.row.counted_ms, 50u);
 }
 
 TEST(Lines, TheOpenFile) {

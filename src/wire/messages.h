@@ -72,6 +72,7 @@ enum UpdateMask : std::uint32_t {
   kSetAudit = 16,
   kSetShareWith = 32,
   kSetOnFault = 64,
+  kSetPace = 128,  // of burst, window and dampening those that are not 0
 };
 struct UpdateRequest {
   Header header;
@@ -111,7 +112,7 @@ struct HelloReply {
   std::uint64_t next_event_id;
   char version[32];
 };
-// The sum that decided, bytes; all 0 where no sum was made.
+// The sum that decided, bytes; all 0 where no sum of memory was made (a sum of shares of time stands in the text).
 struct Arithmetic {
   std::uint8_t uuid[kUuidBytes];
   std::uint64_t total_bytes;     // cuDeviceTotalMem
@@ -150,7 +151,8 @@ struct UsageRow {
   std::int64_t from_unix_s, to_unix_s;  // what the row covers
   std::uint64_t byte_seconds;
   std::uint64_t held_ms;
-  std::uint64_t gpu_ms;       // ~0 = not measured
+  std::uint64_t gpu_ms;      // ~0 = not measured
+  std::uint64_t counted_ms;  // the part of it that the library counted; the rest is NVML's estimate
   std::uint64_t moved_bytes;  // ~0 = not measured
   std::uint64_t peak_bytes;
   std::uint64_t refused;
@@ -167,6 +169,6 @@ static_assert(sizeof(Header) == 32 && sizeof(NameRequest) == 104 &&
 static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
               sizeof(EventsRequest) == 48);
 static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
-static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 144);
+static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 152);
 
 }  // namespace bulkhead::wire

@@ -61,6 +61,7 @@ Status check_devices(const TenantRecord& r) noexcept {
     if (all_zero(d.uuid, sizeof d.uuid)) return bad("device without a UUID");
     if (d.memory_bytes > kMaxMemoryBytes) return bad("memory beyond any device");
     if (d.compute_x100 > 10000 || d.ceiling_x100 > 10000) return bad("compute over 100%");
+    if (d.ceiling_x100 != 0 && d.ceiling_x100 < d.compute_x100) return bad("ceiling below compute");
     for (unsigned j = 0; j < i; ++j) {
       if (std::memcmp(d.uuid, r.devices[j].uuid, kUuidBytes) == 0) return bad("device named twice");
     }
@@ -95,8 +96,8 @@ Status check_register(const RegisterRequest& r) noexcept {
   return check_record(r.record, RecordUse::kRegister);
 }
 Status check_update(const UpdateRequest& r) noexcept {
-  constexpr std::uint32_t kAll =
-      kSetMemory | kSetCompute | kSetPriority | kSetMode | kSetAudit | kSetShareWith | kSetOnFault;
+  constexpr std::uint32_t kAll = kSetMemory | kSetCompute | kSetPriority | kSetMode | kSetAudit |
+                                 kSetShareWith | kSetOnFault | kSetPace;
   if (r.mask == 0 || (r.mask & ~kAll) != 0 || r.reserved != 0) return bad("mask");
   if ((r.mask & (kSetMemory | kSetCompute)) != 0 && r.record.device_count == 0)
     return bad("devices");
@@ -204,6 +205,8 @@ Status check_record(const TenantRecord& r, RecordUse use) noexcept {
   if (static_cast<std::uint32_t>(r.on_fault) > 1) return bad("on_fault");
   if (static_cast<std::uint32_t>(r.priority) > 1) return bad("priority");
   if (static_cast<std::uint32_t>(r.compute_mode) > 3) return bad("compute mode");
+  if (r.burst_us > kMostPace_us || r.window_us > kMostPace_us || r.dampening_x1000 > 1000)
+    return bad("pace");
   if (static_cast<std::uint32_t>(r.audit_mode) > 2) return bad("audit mode");
   if (r.reserved0 != 0 || !all_zero(r.reserved1, sizeof r.reserved1)) return bad("reserved");
   if (const Status s = check_devices(r); !s.ok()) return s;

@@ -13,6 +13,7 @@ inline constexpr std::size_t kNameBytes =
 inline constexpr std::size_t kUuidBytes = 16;
 inline constexpr unsigned kMaxDevices = 16;
 inline constexpr unsigned kMaxShares = 8;
+inline constexpr std::uint32_t kMostPace_us = 1'000'000;
 inline constexpr std::uint32_t kNoId = 0xffff'ffff;  // no uid, no gid
 
 enum RecordFlag : std::uint32_t {
@@ -52,12 +53,17 @@ struct TenantRecord {
   char match_cgroup[256];   // a path prefix below the cgroup root; "" = none
   std::uint32_t match_uid;  // kNoId = none
   std::uint32_t match_gid;
-  std::uint8_t reserved1[56];
+  // Of every device on which its time is limited; 0 = the usual (docs/compute.md).
+  std::uint32_t burst_us;         // GPU time, 1..kMostPace_us
+  std::uint32_t window_us;        // the same
+  std::uint32_t dampening_x1000;  // 1..1000
+  std::uint8_t reserved1[44];
 };
 static_assert(std::is_trivially_copyable_v<TenantRecord> &&
               std::is_standard_layout_v<TenantRecord>);
 static_assert(sizeof(DeviceGrant) == 32 && sizeof(TenantRecord) == 1632);
 static_assert(offsetof(TenantRecord, devices) == 96 && offsetof(TenantRecord, share_with) == 800);
-static_assert(offsetof(TenantRecord, match_cgroup) == 1312);
+static_assert(offsetof(TenantRecord, match_cgroup) == 1312 &&
+              offsetof(TenantRecord, burst_us) == 1576);
 
 }  // namespace bulkhead::wire

@@ -31,9 +31,19 @@ struct DeviceView {  // one tenant on one device
   std::uint64_t dead_bytes;    // held by processes that have died and are being reaped
   std::uint64_t byte_seconds;  // integral of used_bytes since the tenant was first seen
   std::uint64_t held_ms;       // time with at least one living process that holds memory
-  std::uint64_t gpu_ms;        // GPU time used (NVML per-process SM samples); ~0 = not measured
+  std::uint64_t gpu_ms;        // GPU time used: the library's count while the tenant's time is
+                               // limited, else NVML's per-process samples; ~0 = not measured
+  std::uint64_t counted_ms;    // the part of it that the library counted
   std::uint32_t share_x100;    // of the device's time in the last second, by NVML; kUnknownShare
   std::uint32_t processes;     // living ones that hold memory here
+  // The tenant's share of the device's time, and the library's sums of it (docs/compute.md): GPU time but for held_ns.
+  std::uint32_t compute_x100;    // the floor that was asked, 0 = no limit
+  std::uint32_t ceiling_x100;    // == floor: a hard cap
+  std::uint32_t delivered_x100;  // of the last second, by the library's count; kUnknownShare
+  std::uint32_t rate_x100;       // in force; 0 = unknown
+  std::uint64_t used_ns, borrowed_ns, forgiven_ns;
+  std::uint64_t held_ns;  // of all threads together
+  std::uint64_t launches;
 };
 
 struct TenantView {
@@ -122,7 +132,7 @@ struct EventView {
 [[nodiscard]] const char* event_name(EventKind kind) noexcept;  // "process-reaped"; "unknown"
 [[nodiscard]] const char* severity_name(Severity severity) noexcept;
 
-static_assert(sizeof(DeviceView) == 88 && sizeof(TenantView) == 1600);
+static_assert(sizeof(DeviceView) == 152 && sizeof(TenantView) == 2624);
 static_assert(sizeof(NodeDevice) == 136 && sizeof(StrayView) == 144 && sizeof(EventView) == 280);
 static_assert(std::is_trivially_copyable_v<TenantView> && std::is_trivially_copyable_v<EventView>);
 

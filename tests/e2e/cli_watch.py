@@ -14,7 +14,7 @@ from cli_case import Case, main
 
 HEADER = struct.Struct("<IHHIIIIQ")
 EVENT = struct.Struct("<QqIIIIQ16s64s160s")
-ROW = struct.Struct("<64s16sqqQQQQQQ")
+ROW = struct.Struct("<64s16sqqQQQQQQQ")
 STRAY = struct.Struct("<IIQ16sQII32s64s")
 NODE = struct.Struct("<16s64sIIQQQQQII")
 NONE = (1 << 64) - 1
@@ -27,8 +27,8 @@ def event(number, severity=0, tenant="", text="text", kind=14, at=None):
     return EVENT.pack(number, ns, kind, severity, 7, 1000, 0, GPU.bytes, tenant.encode(), text.encode())
 
 
-def row(tenant, byte_seconds, gpu_ms=NONE):
-    return ROW.pack(tenant.encode(), GPU.bytes, 1795330800, 1795334400, byte_seconds, 3600_000, gpu_ms, NONE, 1 << 30, 2)
+def row(tenant, byte_seconds, gpu_ms=NONE, counted_ms=0):
+    return ROW.pack(tenant.encode(), GPU.bytes, 1795330800, 1795334400, byte_seconds, 3600_000, gpu_ms, counted_ms, NONE, 1 << 30, 2)
 
 
 class Daemon:
@@ -175,6 +175,16 @@ class FromADaemon(Case):
         self.assertEqual([r["gpu_ms"] for r in rows], ["", "1500", ""])
         r = self.call("usage", "--csv", "--tenant", "b")
         self.assertEqual(len(r.stdout.splitlines()), 2, r)
+
+    def test_usage_says_who_counted_the_gpu_time(self):
+        Daemon(self, usage=[(usage_reply(row("n", 1, 100), row("l", 1, 100, 100), row("b", 1, 100, 60), row("u", 1)), 0)])
+        rows = json.loads(self.call("usage", "--json").stdout)["totals"]
+        self.assertEqual({r["tenant"]: (r["gpu_source"], r["counted_ms"]) for r in rows},
+                         {"n": ("nvml", 0), "l": ("library", 100), "b": ("both", 60), "u": ("none", 0)})
+        text = self.call("usage").stdout
+        self.assertIn("* counted by the library", text)
+        self.assertRegex(text, r"(?m)^l .* 0\.1\* ")
+        self.assertRegex(text, r"(?m)^n .* 0\.1 ")
 
     def test_strays_in_status(self):
         strays = [STRAY.pack(9, 1000, 1, GPU.bytes, 543162368, 1, 4, b"miner", b""),

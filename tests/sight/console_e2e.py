@@ -55,6 +55,13 @@ class Doors(Case):
         self.assertEqual(s["tenants"][-1]["name"], HOSTILE)
         self.assertEqual([e["id"] for e in s["events"]], list(range(5007, 4999, -1)))
         self.assertIsNone(s["tenants"][-1]["devices"][0]["share_percent"])
+        times = {t["name"]: t["devices"][0]["time"] for t in s["tenants"]}
+        self.assertIsNone(times["sandbox"])  # no limit
+        t = times["training-nightly"]
+        self.assertEqual((t["share_percent"], t["ceiling_percent"]), (25, 80))
+        self.assertTrue(0 < t["delivered_percent"] <= 80, t)
+        self.assertGreater(t["borrowed_ms"], 0)
+        self.assertEqual(times["inference-prod"]["borrowed_ms"], 0)
         self.assertEqual(s["daemon"]["reap_delay_below_us"], {"p50": 128, "p99": 2048})
 
     def test_history(self):
@@ -100,6 +107,9 @@ class Page(Browser):
         tab.run("document.querySelector('th[data-sort=used] button').click()")
         self.assertEqual(tab.run("document.querySelector('#tenants td.who').firstChild.textContent"), "risk-batch")
         self.assertEqual(tab.run("document.querySelector('th[data-sort=used]').ariaSort"), "descending")
+        shares = tab.run("[...document.querySelectorAll('#tenants td[data-label=Share]')].map(e => e.textContent)")
+        self.assertEqual(sorted(shares)[:2], ["25\u202f%+ to 80\u202f%", "40\u202f%"])
+        self.assertEqual(shares.count("\u2013"), 6)
         self.assertEqual(tab.complaints(), [])
 
     def test_widths(self):

@@ -42,10 +42,11 @@ struct Sample {
   unsigned processes;
   std::uint32_t flags;
   std::uint32_t priority;
+  std::uint32_t compute_x100 = 0, ceiling_x100 = 0;
 };
 constexpr Sample kSamples[] = {
-    {"inference-prod", 40 * kGiB, 0.62, 0.81, 37, 0, 4, kViewConfigured, 1},
-    {"training-nightly", 60 * kGiB, 0.90, 1.00, 90, 0, 2, kViewConfigured, 0},
+    {"inference-prod", 40 * kGiB, 0.62, 0.81, 37, 0, 4, kViewConfigured, 1, 4000, 4000},
+    {"training-nightly", 60 * kGiB, 0.90, 1.00, 90, 0, 2, kViewConfigured, 0, 2500, 8000},
     {"notebook-meyer", 16 * kGiB, 0.02, 0.55, 23, 0, 1, 0, 0},
     {"run-48121-9377215", 8 * kGiB, 0.30, 0.35, 15, 0, 1, kViewEphemeral, 0},
     {"embeddings", 24 * kGiB, 0.40, 0.52, 61, 1, 3, kViewConfigured, 1},
@@ -99,6 +100,18 @@ class Filler {
     d.bypasses_found = 1;
     text(d.version, "0.1.0");
   }
+  static void time(DeviceView& d, const Sample& s, double t, double wave) {
+    const auto ns = [](double seconds) { return static_cast<std::uint64_t>(seconds * 1e9); };
+    d.compute_x100 = s.compute_x100;
+    d.ceiling_x100 = s.ceiling_x100;
+    d.delivered_x100 = static_cast<std::uint32_t>(s.ceiling_x100 * (0.55 + 0.44 * wave));
+    d.rate_x100 = s.ceiling_x100;
+    d.used_ns = ns(41'000 + t * 0.2);
+    d.held_ns = ns(97'000 + t * 0.6);
+    d.borrowed_ns = s.ceiling_x100 > s.compute_x100 ? ns(1'800 + t * 0.02) : 0;
+    d.forgiven_ns = ns(0.25);
+    d.launches = 81'000'000 + static_cast<std::uint64_t>(t * 4000);
+  }
   void tenants(Picture& p, double t) const {
     p.tenants = 0;
     for (const Sample& s : kSamples) {
@@ -122,6 +135,7 @@ class Filler {
       d.other_bytes = s.processes * (std::uint64_t{523} << 20);
       d.gpu_ms = s.gpu == 0 ? static_cast<std::uint64_t>(t * 300) : ~std::uint64_t{0};
       d.share_x100 = s.gpu == 0 ? static_cast<std::uint32_t>(500 + 2500 * wave) : kUnknownShare;
+      if (s.compute_x100 != 0) time(d, s, t, wave);
       d.held_ms = 86'400'000;
       d.byte_seconds = d.used_bytes * 3600;
       d.processes = s.processes;

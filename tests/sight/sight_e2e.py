@@ -59,6 +59,23 @@ class Metrics(Case):
         self.assertEqual(len(f["bulkhead_tenant_gpu_seconds"]["samples"]), 4)
         self.assertNotIn("namespace=", text)
 
+    def test_shares_of_time_are_there_for_limited_tenants_only(self):
+        families = self.families(self.get("/metrics")[2])
+
+        def of(family, tenant):
+            samples = families["bulkhead_tenant_compute_" + family]["samples"]
+            return [v for k, v in samples.items() if f'tenant="{tenant}"' in k]
+        self.assertEqual((of("share_ratio", "inference-prod"), of("ceiling_ratio", "inference-prod")), ([0.4], [0.4]))
+        self.assertEqual((of("share_ratio", "training-nightly"), of("ceiling_ratio", "training-nightly")), ([0.25], [0.8]))
+        for family in ("used_seconds", "held_seconds", "borrowed_seconds", "forgiven_seconds"):
+            self.assertEqual(families["bulkhead_tenant_compute_" + family]["type"], "counter")
+            value, = of(family, "training-nightly")
+            self.assertGreater(value, 0)
+        delivered, = of("delivered_ratio", "training-nightly")
+        self.assertTrue(0 < delivered <= 0.8, delivered)
+        for family in ("share_ratio", "ceiling_ratio", "delivered_ratio", "used_seconds", "launches"):
+            self.assertEqual(of(family, "sandbox"), [], family)  # no limit: not 0, but nothing
+
     def test_tenants_text_is_escaped(self):
         text = self.get("/metrics")[2]
         self.assertIn('tenant="<script>window.broken=1</script>\\"\\\\??"', text)

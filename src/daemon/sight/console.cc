@@ -24,6 +24,19 @@ json device_json(const NodeDevice& d) {
       {"reserve_bytes", d.reserve_bytes}, {"utilisation_percent", share_json(d.utilisation_x100)}};
 }
 
+// null: the tenant's time is not limited.
+json time_json(const DeviceView& d) {
+  if (d.compute_x100 == 0) return {};
+  return {{"share_percent", static_cast<double>(d.compute_x100) / 100},
+          {"ceiling_percent", static_cast<double>(d.ceiling_x100) / 100},
+          {"delivered_percent", share_json(d.delivered_x100)},
+          {"used_ms", d.used_ns / 1'000'000},
+          {"held_ms", d.held_ns / 1'000'000},
+          {"borrowed_ms", d.borrowed_ns / 1'000'000},
+          {"forgiven_ms", d.forgiven_ns / 1'000'000},
+          {"launches", d.launches}};
+}
+
 json tenant_json(const TenantView& t) {
   json devices = json::array();
   for (std::uint32_t i = 0; i < t.device_count; ++i) {
@@ -34,6 +47,7 @@ json tenant_json(const TenantView& t) {
                        {"other_bytes", d.other_bytes},
                        {"dead_bytes", d.dead_bytes},
                        {"share_percent", share_json(d.share_x100)},
+                       {"time", time_json(d)},
                        {"processes", d.processes}});
   }
   return {{"name", clean_text(t.name)},

@@ -54,7 +54,10 @@ void History::sample(std::uint64_t mono_ns, const wire::Picture* p) {
     const wire::TenantView& tenant = p->tenant[t];
     for (std::uint32_t d = 0; d < tenant.device_count; ++d) {
       const wire::DeviceView& view = tenant.devices[d];
-      put({tenant.name, gpu_text(view.uuid)}, view.used_bytes, view.share_x100);
+      // counted is better than estimated
+      const bool counted = view.compute_x100 != 0 && view.delivered_x100 != wire::kUnknownShare;
+      put({tenant.name, gpu_text(view.uuid)}, view.used_bytes,
+          counted ? view.delivered_x100 : view.share_x100);
     }
   }
 }

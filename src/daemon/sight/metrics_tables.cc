@@ -47,6 +47,22 @@ constexpr std::array<MemoryRow, 4> kMemoryRows{{
      &DeviceView::dead_bytes},
 }};
 
+struct TimeRow {
+  const char* name;
+  const char* help;
+  std::uint64_t DeviceView::*field;
+};
+constexpr std::array<TimeRow, 4> kTimeRows{{
+    {"bulkhead_tenant_compute_used_seconds",
+     "GPU time of a limited tenant, as the library counted it.", &DeviceView::used_ns},
+    {"bulkhead_tenant_compute_borrowed_seconds", "The part of it above the share asked.",
+     &DeviceView::borrowed_ns},
+    {"bulkhead_tenant_compute_forgiven_seconds",
+     "GPU time beyond the largest debt: used, and not paid back.", &DeviceView::forgiven_ns},
+    {"bulkhead_tenant_compute_held_seconds",
+     "Time that the tenant's threads were held, all threads added up.", &DeviceView::held_ns},
+}};
+
 struct CountRow {
   const char* name;
   const char* unit;
@@ -85,6 +101,41 @@ void seconds_of(Exposition& out, const Picture& p, const char* name, const char*
   out.family(Type::kCounter, name, "seconds", help);
   each_device(p, [&](const Labels& labels, const DeviceView& d) {
     if (d.*field != kUnknown) out.sample(labels, static_cast<double>(d.*field) / 1e3);
+  });
+}
+
+void shares_of(Exposition& out, const Picture& p, const char* name, const char* help,
+               std::uint32_t DeviceView::*field, std::uint32_t unknown) {
+  out.family(Type::kGauge, name, "ratio", help);
+  each_device(p, [&](const Labels& labels, const DeviceView& d) {
+    if (d.compute_x100 != 0 && d.*field != unknown)
+      out.sample(labels, static_cast<double>(d.*field) / 1e4);
+  });
+}
+
+// Only of tenants whose time is, or was, limited: the library counts nobody else's.
+void write_time(Exposition& out, const Picture& p) {
+  shares_of(out, p, "bulkhead_tenant_compute_share_ratio",
+            "Share of the GPU's time that was asked for; 0 to 1. None: no limit.",
+            &DeviceView::compute_x100, 0);
+  shares_of(out, p, "bulkhead_tenant_compute_ceiling_ratio",
+            "The most the tenant may come to by borrowing; 0 to 1.", &DeviceView::ceiling_x100, 0);
+  shares_of(out, p, "bulkhead_tenant_compute_delivered_ratio",
+            "GPU time used in the last second over that second, as the library counted it; 0 to 1.",
+            &DeviceView::delivered_x100, wire::kUnknownShare);
+  const auto counted = [](const DeviceView& d) {
+    return d.compute_x100 != 0 || d.used_ns != 0 || d.launches != 0;
+  };
+  for (const TimeRow& row : kTimeRows) {
+    out.family(Type::kCounter, row.name, "seconds", row.help);
+    each_device(p, [&](const Labels& labels, const DeviceView& d) {
+      if (counted(d)) out.sample(labels, static_cast<double>(d.*row.field) / 1e9);
+    });
+  }
+  out.family(Type::kCounter, "bulkhead_tenant_compute_launches", "",
+             "Kernels and graphs that a limited tenant launched.");
+  each_device(p, [&](const Labels& labels, const DeviceView& d) {
+    if (counted(d)) out.sample(labels, d.launches);
   });
 }
 
@@ -148,7 +199,11 @@ void write_tenants(Exposition& out, const Picture& p) {
       p, [&](const Labels& labels, const DeviceView& d) { out.sample(labels, d.byte_seconds); });
   seconds_of(out, p, "bulkhead_tenant_held_seconds", "Time in which the tenant held memory.",
              &DeviceView::held_ms);
-  seconds_of(out, p, "bulkhead_tenant_gpu_seconds", "GPU time used.", &DeviceView::gpu_ms);
+  seconds_of(out, p, "bulkhead_tenant_gpu_seconds",
+             "GPU time used: the library's count while the tenant's time is limited, else NVML's "
+             "estimate.",
+             &DeviceView::gpu_ms);
+  write_time(out, p);
   for (const CountRow& row : kCountRows) {
     out.family(Type::kCounter, row.name, row.unit, row.help);
     for (std::uint32_t t = 0; t < p.tenants; ++t) {

@@ -121,6 +121,24 @@
     td.append(...what);
     return td;
   };
+  // What the library counted goes before NVML's estimate.
+  const had = (d) => d.time && d.time.delivered_percent !== null ? d.time.delivered_percent : d.share_percent;
+  const share_text = (t) => {
+    if (!t) return "\u2013";
+    const p = (v) => String(Math.round(v * 100) / 100) + "\u202f%";
+    if (t.ceiling_percent <= t.share_percent) return p(t.share_percent);
+    return p(t.share_percent) + "+" + (t.ceiling_percent < 100 ? " to " + p(t.ceiling_percent) : "");
+  };
+  const seconds = (ms) => ms < 10000 ? (ms / 1000).toFixed(1) + "\u202fs" : count(Math.round(ms / 1000)) + "\u202fs";
+  const time_cell = (d) => {
+    const td = cell("num", "GPU time", percent(had(d))), t = d.time;
+    if (!t) return td;
+    td.title = "used " + seconds(t.used_ms) + ", borrowed " + seconds(t.borrowed_ms) + ", forgiven " + seconds(t.forgiven_ms);
+    if (t.delivered_percent !== null) {
+      td.append(bar(t.delivered_percent, 0, Math.max(t.ceiling_percent, t.delivered_percent), t.share_percent, false));
+    }
+    return td;
+  };
   const tenant_rows = () => {
     const wanted = $("filter").value.trim().toLowerCase();
     const rows = [];
@@ -131,7 +149,9 @@
     const value = {
       name: (r) => r.t.name, used: (r) => r.d ? r.d.used_bytes : -1, refused: (r) => r.t.refused,
       part: (r) => r.d ? r.d.used_bytes / Math.max(1, r.d.limit_bytes) : -1,
-      share: (r) => r.d && r.d.share_percent !== null ? r.d.share_percent : -1
+      share: (r) => r.d && had(r.d) !== null ? had(r.d) : -1,
+      asked: (r) => r.d && r.d.time ? r.d.time.share_percent : -1,
+      held: (r) => r.d && r.d.time ? r.d.time.held_ms : -1
     }[sort.key];
     rows.sort((a, b) => {
       const x = value(a), y = value(b);
@@ -152,7 +172,8 @@
     tr.append(who, cell("", "GPU", label(d.uuid)),
       cell("wide", "", memory, bar(d.used_bytes, d.other_bytes, d.limit_bytes, 0, d.used_bytes > d.limit_bytes)),
       cell("num", "Of limit", d.limit_bytes ? percent(100 * d.used_bytes / d.limit_bytes) : "\u2013"),
-      cell("num", "GPU time", percent(d.share_percent)), cell("num", "Procs", count(d.processes)),
+      time_cell(d), cell("num", "Share", share_text(d.time)),
+      cell("num", "Held", d.time ? seconds(d.time.held_ms) : "\u2013"), cell("num", "Procs", count(d.processes)),
       cell("num", "Refused", count(t.refused)),
       cell("trend", "", spark(s && s.used_mib, most, mib < most ? mib : 0, "Memory of " + t.name + " over the last 15 minutes")));
     return tr;
