@@ -108,6 +108,10 @@ CUresult perform_kernel(Stream& s, const Work& w) noexcept {
                                driver().moves_bytes,
                                reaches};
   Context& c = *s.context;
+  if (driver().timed && f.kernel->until != nullptr && f.kernel->twin(launch)) {
+    timed_persist(s, sms_of(w), f.kernel->until(launch));
+    return CUDA_SUCCESS;
+  }
   submit(s, f.kernel->cost_ns(launch), EntryKind::kKernel, sms_of(w));
   if (!f.kernel->twin(launch)) {
     c.sticky = CUDA_ERROR_ILLEGAL_ADDRESS;

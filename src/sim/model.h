@@ -40,6 +40,8 @@ struct Stream {
   std::uint64_t ready_ns = 0;  // when the last thing submitted is done, on the virtual clock
   QueueRef queue;              // timed mode: its entries
   bool shares_queue = false;
+  bool batching = false;  // a graph is being launched: its kernels of equal size become one entry
+  Entry held{};           // that entry; a 0: none
   Capture capture;
 };
 

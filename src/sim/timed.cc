@@ -107,8 +107,13 @@ std::uint64_t wake_time(const Look& l, const Ticket& at) noexcept {
   Timeline& ahead = state->lines[2];
   const auto queue = static_cast<std::uint32_t>(at.queue.index);
   const TimedQueue& q = t.queues[queue];
+  // What may end it before its time: another's death, or a fault of another client of the MPS server.
+  bool others = t.contexts[q.context - 1].mps != 0;
+  for (unsigned i = 0; i < t.contexts_high && !others; ++i) {
+    others = t.contexts[i].pid != 0 && !mine(t.contexts[i]) && has_work(t, i);
+  }
+  std::uint64_t wake = l.now + (others ? kSweepNs : kLookAheadNs);
   copy_timeline(ahead, t);
-  std::uint64_t wake = l.now + kLookAheadNs;
   if (look_ahead(ahead, world(false), queue, at.queue.generation, at.sequence, wake, kSteps)) {
     wake = ahead.clock_ns;
   } else {
@@ -119,11 +124,6 @@ std::uint64_t wake_time(const Look& l, const Ticket& at) noexcept {
       if (takes) alone += s == q.head && q.begun != 0 ? q.left_ns : e.a;
     }
     wake = std::min(wake, std::max(ahead.clock_ns, l.now + alone));
-  }
-  for (unsigned i = 0; i < t.contexts_high; ++i) {
-    if (t.contexts[i].pid == 0 || mine(t.contexts[i]) || !has_work(t, i)) continue;
-    wake = std::min(wake, l.now + kSweepNs);
-    break;
   }
   return std::max(wake, l.now + 1);
 }
@@ -252,14 +252,23 @@ Ticket end_of(QueueRef q) noexcept {
   return valid(l.line(), q) ? Ticket{q, l.line().queues[q.index].tail} : Ticket{};
 }
 
-bool passed(const Ticket& at, std::uint64_t& wake_ns) noexcept {
+bool passed(const Ticket& at, std::uint64_t* wake_ns) noexcept {
   if (at.queue.index < 0) return true;
   Look l;
   sweep(l, false);
   const auto queue = static_cast<std::uint32_t>(at.queue.index);
   if (passed(l.line(), queue, at.queue.generation, at.sequence)) return true;
-  wake_ns = wake_time(l, at);
+  if (wake_ns != nullptr) *wake_ns = wake_time(l, at);
   return false;
+}
+
+void finish(const Ticket& at) noexcept {
+  const Look l;
+  if (!valid(l.line(), at.queue)) return;
+  TimedQueue& q = l.line().queues[at.queue.index];
+  if (q.head >= at.sequence) return;
+  state->rings[at.queue.index][(at.sequence - 1) % kRing].a = 1;
+  if (q.head + 1 == at.sequence && q.begun != 0) q.left_ns = 0;
 }
 
 bool faulted(ContextRef c) noexcept {

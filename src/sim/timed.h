@@ -5,7 +5,7 @@
 //
 // Waiting is the caller's: passed() says when to look again. That is the time of completion as far as it is
 // known; it is asked again then, for others may have come meanwhile, and at least each kSweepNs while another
-// process has work here, for they may have died.
+// process has work here, for it may have died, or this one is an MPS client, for another may fault.
 #pragma once
 #include "sim/timeline.h"
 
@@ -47,8 +47,10 @@ enum class Push : std::uint8_t { kDone, kFull, kGone };
 Push push(QueueRef q, Entry e, std::uint64_t depth, Ticket& out, std::uint64_t& wake_ns) noexcept;
 // Where a queue ends now; an invalid queue has no work.
 Ticket end_of(QueueRef q) noexcept;
-// False: look again at wake_ns (CLOCK_MONOTONIC).
-bool passed(const Ticket& at, std::uint64_t& wake_ns) noexcept;
+// False: look again at *wake_ns (CLOCK_MONOTONIC); null: the caller will not wait.
+bool passed(const Ticket& at, std::uint64_t* wake_ns) noexcept;
+// Ends the kernel that is the last entry of `at`: now, or as soon as it begins.
+void finish(const Ticket& at) noexcept;
 // Another client of its MPS server took this context down.
 bool faulted(ContextRef c) noexcept;
 // A kernel of the context has faulted: its work is dropped, and its MPS server's other clients go with it.

@@ -2,6 +2,10 @@
 
 #include <time.h>
 
+#include <algorithm>
+
+#include "base/clock.h"
+
 namespace bulkhead::sim {
 namespace {
 
@@ -28,14 +32,52 @@ QueueRef queue_of(Stream& s) noexcept {
   return s.queue;
 }
 
-Ticket add(Stream& s, const Entry& e) noexcept {
+struct Persistent {
+  Ticket at;
+  CUdeviceptr word;
+};
+std::vector<Persistent>& persistent() noexcept {
+  static auto* list = new std::vector<Persistent>;
+  return *list;
+}
+
+// Nobody but this process can see the words its kernels wait for, so it looks whenever it is called.
+void mind_words() noexcept {
+  std::erase_if(persistent(), [](const Persistent& p) {
+    if (passed(p.at, nullptr)) return true;
+    if (find_range(p.word) != nullptr && *reinterpret_cast<const std::uint32_t*>(p.word) == 0)
+      return false;
+    finish(p.at);
+    return true;
+  });
+}
+
+// A word may be written by the host, who tells nobody.
+std::uint64_t no_later_than_a_word(std::uint64_t wake_ns) noexcept {
+  return persistent().empty() ? wake_ns : std::min(wake_ns, monotonic_ns() + kSweepNs);
+}
+
+Ticket put(Stream& s, const Entry& e) noexcept {
   Ticket at;
   std::uint64_t wake_ns = 0;
   const QueueRef queue = queue_of(s);
   while (push(queue, e, machine.profile.queue_depth, at, wake_ns) == Push::kFull) {
-    sleep_until(wake_ns);
+    sleep_until(no_later_than_a_word(wake_ns));
+    mind_words();
   }
   return at;
+}
+
+void flush(Stream& s) noexcept {
+  if (s.held.a == 0) return;
+  const Entry e = s.held;
+  s.held = {};
+  put(s, e);
+}
+
+Ticket add(Stream& s, const Entry& e) noexcept {
+  flush(s);
+  return put(s, e);
 }
 
 // A program that ends takes its work along and leaves its MPS server in peace; a killed one does not get here.
@@ -70,7 +112,26 @@ void timed_end(Stream& s) noexcept {
 }
 
 void timed_submit(Stream& s, EntryKind kind, std::uint64_t cost_ns, unsigned sms) noexcept {
-  add(s, {cost_ns, 0, 0, static_cast<std::uint16_t>(sms), kind, 0});
+  const Entry e{cost_ns, 0, 0, static_cast<std::uint16_t>(sms), kind, 0};
+  if (!s.batching || kind != EntryKind::kKernel) {
+    add(s, e);
+  } else if (s.held.a != 0 && s.held.sms == e.sms) {
+    s.held.a += cost_ns;
+  } else {
+    flush(s);
+    s.held = e;
+  }
+}
+
+void timed_persist(Stream& s, unsigned sms, CUdeviceptr word) noexcept {
+  const Ticket at =
+      add(s, {kForever, 0, 0, static_cast<std::uint16_t>(sms), EntryKind::kKernel, 0});
+  persistent().push_back({at, word});
+}
+
+void timed_batch(Stream& s, bool begin) noexcept {
+  s.batching = begin;
+  if (!begin) flush(s);
 }
 
 bool timed_event(Event& e) noexcept {
@@ -99,13 +160,17 @@ void timed_wait(Stream& s, const Ticket& at) noexcept {
 Ticket timed_end_of(const Stream& s) noexcept { return end_of(s.queue); }
 
 bool timed_done(const Ticket& at) noexcept {
-  std::uint64_t wake_ns = 0;
-  return passed(at, wake_ns);
+  mind_words();
+  return passed(at, nullptr);
 }
 
 void timed_sleep(const Ticket& at) noexcept {
   std::uint64_t wake_ns = 0;
-  while (!passed(at, wake_ns)) sleep_until(wake_ns);
+  mind_words();
+  while (!passed(at, &wake_ns)) {
+    sleep_until(no_later_than_a_word(wake_ns));
+    mind_words();
+  }
   note_faults();
 }
 

@@ -10,6 +10,10 @@ void timed_end(Context& c) noexcept;
 void timed_end(Stream& s) noexcept;
 // Queues it; waits for room. A copy's engine is its kind.
 void timed_submit(Stream& s, EntryKind kind, std::uint64_t cost_ns, unsigned sms) noexcept;
+// A kernel that ends when the word at `word` is not zero. It is this process that sees so, when it looks.
+void timed_persist(Stream& s, unsigned sms, CUdeviceptr word) noexcept;
+// A graph's launch: between begin and end, kernels of one size that follow each other are one entry.
+void timed_batch(Stream& s, bool begin) noexcept;
 bool timed_event(Event& e) noexcept;  // false: no room for its stamp
 void timed_end(Event& e) noexcept;
 void timed_record(Event& e, Stream& s) noexcept;
