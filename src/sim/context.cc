@@ -123,7 +123,7 @@ CUresult api::cuCtxCreate(CUcontext* pctx, unsigned int flags, CUdevice dev) noe
 }
 CUresult api::cuCtxCreate_v3(CUcontext* pctx, CUexecAffinityParam* /*paramsArray*/, int numParams,
                              unsigned int flags, CUdevice dev) noexcept {
-  // SM affinity exists under MPS only, which is not simulated.
+  // SM affinity exists under MPS only, and is not simulated.
   return numParams != 0 ? CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY : create(pctx, flags, dev, 3020);
 }
 CUresult api::cuCtxCreate_v4(CUcontext* pctx, CUctxCreateParams* /*ctxCreateParams*/,

@@ -1,4 +1,4 @@
-// Green contexts, as far as their memory and handles go: which multiprocessors work runs on is not
+// Green contexts: memory, handles and how many multiprocessors their streams have; which ones is not
 // modelled.
 #include <new>
 
