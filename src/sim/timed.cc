@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/kill_point.h"
 #include "sim/state.h"
 
 namespace bulkhead::sim {
@@ -58,9 +59,11 @@ class Look {
   }
   ~Look() {
     advance(line(), world(true), now);
+    BH_KILL_POINT("sim.time.advanced");
     // seq_cst: the copy is whole before it is current, for whoever takes over a dead holder's lock.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     state->current = 1 - state->current;
+    BH_KILL_POINT("sim.time.current");
     pthread_mutex_unlock(&state->mutex);
   }
   Look(const Look&) = delete;
@@ -242,6 +245,7 @@ Push push(QueueRef ref, Entry e, std::uint64_t depth, Ticket& out,
     e.on_device = behind_copy ? 0 : 1;
   }
   state->rings[ref.index][q.tail % kRing] = e;
+  BH_KILL_POINT("sim.time.entry_written");
   ++q.tail;
   return Push::kDone;
 }

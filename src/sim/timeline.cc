@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "base/kill_point.h"
+
 namespace bulkhead::sim {
 namespace {
 
@@ -253,7 +255,9 @@ void progress(Run& r, std::uint64_t to_ns) noexcept {
       ran[q.context - 1] = unit_ran[c.unit] = true;
     }
   }
+  BH_KILL_POINT("sim.time.queues_moved");
   for (unsigned i = 0; i < r.t.contexts_high; ++i) r.t.contexts[i].busy_ns += ran[i] ? dt : 0;
+  BH_KILL_POINT("sim.time.contexts_moved");
   for (unsigned i = 0; i < r.w.rules.units; ++i) {
     TimedUnit& u = r.t.units[i];
     u.busy_ns += unit_ran[i] ? dt : 0;
@@ -264,6 +268,7 @@ void progress(Run& r, std::uint64_t to_ns) noexcept {
       u.slice_end_ns += ((to_ns - u.slice_end_ns) / slice + 1) * slice;
     }
   }
+  BH_KILL_POINT("sim.time.units_moved");
   r.t.clock_ns = to_ns;
 }
 
