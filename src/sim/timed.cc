@@ -52,8 +52,9 @@ class Look {
  public:
   Look() noexcept {
     if (pthread_mutex_lock(&state->mutex) == EOWNERDEAD) pthread_mutex_consistent(&state->mutex);
-    const unsigned other = 1 - state->current;
-    copy_timeline(state->lines[other], state->lines[state->current]);
+    if (written() != state->current) {
+      copy_timeline(state->lines[written()], state->lines[state->current]);
+    }
     now = std::max(monotonic_ns(), line().clock_ns);
     advance(line(), world(true), now);
   }
@@ -62,14 +63,22 @@ class Look {
     BH_KILL_POINT("sim.time.advanced");
     // seq_cst: the copy is whole before it is current, for whoever takes over a dead holder's lock.
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    state->current = 1 - state->current;
+    state->current = written();
     BH_KILL_POINT("sim.time.current");
     pthread_mutex_unlock(&state->mutex);
   }
   Look(const Look&) = delete;
   Look& operator=(const Look&) = delete;
-  [[nodiscard]] Timeline& line() const noexcept { return state->lines[1 - state->current]; }
+  [[nodiscard]] Timeline& line() const noexcept { return state->lines[written()]; }
   std::uint64_t now;
+
+ private:
+  static unsigned written() noexcept {
+#ifdef BH_KILL_POINTS
+    if (looks_in_place) return state->current;
+#endif
+    return 1 - state->current;
+  }
 };
 
 bool mine(const TimedContext& c) noexcept {

@@ -67,4 +67,9 @@ bool read_timeline(Timeline& out) noexcept;
 std::uint64_t timed_busy_ns(unsigned unit, std::uint32_t pid, std::uint64_t start_ticks) noexcept;
 std::uint64_t timed_unit_busy_ns(unsigned unit) noexcept;
 
+#ifdef BH_KILL_POINTS
+// The broken variant, kept for its test: a look that changes what is current.
+inline constinit bool looks_in_place = false;
+#endif
+
 }  // namespace bulkhead::sim
