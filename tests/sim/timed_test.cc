@@ -161,6 +161,34 @@ TEST_F(SimTimed, KernelsOfOneContextRunSideBySide) {
   });
 }
 
+TEST_F(SimTimed, AGreenContextsStreamHasItsSms) {
+  run([] {
+    start();
+    CUdevResource all{}, part{};
+    CUdevResourceDesc description = nullptr;
+    CUgreenCtx green = nullptr;
+    CUcontext context = nullptr;
+    CUstream s = nullptr;
+    unsigned n = 1;
+    ASSERT_EQ(CU(cuDeviceGetDevResource)(0, &all, CU_DEV_RESOURCE_TYPE_SM), CUDA_SUCCESS);
+    ASSERT_EQ(CU(cuDevSmResourceSplitByCount)(&part, &n, &all, nullptr, 0, 16), CUDA_SUCCESS);
+    ASSERT_EQ(CU(cuDevResourceGenerateDesc)(&description, &part, 1), CUDA_SUCCESS);
+    ASSERT_EQ(CU(cuGreenCtxCreate)(&green, description, 0, 1), CUDA_SUCCESS);
+    ASSERT_EQ(CU(cuCtxFromGreenCtx)(&context, green), CUDA_SUCCESS);
+    ASSERT_EQ(CU(cuCtxPushCurrent_v2)(context), CUDA_SUCCESS);
+    ASSERT_EQ(CU(cuGreenCtxStreamCreate)(&s, green, CU_STREAM_NON_BLOCKING, 0), CUDA_SUCCESS);
+    const CUfunction f = kernel("bh_spin");
+    CUevent before = nullptr, after = nullptr;
+    queued(f, s, [&] {
+      before = record(s);
+      EXPECT_EQ(spin(f, 10 * kMs, s), CUDA_SUCCESS);
+      after = record(s);
+    });
+    EXPECT_NEAR(between(before, after), 10.002 * 132 / 16, 0.001);
+    EXPECT_EQ(CU(cuGreenCtxDestroy)(green), CUDA_SUCCESS);
+  });
+}
+
 TEST_F(SimTimed, AGraphTakesWhatItsKernelsTake) {
   run([] {
     start();
