@@ -21,6 +21,7 @@ using Bucket = std::atomic<std::uint64_t>;
 
 inline constexpr std::uint32_t kWhole_x100 = 10'000;
 inline constexpr std::uint64_t kMaxDebt_ns = 1'000'000'000;  // of waiting, beyond the burst
+inline constexpr std::uint64_t kResume_ns = 250'000;  // GPU time; half the burst if that is less
 inline constexpr std::uint64_t kMaxCost_ns = 1ull << 48;  // three days; keeps products below 2^86
 inline constexpr int kBucketTries = 64;                   // then an addition without a look
 
@@ -30,6 +31,7 @@ struct Rules {
   std::uint64_t stretch_q24 = 1ull << 24;    // 1/q: GPU time to waiting time
   std::uint64_t burst_ns = 0;                // GPU time
   std::uint64_t burst_wait_ns = 0;           // B/q
+  std::uint64_t resume_wait_ns = 0;          // who was held goes on with this much in hand
   std::uint64_t most_wait_ns = kMaxDebt_ns;  // tat is clamped to now + this: B/q + D
 };
 
@@ -41,6 +43,9 @@ struct Rules {
   r.burst_ns = burst_ns < kMaxCost_ns ? burst_ns : kMaxCost_ns;
   r.burst_wait_ns = static_cast<std::uint64_t>(
       (static_cast<unsigned __int128>(r.burst_ns) * r.stretch_q24) >> 24);
+  const std::uint64_t resume_ns = r.burst_ns / 2 < kResume_ns ? r.burst_ns / 2 : kResume_ns;
+  r.resume_wait_ns =
+      static_cast<std::uint64_t>((static_cast<unsigned __int128>(resume_ns) * r.stretch_q24) >> 24);
   r.most_wait_ns = r.burst_wait_ns + kMaxDebt_ns;
   return r;
 }

@@ -20,6 +20,8 @@ inline constexpr std::uint32_t kCoarseEntries = 32;
 inline constexpr std::uint32_t kSamples = 32;
 inline constexpr std::uint32_t kSampleEvery = 64;  // launches of a key, one of them timed alone
 
+inline constexpr std::uint32_t kAloneLasts = 256;
+
 // Two words into one: the multiply-xorshift of splitmix64, which is a bijection of b for each a.
 [[nodiscard]] constexpr std::uint64_t mix(std::uint64_t a, std::uint64_t b) noexcept {
   std::uint64_t x = a ^ (b + 0x9e37'79b9'7f4a'7c15u + (a << 6) + (a >> 2));
@@ -64,7 +66,9 @@ struct alignas(64) CostEntry {
   std::atomic<std::uint64_t> prediction_ns;  // 0: no sample yet; written by the learner
   std::atomic<std::uint32_t> launches;       // wraps; by launching threads
   std::atomic<std::uint32_t> samples;        // kept so far, the first one apart; by the learner
-  std::uint32_t offered;                     // from here on the learner's own
+  std::atomic<std::uint32_t> followed;       // 1: a programmatic dependent came after it once
+  std::uint32_t offered;                     // the learner's own, as the ring
+  std::uint32_t alone_left;                  // how many more samples an alone one outweighs
   std::uint32_t ring[kSamples];              // ns; 4.29 s and more are kept as 2^32 - 1
 };
 
@@ -103,6 +107,9 @@ struct CostTable {
   return p != 0 ? p : prior;
 }
 
+// Whether its samples were taken while nobody else had work. The learner's thread.
+[[nodiscard]] inline bool knows_alone(CostEntry& e) noexcept { return e.alone_left != 0; }
+
 // Counts a launch; true when it wants a segment of its own: until the key has two samples, then 1 in 64.
 [[nodiscard]] inline bool count_launch(CostEntry& e) noexcept {
   const std::uint32_t n = e.launches.fetch_add(1, std::memory_order_relaxed);  // a statistic
@@ -139,8 +146,11 @@ struct CostTable {
 
 // One launch of this key, timed alone, took `sample_ns` of GPU time. The first one is dropped (it may have loaded code)
 // and false is returned. One thread at a time.
-inline bool learn(CostEntry& e, std::uint64_t sample_ns) noexcept {
+// `alone`: nobody else had work meanwhile. The first of those makes a clean sheet.
+inline bool learn(CostEntry& e, std::uint64_t sample_ns, bool alone) noexcept {
   if (e.offered++ == 0) return false;
+  if (alone && e.alone_left == 0) e.samples.store(0, std::memory_order_relaxed);  // own word
+  e.alone_left = alone ? kAloneLasts : e.alone_left == 0 ? 0 : e.alone_left - 1;
   if (e.offered == 0) e.offered = 1;                                  // wrapped
   const std::uint32_t n = e.samples.load(std::memory_order_relaxed);  // own word
   const std::uint64_t kept = sample_ns < 0xffff'ffffu ? sample_ns : 0xffff'ffffu;

@@ -5,22 +5,25 @@
 // the slices of other tenants that fell inside, and the host's pauses. Three rules take the foreign parts out:
 //   alone   nobody else had work all the while: no slice can be inside.
 //   gapless all of it was queued before it began: no pause can be inside.
-//   short   an operation well under a slice is clean as a rule, so its history knows what it costs.
+//   history an operation well under a slice is clean as a rule, and one that ran while nobody else had work is clean, so
+//           what was learned of such a key is what it costs.
 #pragma once
 #include <cstdint>
 
 #include "policy/compute/segments.h"
+#include "policy/compute/vclock.h"
 
 namespace bulkhead::policy::compute {
 
 inline constexpr std::uint64_t kSlice_ns = 2'000'000;
-inline constexpr std::uint64_t kShort_ns = kSlice_ns / 2;
+inline constexpr std::uint64_t kShort_ns = kSlice_ns * 3 / 4;
 inline constexpr std::uint32_t kKappaOne = 1u << 16;
 
 struct Reading {
   std::uint64_t elapsed_ns = 0;  // between the stamps, what an empty pair reads deducted
-  std::uint64_t fresh_ns = 0;  // the part that no other stream of the tenant was charged for: Cover
-  std::uint64_t virtual_ns = 0;  // V(end) - V(start)
+  std::uint64_t span_ns = 0;     // between the stamps
+  std::uint64_t fresh_ns = 0;    // the part of the span that no other stream has spoken for: Cover
+  std::uint64_t virtual_ns = 0;  // V(end) - V(start); Place says from where
   bool alone = false;            // no other context had work: shared_ns did not move
 };
 
@@ -36,6 +39,35 @@ struct Cover {
   }
 };
 
+// Where a segment stands on the shared clock. The history is short, so a segment that runs is placed by the first tick
+// that can; a later call changes nothing. One that began on a drained stream was given a new slice, which is its own
+// and counts in full.
+struct Place {
+  VPoint start{}, from{};
+  std::uint64_t own_ns = 0;
+  bool placed = false;
+  void set(const VHistory& history, std::uint64_t start_ns, std::uint64_t now,
+           bool drained) noexcept {
+    if (placed) return;
+    const std::uint64_t elapsed = now - start_ns;
+    own_ns = !drained ? 0 : elapsed < kSlice_ns ? elapsed : kSlice_ns;
+    start = history.at(start_ns);
+    from = history.at(start_ns + own_ns);
+    placed = elapsed >= kSlice_ns;
+  }
+  // `pair_ns`: what an empty pair of stamps reads; 0 while it runs.
+  [[nodiscard]] Reading read(const VHistory& history, std::uint64_t start_ns, std::uint64_t end_ns,
+                             std::uint64_t pair_ns) const noexcept {
+    const VPoint end = history.at(end_ns);
+    Reading r;
+    r.span_ns = r.fresh_ns = end_ns - start_ns;
+    r.elapsed_ns = r.span_ns > pair_ns ? r.span_ns - pair_ns : 0;
+    r.virtual_ns = own_ns + (end.v_ns > from.v_ns ? end.v_ns - from.v_ns : 0);
+    r.alone = end.shared_ns <= start.shared_ns;
+    return r;
+  }
+};
+
 namespace detail {
 [[nodiscard]] constexpr std::uint64_t scaled(std::uint64_t v, std::uint64_t by,
                                              std::uint64_t of) noexcept {
@@ -44,10 +76,10 @@ namespace detail {
 [[nodiscard]] constexpr std::uint64_t least(std::uint64_t a, std::uint64_t b) noexcept {
   return a < b ? a : b;
 }
-// The sum of what the keys cost by now, and whether each of them is known and short.
+// The sum of what the keys cost by now, and whether that is to be trusted: each is short or was seen alone.
 struct Known {
   std::uint64_t sum_ns = 0;
-  bool all_short = true;
+  bool sure = true;
 };
 [[nodiscard]] inline Known known(const Segment& g) noexcept {
   Known k;
@@ -56,10 +88,10 @@ struct Known {
     const Part& p = g.parts[i];
     counted += p.count;
     const std::uint64_t each = predict(*p.entry, 0);
-    if (each == 0 || each > kShort_ns) k.all_short = false;
+    if (each == 0 || (each > kShort_ns && !knows_alone(*p.entry))) k.sure = false;
     k.sum_ns += each == 0 ? p.predicted_ns : each * p.count;
   }
-  if (counted != g.ops) k.all_short = false;
+  if (counted != g.ops) k.sure = false;
   return k;
 }
 }  // namespace detail
@@ -68,13 +100,15 @@ struct Known {
 [[nodiscard]] inline std::uint64_t cost_ns(const Segment& g, const Reading& r) noexcept {
   const detail::Known k = detail::known(g);
   std::uint64_t cost = r.elapsed_ns;
-  if (k.all_short) {
+  if (k.sure) {
     const bool plausible = r.alone || r.elapsed_ns <= k.sum_ns + k.sum_ns / 2;
     if (!g.gapless || !plausible) cost = detail::least(r.elapsed_ns, k.sum_ns);
   } else if (!r.alone) {
     cost = detail::least(r.elapsed_ns, r.virtual_ns);
   }
-  return detail::least(r.fresh_ns, detail::scaled(cost, r.fresh_ns, r.elapsed_ns));
+  if (!g.tight)
+    cost = detail::least(cost, k.sum_ns);  // a pause may be inside: no more than is known of
+  return r.fresh_ns >= r.span_ns ? cost : detail::scaled(cost, r.fresh_ns, r.span_ns);
 }
 
 // What a segment that runs still has cost so far, before kappa; `r` up to now. Beyond a short one's prediction a slice
@@ -90,9 +124,12 @@ inline void teach(const Segment& g, const Reading& r) noexcept {
   if (g.part_count != 1 || g.parts[0].count != g.ops || !g.gapless || r.elapsed_ns == 0) return;
   CostEntry& e = *g.parts[0].entry;
   std::uint64_t sample = r.elapsed_ns / g.ops;
-  // A long one with foreign slices inside: by the shared clock, which is right on average.
-  if (!r.alone && sample > kSlice_ns) sample = detail::least(sample, r.virtual_ns / g.ops);
-  (void)learn(e, sample);
+  if (!r.alone && sample > kSlice_ns) {
+    // Foreign slices are inside. What was seen alone is better knowledge; else the shared clock, right on average.
+    if (knows_alone(e)) return;
+    sample = detail::least(sample, r.virtual_ns / g.ops);
+  }
+  (void)learn(e, sample, r.alone);
 }
 
 // Conservation: over a period in which the device was always busy, the charges of all tenants are that period.
