@@ -186,7 +186,7 @@ void Machine::launch(Process& p) {
   Context& c = device.contexts[p.context];
   Stream& q = c.streams[s.stream];
   const bool was_empty = q.items.empty();
-  if (c.queued == 0 && now > p.idle_since) t.idle_ns += now - p.idle_since;
+  if (c.queued == 0 && now > p.idle_since) p.empty_ns += now - p.idle_since;
   ++t.launches;
   p.had_work = true;
   const double cost = static_cast<double>(s.ns + device.model.gap_ns);
@@ -209,7 +209,6 @@ void Machine::launch(Process& p) {
   const pc::Cut cut = pc::cut(st.cut, op, drained);
   if (cut.end) close(p, s.stream, true);
   if (cut.begin) {
-    if (drained && was_empty) p.drained_since = true;
     p.records.push_back(std::make_unique<Record>());
     Record* r = p.records.back().get();
     r->process = &p;
@@ -274,8 +273,8 @@ void Machine::settle_one(Process& p, Record& r) {
   }
   if (options_.broken & kElapsedCharge) cost = got.elapsed_ns;
   pc::teach(r.segment, got);
-  p.in_flight_ns -= std::min(p.in_flight_ns, r.window_ns);
   t.raw_ns += cost - r.segment.raw_ns;
+  if (r.segment.raw_ns == 0 && pc::is_short(r.segment)) t.short_ns += cost;
   if (options_.broken & (kNoSettle | kPerLaunch)) return;
   const std::uint64_t due = pc::with_kappa(cost, kappa);
   charge(t, static_cast<std::int64_t>(due) - static_cast<std::int64_t>(r.segment.charged_ns));
@@ -283,12 +282,18 @@ void Machine::settle_one(Process& p, Record& r) {
 
 void Machine::reap(Process& p) {
   std::vector<Record*> done;
-  for (auto& r : p.records)
-    if (r->closed && r->end != 0) done.push_back(r.get());
+  for (auto& r : p.records) {
+    if (!r->closed || r->end == 0) continue;
+    p.in_flight_ns -= std::min(p.in_flight_ns, r->window_ns);
+    r->window_ns = 0;
+    if (p.history.covers(r->end)) done.push_back(r.get());
+  }
   if (done.empty()) return;
   std::sort(done.begin(), done.end(), [](Record* a, Record* b) { return a->end < b->end; });
   for (Record* r : done) settle_one(p, *r);
-  std::erase_if(p.records, [](const auto& r) { return r->closed && r->end != 0; });
+  std::erase_if(p.records, [&](const auto& r) {
+    return r->closed && r->end != 0 && p.history.covers(r->end);
+  });
 }
 
 void Machine::accrue(Process& p) {
@@ -313,8 +318,10 @@ void Machine::tick(Process& p) {
     if (pc::is_quiet(p.streams[i].cut, now)) close(p, i, false);
   reap(p);
   accrue(p);
-  if (!outstanding(p) && p.held_since == 0 && now > p.idle_since) {
-    t.idle_ns += now - p.idle_since;
+  p.with_long = std::any_of(p.records.begin(), p.records.end(),
+                            [](const auto& r) { return !pc::is_short(r->segment); });
+  if (!outstanding(p) && now > p.idle_since) {
+    p.empty_ns += now - p.idle_since;
     p.idle_since = now;
   }
   if (&p == t.processes[0].get()) refresh_rate(t, false);
@@ -336,43 +343,48 @@ void Machine::govern() {
   sample();
   push(now + kTick_ns, kGovern, 0);
   if (!options_.governor) {
-    v_ = pc::advanced(v_, now, 1, 0);
+    v_ = pc::advanced(v_, now, {}, 0);
     return;
   }
-  std::uint32_t contexts = 0;
-  bool busy = false;
+  std::uint32_t contexts = 0, with_long = 0;
   for (Process* p : processes_) {
-    const bool out = outstanding(*p);
-    if (out || p->had_work) ++contexts;
-    if (out && !p->drained_since) busy = true;
+    const bool work = outstanding(*p) || p->had_work;
+    contexts += work;
+    with_long += work && p->with_long;
     p->had_work = false;
-    p->drained_since = !out;
   }
-  v_ = pc::advanced(v_, now, contexts, pc::kSwitchLoss_x1000);
+  std::uint64_t sure = 0;
+  for (auto& t : tenants) sure += t->short_ns;
+  v_ = pc::advanced(v_, now, {contexts, with_long, sure - seen_short_ns_}, pc::kSwitchLoss_x1000);
+  seen_short_ns_ = sure;
   ++ticks_;
-  busy_ticks_ += busy;
   shared_ticks_ += contexts > 1;
   std::uint64_t raw = 0;
   for (auto& t : tenants) raw += t->raw_ns;
-  if (now - period_start_ >= kPeriod_ns && !(options_.broken & kNoKappa)) {
-    if (busy_ticks_ * 100 >= ticks_ * 95 && shared_ticks_ * 2 >= ticks_)
-      kappa = pc::next_kappa(kappa, now - period_start_, raw - period_raw_ns_);
-    else if (shared_ticks_ * 20 < ticks_)
-      kappa = (kappa + pc::kKappaOne) / 2;
-  }
   if (now - period_start_ >= kPeriod_ns) {
+    Ns least_empty = kNever;
+    for (Process* p : processes_) {
+      if (p->tenant->limit.limited)
+        least_empty = std::min(least_empty, p->empty_ns - p->seen_empty_ns);
+      p->seen_empty_ns = p->empty_ns;
+    }
+    if (!(options_.broken & kNoKappa))
+      kappa = pc::next_kappa(kappa, {now - period_start_, least_empty, raw - period_raw_ns_,
+                                     shared_ticks_ * (now - period_start_) / ticks_});
     period_start_ = now;
     period_raw_ns_ = raw;
-    ticks_ = busy_ticks_ = shared_ticks_ = 0;
+    ticks_ = shared_ticks_ = 0;
   }
   std::vector<pc::Want> want;
   std::vector<Tenant*> who;
   for (auto& t : tenants) {
     if (!t->limit.limited) continue;
+    Ns idle = kNever;
+    for (auto& p : t->processes) idle = std::min(idle, p->empty_ns);
     t->recent_raw_ns = t->recent_raw_ns * 15 / 16 + (t->raw_ns - t->seen_raw_ns);
-    t->recent_idle_ns = t->recent_idle_ns * 15 / 16 + (t->idle_ns - t->seen_idle_ns);
+    t->recent_idle_ns = t->recent_idle_ns * 15 / 16 + (idle - t->seen_idle_ns);
     t->seen_raw_ns = t->raw_ns;
-    t->seen_idle_ns = t->idle_ns;
+    t->seen_idle_ns = idle;
     bool out = false;
     for (auto& p : t->processes) out = out || outstanding(*p);
     const bool wants = out || (t->wanted_at != 0 && now - t->wanted_at < pc::kDemand_ns);

@@ -113,7 +113,8 @@ struct Process {
   Ns held_since = 0, idle_since = 0;
   std::uint32_t hold_steps = 0, wake = 0;
   Ns in_flight_ns = 0;
-  bool had_work = false, drained_since = true;  // since the governor's last look
+  Ns empty_ns = 0, seen_empty_ns = 0;        // nothing queued; at the start of the period
+  bool with_long = false, had_work = false;  // since the governor's last look
   bool ticking = false;
 };
 
@@ -125,7 +126,7 @@ struct Tenant {
   pc::Rules rules{};
   // Sums, as in the region.
   double charged_ns = 0, forgiven_ns = 0, held_ns = 0;
-  std::uint64_t raw_ns = 0, idle_ns = 0, launches = 0;
+  std::uint64_t raw_ns = 0, short_ns = 0, launches = 0;
   Ns wanted_at = 0, held_at = 0, longest_hold_ns = 0;
   std::uint32_t given_x100 = 0;  // the governor's word
   // The governor's memory.
@@ -189,7 +190,7 @@ class Machine : public Watcher {
   std::vector<std::function<void()>> actions_;
   pc::VPoint v_;
   Ns period_start_ = 0;
-  std::uint64_t period_raw_ns_ = 0, busy_ticks_ = 0, shared_ticks_ = 0, ticks_ = 0;
+  std::uint64_t seen_short_ns_ = 0, period_raw_ns_ = 0, shared_ticks_ = 0, ticks_ = 0;
 };
 
 }  // namespace bulkhead::des

@@ -40,8 +40,9 @@ struct Cover {
 };
 
 // Where a segment stands on the shared clock. The history is short, so a segment that runs is placed by the first tick
-// that can; a later call changes nothing. One that began on a drained stream was given a new slice, which is its own
-// and counts in full.
+// that can; a later call changes nothing. One that began on a drained stream was given a new slice: what ends within
+// it is all its own. What goes on for longer ends on average in the middle of a slice of its own, so half a slice is
+// counted in full and the rest by V: right on average over lengths, at most half a slice's foreign part off for one.
 struct Place {
   VPoint start{}, from{};
   std::uint64_t own_ns = 0;
@@ -50,7 +51,7 @@ struct Place {
            bool drained) noexcept {
     if (placed) return;
     const std::uint64_t elapsed = now - start_ns;
-    own_ns = !drained ? 0 : elapsed < kSlice_ns ? elapsed : kSlice_ns;
+    own_ns = !drained ? 0 : elapsed < kSlice_ns ? elapsed : kSlice_ns / 2;
     start = history.at(start_ns);
     from = history.at(start_ns + own_ns);
     placed = elapsed >= kSlice_ns;
@@ -80,6 +81,7 @@ namespace detail {
 struct Known {
   std::uint64_t sum_ns = 0;
   bool sure = true;
+  bool all_short = true;
 };
 [[nodiscard]] inline Known known(const Segment& g) noexcept {
   Known k;
@@ -88,10 +90,11 @@ struct Known {
     const Part& p = g.parts[i];
     counted += p.count;
     const std::uint64_t each = predict(*p.entry, 0);
+    if (each == 0 || each > kShort_ns) k.all_short = false;
     if (each == 0 || (each > kShort_ns && !knows_alone(*p.entry))) k.sure = false;
     k.sum_ns += each == 0 ? p.predicted_ns : each * p.count;
   }
-  if (counted != g.ops) k.sure = false;
+  if (counted != g.ops) k.sure = k.all_short = false;
   return k;
 }
 }  // namespace detail
@@ -110,6 +113,9 @@ struct Known {
     cost = detail::least(cost, k.sum_ns);  // a pause may be inside: no more than is known of
   return r.fresh_ns >= r.span_ns ? cost : detail::scaled(cost, r.fresh_ns, r.span_ns);
 }
+
+// Whether it is told to the shared clock as short work, when it ends; else its context counts as one with long work.
+[[nodiscard]] inline bool is_short(const Segment& g) noexcept { return detail::known(g).all_short; }
 
 // What a segment that runs still has cost so far, before kappa; `r` up to now. Beyond a short one's prediction a slice
 // of others may be inside, so that is waited for.
@@ -132,14 +138,22 @@ inline void teach(const Segment& g, const Reading& r) noexcept {
   (void)learn(e, sample, r.alone);
 }
 
-// Conservation: over a period in which the device was always busy, the charges of all tenants are that period.
-// `raw_ns`: what they sum to before kappa. In 1/65536; 1/2..2.
-[[nodiscard]] constexpr std::uint32_t next_kappa(std::uint32_t kappa, std::uint64_t busy_ns,
-                                                 std::uint64_t raw_ns) noexcept {
-  if (raw_ns == 0) return kappa;
-  const std::uint64_t aim = detail::scaled(kKappaOne, busy_ns, raw_ns);
-  const std::uint64_t bounded = detail::least(aim, 2 * kKappaOne);
-  const std::uint64_t next = (kappa + bounded) / 2;
+// What the governor saw over a period (200 ms).
+struct Period {
+  std::uint64_t ns = 0;
+  std::uint64_t least_empty_ns =
+      0;  // of the process that was least often without queued work: the device idled no more
+  std::uint64_t raw_ns = 0;     // what all charges sum to before kappa
+  std::uint64_t shared_ns = 0;  // more than one context had work
+};
+// Conservation: while the device is always busy, the charges of all tenants are that time, switching and all. Only a
+// period that was nearly all busy and mostly shared tells; one that was hardly shared leads back to 1. In 1/65536;
+// 1/2..2.
+[[nodiscard]] constexpr std::uint32_t next_kappa(std::uint32_t kappa, const Period& p) noexcept {
+  if (p.shared_ns < p.ns / 20) return (kappa + kKappaOne) / 2;
+  if (p.raw_ns == 0 || p.shared_ns < p.ns / 2 || p.least_empty_ns > p.ns / 10) return kappa;
+  const std::uint64_t aim = detail::scaled(kKappaOne, p.ns - p.least_empty_ns, p.raw_ns);
+  const std::uint64_t next = (kappa + detail::least(aim, 2 * kKappaOne)) / 2;
   return static_cast<std::uint32_t>(next < kKappaOne / 2 ? kKappaOne / 2 : next);
 }
 [[nodiscard]] constexpr std::uint64_t with_kappa(std::uint64_t cost, std::uint32_t kappa) noexcept {
