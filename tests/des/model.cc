@@ -157,8 +157,12 @@ bool Machine::gate(Process& p) {
     p.held_since = now;
     close_all(p);
   }
-  if (pc::wait_ns(t.tat.load(), now, t.rules) != 0) t.held_at = now;
+  const Ns debt_wait = pc::wait_ns(t.tat.load(), now, t.rules);
+  t.longest_wait_ns = std::max(t.longest_wait_ns, debt_wait);
   const pc::HoldStep s = pc::hold_step(p.hold_steps++, now, wait);
+  t.wanted_at = std::max(t.wanted_at, s.sleep_until);
+  if (pc::gate_ns(t.tat.load(), now, t.rules, 0, t.limit.window_ns, true) != 0)
+    t.held_at = std::max(now, s.sleep_until);
   wake_at(p, s.sleep_until != 0 ? s.sleep_until + options_.sleep_late_ns : now + 40 * s.pauses);
   return false;
 }
@@ -185,7 +189,7 @@ void Machine::launch(Process& p) {
   const Step& s = p.step;
   Context& c = device.contexts[p.context];
   Stream& q = c.streams[s.stream];
-  const bool was_empty = q.items.empty();
+  const bool was_empty = q.items.empty(), fresh = c.queued == 0;
   if (c.queued == 0 && now > p.idle_since) p.empty_ns += now - p.idle_since;
   ++t.launches;
   p.had_work = true;
@@ -215,7 +219,7 @@ void Machine::launch(Process& p) {
     r->stream = s.stream;
     pc::begin_segment(st.cut, &r->segment);
     st.open = r;
-    r->drained = was_empty;
+    r->drained = fresh;
     if (cut.start) {
       device.push(
           p.context, s.stream,
@@ -230,7 +234,7 @@ void Machine::launch(Process& p) {
     }
   }
   device.push(p.context, s.stream, kernel, now);
-  const Ns charged = pc::with_kappa(op.predicted_ns, kappa);
+  const Ns charged = pc::with_kappa(op.predicted_ns, v_.shared != 0 ? kappa : pc::kKappaOne);
   charge(t, static_cast<std::int64_t>(charged));
   pc::add_op(st.cut, op, now, charged);
   const Ns window = pc::window_ns_of(op.predicted_ns, e.samples.load() > 0, t.limit.window_ns);
@@ -257,8 +261,9 @@ void Machine::close_all(Process& p) {
 }
 
 pc::Reading Machine::reading(Process& p, Record& r, Ns end) const {
-  r.place.set(p.history, r.start, end, r.drained);
-  return r.place.read(p.history, r.start, end, r.end != 0 ? device.model.stamp_ns : 0);
+  pc::Row& row = p.streams[r.stream].row;
+  row.begin(p.history, r.start, r.drained);
+  return row.read(p.history, end, r.end != 0 ? device.model.stamp_ns : 0);
 }
 
 void Machine::settle_one(Process& p, Record& r) {
@@ -272,11 +277,13 @@ void Machine::settle_one(Process& p, Record& r) {
     cost = pc::cost_ns(r.segment, got);
   }
   if (options_.broken & kElapsedCharge) cost = got.elapsed_ns;
+  p.streams[r.stream].row.end(p.history, r.end);
   pc::teach(r.segment, got);
   t.raw_ns += cost - r.segment.raw_ns;
+  if (!got.alone) t.shared_raw_ns += cost - r.segment.raw_ns;
   if (r.segment.raw_ns == 0 && pc::is_short(r.segment)) t.short_ns += cost;
   if (options_.broken & (kNoSettle | kPerLaunch)) return;
-  const std::uint64_t due = pc::with_kappa(cost, kappa);
+  const std::uint64_t due = pc::with_kappa(cost, got.alone ? pc::kKappaOne : kappa);
   charge(t, static_cast<std::int64_t>(due) - static_cast<std::int64_t>(r.segment.charged_ns));
 }
 
@@ -298,13 +305,19 @@ void Machine::reap(Process& p) {
 
 void Machine::accrue(Process& p) {
   Tenant& t = *p.tenant;
+  std::uint64_t seen = 0;  // streams: only the oldest of each runs
   for (auto& r : p.records) {
+    const std::uint64_t bit = 1ull << (r->stream % 64);
+    if ((seen & bit) != 0) continue;
+    seen |= bit;
     if (r->start == 0 || r->end != 0) continue;
-    const std::uint64_t cost = pc::running_ns(r->segment, reading(p, *r, now));
+    const pc::Reading got = reading(p, *r, now);
+    const std::uint64_t cost = pc::running_ns(r->segment, got);
     if (cost <= r->segment.raw_ns) continue;
     t.raw_ns += cost - r->segment.raw_ns;
+    if (!got.alone) t.shared_raw_ns += cost - r->segment.raw_ns;
     r->segment.raw_ns = cost;
-    const std::uint64_t due = pc::with_kappa(cost, kappa);
+    const std::uint64_t due = pc::with_kappa(cost, got.alone ? pc::kKappaOne : kappa);
     if (due <= r->segment.charged_ns || options_.broken & (kNoSettle | kPerLaunch)) continue;
     charge(t, static_cast<std::int64_t>(due - r->segment.charged_ns));
     r->segment.charged_ns = due;
@@ -335,7 +348,8 @@ void Machine::refresh_rate(Tenant& t, bool at_once) {
   if (next == t.rules.rate_x100 && t.rules.burst_ns == t.limit.burst_ns) return;
   const pc::Rules fresh = pc::make_rules(next, t.limit.burst_ns);
   if ((options_.broken & (kForgetfulRate | kHoard)) == 0)
-    t.forgiven_ns += static_cast<double>(pc::rescale(t.tat, now, t.rules, fresh));
+    t.forgiven_ns += static_cast<double>(
+        pc::rescale(t.tat, now, t.rules, fresh, t.rules.rate_x100 > t.limit.floor_x100));
   t.rules = fresh;
 }
 
@@ -357,10 +371,8 @@ void Machine::govern() {
   for (auto& t : tenants) sure += t->short_ns;
   v_ = pc::advanced(v_, now, {contexts, with_long, sure - seen_short_ns_}, pc::kSwitchLoss_x1000);
   seen_short_ns_ = sure;
-  ++ticks_;
-  shared_ticks_ += contexts > 1;
-  std::uint64_t raw = 0;
-  for (auto& t : tenants) raw += t->raw_ns;
+  std::uint64_t raw = 0, shared = 0;
+  for (auto& t : tenants) raw += t->raw_ns, shared += t->shared_raw_ns;
   if (now - period_start_ >= kPeriod_ns) {
     Ns least_empty = kNever;
     for (Process* p : processes_) {
@@ -369,11 +381,11 @@ void Machine::govern() {
       p->seen_empty_ns = p->empty_ns;
     }
     if (!(options_.broken & kNoKappa))
-      kappa = pc::next_kappa(kappa, {now - period_start_, least_empty, raw - period_raw_ns_,
-                                     shared_ticks_ * (now - period_start_) / ticks_});
+      kappa = pc::next_kappa(kappa, {now - period_start_, least_empty,
+                                     raw - shared - period_alone_ns_, shared - period_shared_ns_});
+    period_alone_ns_ = raw - shared;
+    period_shared_ns_ = shared;
     period_start_ = now;
-    period_raw_ns_ = raw;
-    ticks_ = shared_ticks_ = 0;
   }
   std::vector<pc::Want> want;
   std::vector<Tenant*> who;
@@ -384,14 +396,16 @@ void Machine::govern() {
     t->recent_raw_ns = t->recent_raw_ns * 15 / 16 + (t->raw_ns - t->seen_raw_ns);
     t->recent_idle_ns = t->recent_idle_ns * 15 / 16 + (idle - t->seen_idle_ns);
     t->seen_raw_ns = t->raw_ns;
-    t->seen_idle_ns = idle;
     bool out = false;
     for (auto& p : t->processes) out = out || outstanding(*p);
-    const bool wants = out || (t->wanted_at != 0 && now - t->wanted_at < pc::kDemand_ns);
-    const bool held = t->held_at != 0 && now - t->held_at < pc::kDemand_ns;
-    want.push_back(
-        {t->limit.floor_x100, t->limit.ceiling_x100,
-         wants ? std::max(1u, pc::demand_x100(t->recent_raw_ns, t->recent_idle_ns, held)) : 0});
+    if (!out || idle != t->seen_idle_ns) t->queued_since = now;
+    t->seen_idle_ns = idle;
+    const bool wants = out || (t->wanted_at != 0 && now < t->wanted_at + pc::kDemand_ns);
+    const bool held = t->held_at != 0 && now < t->held_at + pc::kDemand_ns;
+    want.push_back({t->limit.floor_x100, t->limit.ceiling_x100,
+                    wants ? std::max(1u, pc::demand_x100(t->recent_raw_ns, t->recent_idle_ns,
+                                                         now - t->queued_since, held))
+                          : 0});
     who.push_back(t.get());
   }
   std::uint32_t rates[pc::kMaxSharers];

@@ -82,7 +82,6 @@ struct Process;
 
 struct Record {  // a segment between its events
   pc::Segment segment{};
-  pc::Place place;
   Process* process = nullptr;
   std::size_t stream = 0;
   Ns start = 0, end = 0;
@@ -93,6 +92,7 @@ struct Record {  // a segment between its events
 
 struct StreamState {
   pc::StreamCut cut;
+  pc::Row row;
   Record* open = nullptr;
   Record* last = nullptr;  // closed, its end not reached
   Ns last_end = 0;
@@ -126,10 +126,11 @@ struct Tenant {
   pc::Rules rules{};
   // Sums, as in the region.
   double charged_ns = 0, forgiven_ns = 0, held_ns = 0;
-  std::uint64_t raw_ns = 0, short_ns = 0, launches = 0;
-  Ns wanted_at = 0, held_at = 0, longest_hold_ns = 0;
+  std::uint64_t raw_ns = 0, short_ns = 0, shared_raw_ns = 0, launches = 0;
+  Ns wanted_at = 0, held_at = 0, longest_hold_ns = 0, longest_wait_ns = 0;
   std::uint32_t given_x100 = 0;  // the governor's word
   // The governor's memory.
+  Ns queued_since = 0;
   std::uint64_t seen_raw_ns = 0, seen_idle_ns = 0, recent_raw_ns = 0, recent_idle_ns = 0;
   std::vector<double> useful_at_ms;  // kernel time done at the end of each millisecond
   [[nodiscard]] double useful(Ns from, Ns to) const {
@@ -190,7 +191,7 @@ class Machine : public Watcher {
   std::vector<std::function<void()>> actions_;
   pc::VPoint v_;
   Ns period_start_ = 0;
-  std::uint64_t seen_short_ns_ = 0, period_raw_ns_ = 0, shared_ticks_ = 0, ticks_ = 0;
+  std::uint64_t seen_short_ns_ = 0, period_alone_ns_ = 0, period_shared_ns_ = 0;
 };
 
 }  // namespace bulkhead::des

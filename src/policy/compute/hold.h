@@ -11,10 +11,10 @@ inline constexpr std::uint64_t kHoldSlice_ns = 20'000'000;  // then the rules ar
 inline constexpr std::uint64_t kWindowLook_ns =
     100'000;  // a full window: how often its end is looked for
 
-// A key without a sample may cost anything: four of them fill a window.
+// A key without a sample may cost anything: two of them fill a window.
 [[nodiscard]] constexpr std::uint64_t window_ns_of(std::uint64_t predicted_ns, bool sampled,
                                                    std::uint64_t window_ns) noexcept {
-  const std::uint64_t least = sampled ? 0 : window_ns / 4;
+  const std::uint64_t least = sampled ? 0 : window_ns / 2;
   return predicted_ns > least ? predicted_ns : least;
 }
 
@@ -24,8 +24,10 @@ inline constexpr std::uint64_t kWindowLook_ns =
 [[nodiscard]] constexpr std::uint64_t gate_ns(std::uint64_t tat, std::uint64_t now,
                                               const Rules& rules, std::uint64_t in_flight_ns,
                                               std::uint64_t window_ns, bool held) noexcept {
-  std::uint64_t wait = wait_ns(tat, now, rules);
-  if (wait != 0 || (held && wait_ns(tat + rules.resume_wait_ns, now, rules) != 0 && tat > now))
+  // Who has all of the device is not held for what was charged: the charge's error would keep the device idle.
+  std::uint64_t wait = rules.rate_x100 == kWhole_x100 ? 0 : wait_ns(tat, now, rules);
+  if (wait != 0 || (held && rules.rate_x100 != kWhole_x100 && tat > now &&
+                    wait_ns(tat + rules.resume_wait_ns, now, rules) != 0))
     wait = wait_ns(tat + rules.resume_wait_ns, now, rules);
   if (in_flight_ns < window_ns || in_flight_ns == 0) return wait;
   return wait > kWindowLook_ns ? wait : kWindowLook_ns;
