@@ -33,6 +33,7 @@ Tenant& Machine::add(const TenantSpec& spec) {
     p.program = spec.program(i);
     p.rng.seed(options_.seed * 7919 + p.context);
     p.streams.resize(spec.streams);
+    for (StreamState& s : p.streams) s.row = pc::Row(options_.told_slice_ns);
     device.contexts.emplace_back();
     device.contexts.back().streams.resize(spec.streams);
     processes_.push_back(&p);
@@ -271,17 +272,17 @@ void Machine::settle_one(Process& p, Record& r) {
   pc::Reading got = reading(p, r, r.end);
   // What was told while it ran is spoken for already.
   got.fresh_ns = p.cover.take(r.start, r.end);
-  std::uint64_t cost = pc::cost_ns(r.segment, got);
+  std::uint64_t cost = pc::cost_ns(r.segment, got, options_.told_slice_ns);
   if (r.segment.raw_ns != 0) {
     got.fresh_ns = got.span_ns;
-    cost = pc::cost_ns(r.segment, got);
+    cost = pc::cost_ns(r.segment, got, options_.told_slice_ns);
   }
   if (options_.broken & kElapsedCharge) cost = got.elapsed_ns;
   p.streams[r.stream].row.end(p.history, r.end);
-  pc::teach(r.segment, got);
+  pc::teach(r.segment, got, options_.told_slice_ns);
   t.raw_ns += cost - r.segment.raw_ns;
   if (!got.alone) t.shared_raw_ns += cost - r.segment.raw_ns;
-  if (r.segment.raw_ns == 0 && pc::is_short(r.segment)) t.short_ns += cost;
+  if (r.segment.raw_ns == 0 && pc::is_short(r.segment, options_.told_slice_ns)) t.short_ns += cost;
   if (options_.broken & (kNoSettle | kPerLaunch)) return;
   const std::uint64_t due = pc::with_kappa(cost, got.alone ? pc::kKappaOne : kappa);
   charge(t, static_cast<std::int64_t>(due) - static_cast<std::int64_t>(r.segment.charged_ns));
@@ -312,7 +313,7 @@ void Machine::accrue(Process& p) {
     seen |= bit;
     if (r->start == 0 || r->end != 0) continue;
     const pc::Reading got = reading(p, *r, now);
-    const std::uint64_t cost = pc::running_ns(r->segment, got);
+    const std::uint64_t cost = pc::running_ns(r->segment, got, options_.told_slice_ns);
     if (cost <= r->segment.raw_ns) continue;
     t.raw_ns += cost - r->segment.raw_ns;
     if (!got.alone) t.shared_raw_ns += cost - r->segment.raw_ns;
@@ -331,8 +332,9 @@ void Machine::tick(Process& p) {
     if (pc::is_quiet(p.streams[i].cut, now)) close(p, i, false);
   reap(p);
   accrue(p);
-  p.with_long = std::any_of(p.records.begin(), p.records.end(),
-                            [](const auto& r) { return !pc::is_short(r->segment); });
+  p.with_long = std::any_of(p.records.begin(), p.records.end(), [&](const auto& r) {
+    return !pc::is_short(r->segment, options_.told_slice_ns);
+  });
   if (!outstanding(p) && now > p.idle_since) {
     p.empty_ns += now - p.idle_since;
     p.idle_since = now;
@@ -369,7 +371,8 @@ void Machine::govern() {
   }
   std::uint64_t sure = 0;
   for (auto& t : tenants) sure += t->short_ns;
-  v_ = pc::advanced(v_, now, {contexts, with_long, sure - seen_short_ns_}, pc::kSwitchLoss_x1000);
+  v_ =
+      pc::advanced(v_, now, {contexts, with_long, sure - seen_short_ns_}, options_.told_loss_x1000);
   seen_short_ns_ = sure;
   std::uint64_t raw = 0, shared = 0;
   for (auto& t : tenants) raw += t->raw_ns, shared += t->shared_raw_ns;

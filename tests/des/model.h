@@ -74,7 +74,9 @@ struct Options {
   unsigned broken = kSound;
   bool governor = true;
   std::uint64_t seed = 1;
-  Ns sleep_late_ns = 55 * kUs;  // how late a sleeper wakes
+  Ns sleep_late_ns = 55 * kUs;       // how late a sleeper wakes
+  Ns told_slice_ns = pc::kSlice_ns;  // what the policy takes the device's slice for
+  std::uint32_t told_loss_x1000 = pc::kSwitchLoss_x1000;
 };
 
 struct Tenant;

@@ -94,6 +94,23 @@ TEST(Share, ContendedIsInTheProportionPromised) {
   EXPECT_LE(errors.mean(), 2);
 }
 
+// Slices are not 2 ms everywhere, and slice mode sets them: told, the meter holds.
+TEST(Share, HoldsOnADeviceWithOtherSlicesIfItIsTold) {
+  for (const Ns slice : {1 * kMs, 3 * kMs}) {
+    for (const auto& [a_cost, b_cost] :
+         {std::pair<Ns, Ns>{100 * kUs, 10 * kMs}, {1 * kMs, 1 * kMs}}) {
+      Machine m({.told_slice_ns = slice,
+                 .told_loss_x1000 = static_cast<std::uint32_t>(220 * kMs / (slice + 220 * kUs))});
+      m.device.model.slice_ns = slice;
+      Tenant& a = m.add({hard(25), closed_loop(a_cost)});
+      Tenant& b = m.add({hard(75), closed_loop(b_cost)});
+      m.run(5 * kSec);
+      const double x = a.share(kSec, 5 * kSec), y = b.share(kSec, 5 * kSec);
+      EXPECT_NEAR(100 * x / (x + y), 25, 4) << slice << ": " << a_cost << "/" << b_cost;
+    }
+  }
+}
+
 // Jain's index over work per entitlement.
 double jain(const std::vector<double>& x) {
   double sum = 0, squares = 0;

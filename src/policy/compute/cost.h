@@ -14,8 +14,9 @@
 
 namespace bulkhead::policy::compute {
 
-inline constexpr std::uint64_t kSlice_ns = 2'000'000;  // of the device's time, to a context in turn
-inline constexpr std::uint32_t kCostEntries = 4096;    // a power of 2
+// The device's time slice: an H200's default. What takes a `slice_ns` is told another one if it was measured.
+inline constexpr std::uint64_t kSlice_ns = 2'000'000;
+inline constexpr std::uint32_t kCostEntries = 4096;  // a power of 2
 inline constexpr std::uint32_t kCostProbes = 8;
 inline constexpr std::uint32_t kCoarseEntries = 32;
 inline constexpr std::uint32_t kSamples = 32;
@@ -120,8 +121,8 @@ struct CostTable {
 
 // A low quantile of the samples kept: the 20th percentile while the least is under half a slice. A longer operation is
 // free of others' slices with probability 1 - cost / slice, so half of that is the quantile.
-[[nodiscard]] inline std::uint64_t low_quantile_ns(const std::uint32_t* ring,
-                                                   std::uint32_t count) noexcept {
+[[nodiscard]] inline std::uint64_t low_quantile_ns(const std::uint32_t* ring, std::uint32_t count,
+                                                   std::uint64_t slice_ns) noexcept {
   if (count == 0) return 0;
   std::uint32_t sorted[kSamples];
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -129,17 +130,17 @@ struct CostTable {
     for (; at > 0 && sorted[at - 1] > ring[i]; --at) sorted[at] = sorted[at - 1];
     sorted[at] = ring[i];
   }
-  const std::uint64_t left = sorted[0] < kSlice_ns ? kSlice_ns - sorted[0] : 0;
-  const std::uint64_t share = left < kSlice_ns / 2 ? left : kSlice_ns / 2;
-  return sorted[(count - 1) * share * 2 / (5 * kSlice_ns)];
+  const std::uint64_t left = sorted[0] < slice_ns ? slice_ns - sorted[0] : 0;
+  const std::uint64_t share = left < slice_ns / 2 ? left : slice_ns / 2;
+  return sorted[(count - 1) * share * 2 / (5 * slice_ns)];
 }
 
 // What a launch costs by these samples: the mean of those that are not above one and a half times a low quantile.
 // The quantile tells clean samples from those with a foreign slice inside; the mean over the clean ones is no lower than
 // the truth when a key's launches differ, which the quantile is.
-[[nodiscard]] inline std::uint64_t clean_mean_ns(const std::uint32_t* ring,
-                                                 std::uint32_t count) noexcept {
-  const std::uint64_t low = low_quantile_ns(ring, count);
+[[nodiscard]] inline std::uint64_t clean_mean_ns(const std::uint32_t* ring, std::uint32_t count,
+                                                 std::uint64_t slice_ns) noexcept {
+  const std::uint64_t low = low_quantile_ns(ring, count, slice_ns);
   std::uint64_t sum = 0, kept = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
     if (ring[i] > low + low / 2) continue;
@@ -152,7 +153,8 @@ struct CostTable {
 // One launch of this key, timed alone, took `sample_ns` of GPU time. The first one is dropped (it may have loaded code)
 // and false is returned. One thread at a time.
 // `clean`: no slice of others can be in it. The first of those makes a new sheet.
-inline bool learn(CostEntry& e, std::uint64_t sample_ns, bool clean) noexcept {
+inline bool learn(CostEntry& e, std::uint64_t sample_ns, bool clean,
+                  std::uint64_t slice_ns = kSlice_ns) noexcept {
   if (e.offered++ == 0) return false;
   if (clean && e.clean_left == 0) e.samples.store(0, std::memory_order_relaxed);  // own word
   e.clean_left = clean ? kCleanLasts : e.clean_left == 0 ? 0 : e.clean_left - 1;
@@ -161,7 +163,7 @@ inline bool learn(CostEntry& e, std::uint64_t sample_ns, bool clean) noexcept {
   const std::uint64_t kept = sample_ns < 0xffff'ffffu ? sample_ns : 0xffff'ffffu;
   e.ring[n % kSamples] = static_cast<std::uint32_t>(kept);
   const std::uint32_t next = n + 1 == 0 ? kSamples : n + 1;
-  const std::uint64_t q = clean_mean_ns(e.ring, next < kSamples ? next : kSamples);
+  const std::uint64_t q = clean_mean_ns(e.ring, next < kSamples ? next : kSamples, slice_ns);
   e.prediction_ns.store(q == 0 ? 1 : q, std::memory_order_relaxed);  // one number, nothing with it
   e.samples.store(next, std::memory_order_relaxed);                  // the same
   return true;

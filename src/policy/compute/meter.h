@@ -15,7 +15,10 @@
 
 namespace bulkhead::policy::compute {
 
-inline constexpr std::uint64_t kShort_ns = kSlice_ns * 7 / 8;
+// Under this an operation is clean now and then, whatever the others do.
+[[nodiscard]] constexpr std::uint64_t short_ns(std::uint64_t slice_ns) noexcept {
+  return slice_ns - slice_ns / 8;
+}
 inline constexpr std::uint32_t kKappaOne = 1u << 16;
 
 struct Reading {
@@ -42,14 +45,14 @@ struct Cover {
 
 // Of `elapsed` ns in a row that began with a fresh slice, and in which V went by `v_ns`: the device went round in
 // elapsed / v_ns * slice, and the first slice of each round was one's own.
-[[nodiscard]] constexpr std::uint64_t sliced_ns(std::uint64_t elapsed,
-                                                std::uint64_t v_ns) noexcept {
+[[nodiscard]] constexpr std::uint64_t sliced_ns(std::uint64_t elapsed, std::uint64_t v_ns,
+                                                std::uint64_t slice_ns = kSlice_ns) noexcept {
   if (v_ns == 0 || v_ns >= elapsed) return elapsed;
-  const std::uint64_t rounds = v_ns / kSlice_ns;
+  const std::uint64_t rounds = v_ns / slice_ns;
   const std::uint64_t before = static_cast<std::uint64_t>(
-      static_cast<unsigned __int128>(rounds * kSlice_ns) * elapsed / v_ns);
+      static_cast<unsigned __int128>(rounds * slice_ns) * elapsed / v_ns);
   const std::uint64_t rest = elapsed - before;
-  return rounds * kSlice_ns + (rest < kSlice_ns ? rest : kSlice_ns);
+  return rounds * slice_ns + (rest < slice_ns ? rest : slice_ns);
 }
 
 // A stream's segments in a row, each begun where the last one ended, since the process had nothing queued at all. A
@@ -57,6 +60,7 @@ struct Cover {
 // row; each segment is charged what the row has grown by, and errors do not add up. One a stream.
 class Row {
  public:
+  explicit constexpr Row(std::uint64_t slice_ns = kSlice_ns) noexcept : slice_ns_(slice_ns) {}
   // The oldest segment not settled began at `start_ns`, `fresh`: with nothing queued. May be called again; it must be,
   // by the first tick after the start: the history is short.
   void begin(const VHistory& history, std::uint64_t start_ns, bool fresh) noexcept {
@@ -80,7 +84,7 @@ class Row {
     r.virtual_ns = all > told_ns_ ? all - told_ns_ : 0;
     r.paced_ns = fresh_ ? r.virtual_ns : end.v_ns > last_.v_ns ? end.v_ns - last_.v_ns : 0;
     r.alone = end.shared_ns <= last_.shared_ns;
-    r.clean = r.alone || (fresh_ && r.span_ns < kSlice_ns - kSlice_ns / 8);
+    r.clean = r.alone || (fresh_ && r.span_ns < short_ns(slice_ns_));
     return r;
   }
   // It is settled; the next one begins at its end, unless begin() says otherwise.
@@ -94,10 +98,10 @@ class Row {
   static constexpr std::uint64_t kLongestRow_ns = 1'000'000'000;
   [[nodiscard]] std::uint64_t grown(const VPoint& end) const noexcept {
     if (end.at_ns <= first_.at_ns || end.v_ns < first_.v_ns) return 0;
-    return sliced_ns(end.at_ns - first_.at_ns, end.v_ns - first_.v_ns);
+    return sliced_ns(end.at_ns - first_.at_ns, end.v_ns - first_.v_ns, slice_ns_);
   }
   VPoint first_{}, last_{};
-  std::uint64_t told_ns_ = 0;
+  std::uint64_t told_ns_ = 0, slice_ns_;
   bool begun_ = false, fresh_ = false;
 };
 
@@ -115,15 +119,15 @@ struct Known {
   bool sure = true;
   bool all_short = true;
 };
-[[nodiscard]] inline Known known(const Segment& g) noexcept {
+[[nodiscard]] inline Known known(const Segment& g, std::uint64_t slice_ns) noexcept {
   Known k;
   std::uint32_t counted = 0;
   for (std::uint32_t i = 0; i < g.part_count; ++i) {
     const Part& p = g.parts[i];
     counted += p.count;
     const std::uint64_t each = predict(*p.entry, 0);
-    if (each == 0 || each > kShort_ns) k.all_short = false;
-    if (each == 0 || (each > kShort_ns && !knows_clean(*p.entry))) k.sure = false;
+    if (each == 0 || each > short_ns(slice_ns)) k.all_short = false;
+    if (each == 0 || (each > short_ns(slice_ns) && !knows_clean(*p.entry))) k.sure = false;
     k.sum_ns += each == 0 ? p.predicted_ns : each * p.count;
   }
   if (counted != g.ops) k.sure = k.all_short = false;
@@ -132,8 +136,9 @@ struct Known {
 }  // namespace detail
 
 // GPU time of a segment that ended, before kappa.
-[[nodiscard]] inline std::uint64_t cost_ns(const Segment& g, const Reading& r) noexcept {
-  const detail::Known k = detail::known(g);
+[[nodiscard]] inline std::uint64_t cost_ns(const Segment& g, const Reading& r,
+                                           std::uint64_t slice_ns = kSlice_ns) noexcept {
+  const detail::Known k = detail::known(g, slice_ns);
   std::uint64_t cost = r.elapsed_ns;
   if (k.sure) {
     const bool plausible = r.clean || r.elapsed_ns <= k.sum_ns + k.sum_ns / 2;
@@ -147,29 +152,32 @@ struct Known {
 }
 
 // Whether it is told to the shared clock as short work, when it ends; else its context counts as one with long work.
-[[nodiscard]] inline bool is_short(const Segment& g) noexcept { return detail::known(g).all_short; }
+[[nodiscard]] inline bool is_short(const Segment& g, std::uint64_t slice_ns = kSlice_ns) noexcept {
+  return detail::known(g, slice_ns).all_short;
+}
 
 // What a segment that runs still has cost so far, before kappa; `r` up to now. Beyond a short one's prediction a slice
 // of others may be inside, so that is waited for.
-[[nodiscard]] inline std::uint64_t running_ns(const Segment& g, const Reading& r) noexcept {
+[[nodiscard]] inline std::uint64_t running_ns(const Segment& g, const Reading& r,
+                                              std::uint64_t slice_ns = kSlice_ns) noexcept {
   const std::uint64_t so_far = r.clean ? r.elapsed_ns : detail::least(r.elapsed_ns, r.virtual_ns);
-  return so_far > g.predicted_ns + kSlice_ns ? so_far : 0;
+  return so_far > g.predicted_ns + slice_ns ? so_far : 0;
 }
 
 // A segment of one key teaches what one of its launches costs. One that is not gapless has the host's pauses in it,
 // and one that overlapped another stream of the tenant has run slower than by itself.
-inline void teach(const Segment& g, const Reading& r) noexcept {
+inline void teach(const Segment& g, const Reading& r, std::uint64_t slice_ns = kSlice_ns) noexcept {
   if (g.part_count != 1 || g.parts[0].count != g.ops || !g.gapless || r.elapsed_ns == 0) return;
   CostEntry& e = *g.parts[0].entry;
   std::uint64_t sample = r.elapsed_ns / g.ops;
   const std::uint64_t known_ns = predict(e, 0);
-  if (!r.clean && sample > kShort_ns && (known_ns == 0 || known_ns > kShort_ns)) {
+  if (!r.clean && sample > short_ns(slice_ns) && (known_ns == 0 || known_ns > short_ns(slice_ns))) {
     // Foreign slices may be inside. What was seen clean is better knowledge; else the shared clock, right on average.
     // A short key's low quantile wants the stamps as they are.
     if (knows_clean(e)) return;
     sample = detail::least(sample, r.paced_ns / g.ops);
   }
-  (void)learn(e, sample, r.clean);
+  (void)learn(e, sample, r.clean, slice_ns);
 }
 
 // What the governor saw over a period (200 ms).
