@@ -67,16 +67,20 @@ void sleep_until(shm::ComputeEntry& e, std::uint32_t generation, std::uint64_t u
 struct Gate {
   DeviceShare& share;
   shm::ComputeEntry& entry;
-  bool sampled;
-  std::uint64_t predicted_ns;
   [[nodiscard]] std::uint64_t window_ns() const noexcept {
     const std::uint32_t us = entry.window_us.load(kRelaxed);  // one number
     return std::uint64_t{us == 0 ? kDefaultWindow_us : us} * 1000;
   }
-  [[nodiscard]] std::uint64_t window_full_ns() const noexcept {
+  [[nodiscard]] std::uint64_t in_flight_ns() const noexcept {
     return share.in_flight_ns.load(kRelaxed);  // a sum; looked at again soon
   }
 };
+
+// Somebody waits for a segment to end: the compute thread looks more often.
+void hurry() noexcept {
+  compute.urgent.store(1, kRelaxed);  // a hint, which the thread takes back
+  ::syscall(SYS_futex, &compute.urgent, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
 
 // How long to wait yet. A hold that has begun saves up a batch, so that the work after it runs without pauses.
 std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t now,
@@ -84,10 +88,10 @@ std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t n
   const std::uint64_t tat = g.entry.tat_ns.load(kRelaxed);  // the word orders nothing but itself
   const bool waited_out = since_ns != 0 && now - since_ns >= kLongestWindow_ns;
   const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns();
-  if (since_ns == 0) return shares::gate_ns(tat, now, rules, g.window_full_ns(), window);
+  if (since_ns == 0) return shares::gate_ns(tat, now, rules, g.in_flight_ns(), window);
   const std::uint64_t batch = kBatch_ns < rules.burst_ns / 2 ? kBatch_ns : rules.burst_ns / 2;
   const std::uint64_t early = now - shares::stretched_ns(batch, rules);
-  return shares::gate_ns(tat, early, rules, g.window_full_ns(), window);
+  return shares::gate_ns(tat, early, rules, g.in_flight_ns(), window);
 }
 
 // Sleeps until the launch may go. Returns the time then. False limit: it was removed meanwhile.
@@ -99,6 +103,7 @@ std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t n
     const std::uint64_t left = left_ns(g, in.rules, now, since);
     if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
     want(g.entry, now);
+    if (g.in_flight_ns() >= g.window_ns()) hurry();
     const shares::HoldStep next_step = shares::hold_step(step, now, left);
     if (next_step.pauses != 0) {
       pause_for(next_step.pauses);
@@ -138,7 +143,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   const bool coarse = shares::is_coarse(compute.costs, cost);
   const std::uint64_t predicted = shares::predict(cost, what.prior_ns);
   std::uint64_t now = monotonic_ns();
-  const Gate gate{share, *e, cost.samples.load(kRelaxed) != 0, predicted};  // a statistic
+  const Gate gate{share, *e};
   const InForce* in = &in_force(share, *e);
   const bool never_held = in_callback ||
                           compute.account_only.load(kRelaxed) ||  // a flag of its own
@@ -153,6 +158,8 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   t.cost = &cost;
   t.device = static_cast<std::uint8_t>(d->number);
   t.charged_ns = predicted;
+  const bool sampled = coarse || cost.samples.load(kRelaxed) != 0;  // a statistic
+  t.window_ns = shares::window_ns_of(predicted, sampled, gate.window_ns());
   t.now_ns = now;
   t.dependent = what.dependent;
   const std::uint64_t lost = shares::charge(e->tat_ns, now, predicted, in->rules);
@@ -179,8 +186,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   if (t.entry == nullptr) return r;
   const bool taken = r == CUDA_SUCCESS;
   if (t.book != nullptr) {
-    const shares::Op op{t.cost, t.charged_ns, t.alone, t.dependent, false};
-    cut_after(*t.book, t.stream, op, t.now_ns, t.charged_ns, taken, t.device);
+    cut_after(*t.book, t, taken);
     release_book(*t.book);
   } else if (taken) {  // nobody will measure it: it counts as what it was charged
     t.entry->used_ns.fetch_add(t.charged_ns, kRelaxed);  // statistics

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "abi/cuda_types.h"
+#include "hook/compute.h"
 #include "hook/hook.h"
 #include "hook/private_lock.h"
 #include "policy/compute/bucket.h"
@@ -88,6 +89,7 @@ struct Compute {
   std::atomic<bool> started{false};       // there are books to keep
   std::atomic<bool> account_only{false};  // a profiler or debugger is attached
   std::atomic<std::uint32_t> pending{0};  // segments in flight
+  std::atomic<std::uint32_t> urgent{0};   // futex: launches that wait for a segment to end
   std::atomic<std::uint32_t> asleep{0};   // futex: the compute thread has nothing to do
   PrivateLock measuring{};
   PrivateLock starting{};
@@ -115,8 +117,7 @@ inline void release_book(StreamBook& b) noexcept {
 // Before the launch: the events it needs. False: it is in no segment.
 [[nodiscard]] bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept;
 // After it: `taken` by the driver or not.
-void cut_after(StreamBook& b, CUstream stream, const shares::Op& op, std::uint64_t now,
-               std::uint64_t charged_ns, bool taken, std::uint8_t device) noexcept;
+void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept;
 [[nodiscard]] CUevent spare_event(ContextBook& c) noexcept;  // null: none to be had
 void give_event(ContextBook& c, CUevent e) noexcept;
 

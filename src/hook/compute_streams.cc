@@ -191,8 +191,7 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   return true;
 }
 
-void cut_after(StreamBook& b, CUstream stream, const shares::Op& op, std::uint64_t now,
-               std::uint64_t charged_ns, bool taken, std::uint8_t device) noexcept {
+void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
   if (b.cut.open == nullptr) return;
   if (!taken) {
     if (b.cut.open->ops == 0) abandon_open(b);
@@ -200,12 +199,14 @@ void cut_after(StreamBook& b, CUstream stream, const shares::Op& op, std::uint64
   }
   ++b.launches;
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];
-  f.device = device;
-  shares::add_op(b.cut, op, now, charged_ns);
+  f.device = t.device;
+  f.window_ns += t.window_ns;
+  const shares::Op op{t.cost, t.charged_ns, t.alone, t.dependent, false};
+  shares::add_op(b.cut, op, t.now_ns, t.charged_ns);
   // What is long or not known is looked at while it runs, so its end is marked at once; on a stream of programmatic
   // dependents the next launch may be one, so there it waits.
   const bool close = op.alone || f.segment.predicted_ns >= shares::kSegment_ns;
-  if (close && !b.pdl) end_open(b, stream);
+  if (close && !b.pdl) end_open(b, t.stream);
 }
 
 // What is in flight goes on; the open segment stays charged as predicted.

@@ -25,6 +25,7 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::size_t kStackBytes = 128u << 10;  // static TLS of big programs lies on it too
 constexpr std::uint64_t kMs = 1'000'000;
+constexpr long kHurried_ns = 50'000;               // while a launch waits for an end
 constexpr int kIdleTicks = 50;                     // then it sleeps until there is work
 constexpr std::uint64_t kRebase_ns = 1'000 * kMs;  // a float of ms is exact to 0.1 us until then
 
@@ -195,9 +196,14 @@ void step_rates() noexcept {
 
 void rest(int& idle_ticks) noexcept {
   idle_ticks = compute.pending.load(kRelaxed) != 0 ? 0 : idle_ticks + 1;  // a look
-  const timespec tick{0, static_cast<long>(kMs)};
+  const bool hurried = compute.urgent.exchange(0, kRelaxed) != 0;         // a hint
   if (idle_ticks < kIdleTicks) {
-    ::nanosleep(&tick, nullptr);
+    const timespec tick{0, hurried ? kHurried_ns : static_cast<long>(kMs)};
+    if (hurried) {
+      ::nanosleep(&tick, nullptr);
+    } else {
+      ::syscall(SYS_futex, &compute.urgent, FUTEX_WAIT_PRIVATE, 0, &tick, nullptr, 0);
+    }
     return;
   }
   // seq_cst, both: a segment that ends now is seen here, or its thread sees that we sleep
