@@ -61,6 +61,10 @@ std::uint64_t copy_cost(const Launch& l) { return moved(l.arg<std::uint64_t>(2) 
 
 std::uint64_t spin_cost(const Launch& l) { return kLaunchNs + l.arg<std::uint64_t>(0); }
 
+// Where work is done as soon as it is submitted, it ends at once.
+bool persist_twin(const Launch& l) { return l.reaches(l.arg<std::uint64_t>(0), 4); }
+std::uint64_t persist_until(const Launch& l) { return l.arg<std::uint64_t>(0); }
+
 bool fault_twin(const Launch&) { return false; }
 
 constexpr Kernel kKernels[] = {
@@ -70,6 +74,7 @@ constexpr Kernel kKernels[] = {
     {"bh_saxpy", saxpy_twin, saxpy_cost, 4, {8, 8, 4, 8}},
     {"bh_copy", copy_twin, copy_cost, 3, {8, 8, 8}},
     {"bh_spin", null_twin, spin_cost, 1, {8}},
+    {"bh_persist", persist_twin, null_cost, 1, {8}, persist_until},
     {"bh_fault", fault_twin, null_cost, 0, {}},
 };
 

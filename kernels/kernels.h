@@ -31,6 +31,8 @@ struct Kernel {
   std::uint64_t (*cost_ns)(const Launch&);  // time on the device, as the simulator counts it
   unsigned args;
   std::uint8_t arg_bytes[kMaxArgs];
+  // Address of the 32-bit word at whose first value other than zero the kernel ends; nullptr: it ends by itself.
+  std::uint64_t (*until)(const Launch&) = nullptr;
 };
 
 // nullptr: not one of ours.
@@ -43,6 +45,7 @@ const Kernel* find(const char* name) noexcept;
 //   bh_saxpy(u64 y, u64 x, f32 a, u64 n)                   y[i] = a * x[i] + y[i]
 //   bh_copy(u64 to, u64 from, u64 n)                       to[i] = from[i] (32-bit words)
 //   bh_spin(u64 ns)                                        busy for ns
+//   bh_persist(u64 at)                                     busy until the 32-bit word at `at` is not zero
 //   bh_fault()                                             stores to address 16
 // All loops are grid-stride, so any grid will do.
 extern const char* const kPtx;

@@ -156,6 +156,19 @@ LOOP:
   ret;
 }
 
+.visible .entry bh_persist(.param .u64 at) {
+  .reg .pred %p<2>;
+  .reg .b32 %r<2>;
+  .reg .b64 %rd<2>;
+  ld.param.u64 %rd1, [at];
+  cvta.to.global.u64 %rd1, %rd1;
+LOOP:
+  ld.volatile.global.u32 %r1, [%rd1];
+  setp.eq.u32 %p1, %r1, 0;
+  @%p1 bra LOOP;
+  ret;
+}
+
 .visible .entry bh_fault() {
   .reg .b32 %r<2>;
   .reg .b64 %rd<2>;

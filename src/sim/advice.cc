@@ -18,7 +18,7 @@ CUresult prefetch(CUdeviceptr at, std::size_t count, CUstream stream) noexcept {
   Stream* s = to_stream(stream, call.context);
   if (s == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (const CUresult r = managed(at, count); r != CUDA_SUCCESS) return r;
-  submit(*s, 1000 + count * 1000 / machine.profile.host_bytes_per_us);
+  submit(*s, 1000 + count * 1000 / machine.profile.host_bytes_per_us, EntryKind::kFromHost);
   return CUDA_SUCCESS;
 }
 

@@ -65,7 +65,7 @@ int from_profile(CUdevice_attribute a, CUdevice dev) noexcept {
   const unsigned gpu = p.mig_instances != 0 ? unit / static_cast<unsigned>(p.mig_instances) : unit;
   switch (a) {
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
-      return static_cast<int>(p.unit_sms());
+      return static_cast<int>(driver().mps.sms);
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
       return static_cast<int>(p.cc_major);
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:

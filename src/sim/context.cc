@@ -8,6 +8,7 @@
 #include "sim/family.h"
 #include "sim/gate.h"
 #include "sim/graph.h"
+#include "sim/timed_work.h"
 #include "sim/work.h"
 
 namespace bulkhead::sim {
@@ -38,6 +39,13 @@ CUresult make_context(int ordinal, unsigned flags, bool primary, unsigned api,
   c->slabs = slabs;
   c->legacy.context = c;
   c->legacy.id = driver().next_id++;
+  if (driver().timed && !timed_context(*c)) {
+    delete slabs;
+    delete c;
+    give(dev.unit, bytes);
+    give(dev.unit, hidden, Part::kHidden);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   driver().contexts.insert(c);
   ++dev.contexts;
   count_context(dev.unit, 1);
@@ -52,6 +60,7 @@ void destroy_context(Context& c) noexcept {
     if (other->green_of == &c && other->alive) greens.push_back(other);
   }
   for (Context* green : greens) destroy_context(*green);
+  if (driver().timed) timed_end(c);
   std::vector<CUdeviceptr> mine;
   for (const auto& [base, r] : driver().ranges) {
     const bool scoped = r.kind != Kind::kMapped && r.kind != Kind::kPool && r.kind != Kind::kGraph;
@@ -114,7 +123,7 @@ CUresult api::cuCtxCreate(CUcontext* pctx, unsigned int flags, CUdevice dev) noe
 }
 CUresult api::cuCtxCreate_v3(CUcontext* pctx, CUexecAffinityParam* /*paramsArray*/, int numParams,
                              unsigned int flags, CUdevice dev) noexcept {
-  // SM affinity exists under MPS only, which is not simulated.
+  // SM affinity exists under MPS only, and is not simulated.
   return numParams != 0 ? CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY : create(pctx, flags, dev, 3020);
 }
 CUresult api::cuCtxCreate_v4(CUcontext* pctx, CUctxCreateParams* /*ctxCreateParams*/,

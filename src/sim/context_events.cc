@@ -1,5 +1,6 @@
 // Events of a whole context: recorded after everything submitted to it, waited for by all of its streams.
 #include "sim/api.h"
+#include "sim/timed_work.h"
 #include "sim/work.h"
 
 namespace bulkhead::sim {
@@ -19,13 +20,13 @@ Context* named(const Call& call, CUcontext h, CUresult& r) noexcept {
 
 namespace api {
 
-// Without MPS a context has every multiprocessor.
+// What its MPS percentage leaves to it; without MPS every multiprocessor.
 CUresult cuCtxGetExecAffinity(CUexecAffinityParam* p, CUexecAffinityType type) noexcept {
   const Call call{Need::kContext};
   if (call.result != CUDA_SUCCESS) return call.result;
   if (p == nullptr || type != 0) return CUDA_ERROR_INVALID_VALUE;
   p->type = type;
-  p->param.smCount.val = static_cast<unsigned>(machine.profile.unit_sms());
+  p->param.smCount.val = driver().mps.sms;
   return CUDA_SUCCESS;
 }
 
@@ -36,6 +37,13 @@ CUresult cuCtxRecordEvent(CUcontext hCtx, CUevent hEvent) noexcept {
   if (c == nullptr) return r;
   auto* e = reinterpret_cast<Event*>(hEvent);
   if (!driver().events.contains(e)) return CUDA_ERROR_INVALID_HANDLE;
+  if (driver().timed) {  // its first stream waits for the others
+    for (Stream* s : driver().streams) {
+      if (s->context == c) timed_wait(c->legacy, timed_end_of(*s));
+    }
+    record_event(*e, c->legacy);
+    return CUDA_SUCCESS;
+  }
   Stream latest;
   latest.context = c;
   latest.ready_ns = c->legacy.ready_ns;
@@ -54,9 +62,7 @@ CUresult cuCtxWaitEvent(CUcontext hCtx, CUevent hEvent) noexcept {
   const auto* e = reinterpret_cast<Event*>(hEvent);
   if (!driver().events.contains(const_cast<Event*>(e))) return CUDA_ERROR_INVALID_HANDLE;
   if (!e->recorded) return CUDA_SUCCESS;
-  const auto hold = [e](Stream& s) {
-    if (s.ready_ns < e->at_ns) s.ready_ns = e->at_ns;
-  };
+  const auto hold = [e](Stream& s) { await_event(s, *e); };
   hold(c->legacy);
   for (Stream* s : driver().streams) {
     if (s->context == c) hold(*s);

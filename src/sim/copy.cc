@@ -99,7 +99,7 @@ CUresult submit_to(CUstream stream, bool sync, Work& w) noexcept {
   Stream* s = to_stream(stream, call.context);
   if (s == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   const CUresult r = enqueue(*s, w);
-  if (r == CUDA_SUCCESS && sync) wait_until(s->ready_ns);
+  if (r == CUDA_SUCCESS && sync) wait_for(*s);
   return r;
 }
 
@@ -133,7 +133,7 @@ CUresult submit_memset(const CUDA_MEMSET_NODE_PARAMS_v2& m, CUstream stream, boo
   return submit_to(stream, sync, w);
 }
 
-CUresult perform_copy(const CUDA_MEMCPY3D& c, std::uint64_t& cost_ns) noexcept {
+CUresult perform_copy(const CUDA_MEMCPY3D& c, std::uint64_t& cost_ns, EntryKind& kind) noexcept {
   if (c.WidthInBytes == 0 || c.Height == 0 || c.Depth == 0) return CUDA_SUCCESS;
   Side to, from;
   CUresult r = resolve(c.srcMemoryType, c.srcDevice, c.srcHost, c.srcArray, c.srcXInBytes, c.srcY,
@@ -145,6 +145,8 @@ CUresult perform_copy(const CUDA_MEMCPY3D& c, std::uint64_t& cost_ns) noexcept {
   const Profile& p = machine.profile;
   cost_ns = cost_of(c.WidthInBytes * c.Height * c.Depth,
                     to.device && from.device ? p.device_bytes_per_us : p.host_bytes_per_us);
+  kind = to.device ? EntryKind::kFromHost : EntryKind::kToHost;
+  if (to.device && from.device) kind = EntryKind::kWithin;
   if (!driver().moves_bytes) return CUDA_SUCCESS;
   for (std::size_t z = 0; z < c.Depth; ++z) {
     for (std::size_t y = 0; y < c.Height; ++y) {

@@ -13,11 +13,18 @@ namespace {
 
 CUresult initialise(Driver& d) noexcept {
   if (say_what_is_wrong() != nullptr) return CUDA_ERROR_SYSTEM_NOT_READY;
+  if (timed_mode()) {
+    if (const char* wrong = open_timed(true)) {
+      std::fprintf(stderr, "bulkhead simulator: %s\n", wrong);
+      return CUDA_ERROR_SYSTEM_NOT_READY;
+    }
+  }
   if (!join_machine()) return CUDA_ERROR_DEVICE_UNAVAILABLE;
   unsigned units[kMaxUnits];
   const unsigned n = visible_units(std::getenv("CUDA_VISIBLE_DEVICES"), units, kMaxUnits);
   if (n == 0) return CUDA_ERROR_NO_DEVICE;
   d.timed = timed_mode();
+  d.mps = mps_client();
   const char* bytes = std::getenv("BULKHEAD_SIM_BYTES");
   d.moves_bytes = bytes == nullptr || std::strcmp(bytes, "off") != 0;
   d.devices.assign(n, Device{});

@@ -1,7 +1,9 @@
 // Events. A time is the model's clock when the work before the event is done.
+#include <algorithm>
 #include <new>
 
 #include "sim/api.h"
+#include "sim/timed_work.h"
 #include "sim/work.h"
 
 namespace bulkhead::sim {
@@ -14,9 +16,14 @@ Event* to_event(CUevent h) noexcept {
 
 bool finished(const Event& e) noexcept {
   if (!e.recorded) return true;
-  if (driver().timed) return now_ns() >= e.at_ns;
-  wait_until(e.at_ns);  // as with streams: asking is waiting on a virtual clock
+  if (driver().timed) return timed_done(e.done);
+  driver().virtual_ns =
+      std::max(driver().virtual_ns, e.at_ns);  // as with streams: asking is waiting
   return true;
+}
+
+std::uint64_t time_of(const Event& e) noexcept {
+  return driver().timed ? stamp_ns(e.stamp) : e.at_ns;
 }
 
 CUresult record(CUevent hEvent, CUstream hStream) noexcept {
@@ -37,11 +44,23 @@ CUresult record(CUevent hEvent, CUstream hStream) noexcept {
 
 }  // namespace
 
-void record_event(Event& e, const Stream& s) noexcept {
+void record_event(Event& e, Stream& s) noexcept {
   e.recorded = true;
   e.capture_id = 0;
-  const std::uint64_t now = now_ns();
-  e.at_ns = s.ready_ns > now ? s.ready_ns : now;
+  if (driver().timed) {
+    timed_record(e, s);
+  } else {
+    e.at_ns = std::max(s.ready_ns, driver().virtual_ns);
+  }
+}
+
+void await_event(Stream& s, const Event& e) noexcept {
+  if (!e.recorded) return;
+  if (driver().timed) {
+    timed_wait(s, e.done);
+  } else {
+    s.ready_ns = std::max(s.ready_ns, e.at_ns);
+  }
 }
 
 CUresult api::cuEventCreate(CUevent* phEvent, unsigned int Flags) noexcept {
@@ -55,6 +74,10 @@ CUresult api::cuEventCreate(CUevent* phEvent, unsigned int Flags) noexcept {
   if (e == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   e->context = call.context;
   e->flags = Flags;
+  if (driver().timed && !timed_event(*e)) {
+    delete e;
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   driver().events.insert(e);
   *phEvent = reinterpret_cast<CUevent>(e);
   return CUDA_SUCCESS;
@@ -66,6 +89,7 @@ CUresult api::cuEventDestroy_v2(CUevent hEvent) noexcept {
   Event* e = to_event(hEvent);
   if (e == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   driver().events.erase(e);
+  if (driver().timed) timed_end(*e);
   delete e;
   return CUDA_SUCCESS;
 }
@@ -94,7 +118,11 @@ CUresult api::cuEventSynchronize(CUevent hEvent) noexcept {
   const Event* e = to_event(hEvent);
   if (e == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (e->capture_id != 0) return CUDA_ERROR_CAPTURED_EVENT;
-  if (e->recorded) wait_until(e->at_ns);
+  if (e->recorded && driver().timed) {
+    timed_sleep(e->done);
+  } else {
+    static_cast<void>(finished(*e));
+  }
   at_synchronisation();
   return call.context->sticky;
 }
@@ -108,7 +136,7 @@ CUresult api::cuEventElapsedTime_v2(float* pMilliseconds, CUevent hStart, CUeven
   if (pMilliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (((a->flags | b->flags) & CU_EVENT_DISABLE_TIMING) != 0) return CUDA_ERROR_INVALID_HANDLE;
   if (!finished(*a) || !finished(*b)) return CUDA_ERROR_NOT_READY;
-  const auto ns = static_cast<std::int64_t>(b->at_ns - a->at_ns);
+  const auto ns = static_cast<std::int64_t>(time_of(*b) - time_of(*a));
   *pMilliseconds = static_cast<float>(static_cast<double>(ns) / 1e6);
   return CUDA_SUCCESS;
 }

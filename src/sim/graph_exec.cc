@@ -3,6 +3,7 @@
 
 #include "sim/api.h"
 #include "sim/graph.h"
+#include "sim/timed_work.h"
 
 namespace bulkhead::sim {
 namespace {
@@ -191,11 +192,13 @@ CUresult cuGraphLaunch(CUgraphExec hGraph, CUstream hStream) noexcept {
     if (const CUresult r = prepare_graph_memory(ordinal, bytes); r != CUDA_SUCCESS) return r;
   }
   e->launched = true;
+  if (driver().timed) timed_batch(*s, true);
+  CUresult r = CUDA_SUCCESS;
   for (const Node* n : e->order) {
-    if (!n->enabled) continue;
-    if (const CUresult r = perform(*s, n->work); r != CUDA_SUCCESS) return r;
+    if (n->enabled && r == CUDA_SUCCESS) r = perform(*s, n->work);
   }
-  return CUDA_SUCCESS;
+  if (driver().timed) timed_batch(*s, false);
+  return r;
 }
 
 CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph,

@@ -1,4 +1,4 @@
-// Green contexts, as far as their memory and handles go: which multiprocessors work runs on is not
+// Green contexts: memory, handles and how many multiprocessors their streams have; which ones is not
 // modelled.
 #include <new>
 
@@ -45,7 +45,7 @@ CUresult cuDeviceGetDevResource(CUdevice device, CUdevResource* resource,
   const Call call{Need::kInit};
   if (call.result != CUDA_SUCCESS) return call.result;
   if (!valid_device(device)) return CUDA_ERROR_INVALID_DEVICE;
-  return tell(resource, type, static_cast<unsigned>(machine.profile.unit_sms()));
+  return tell(resource, type, driver().mps.sms);
 }
 
 CUresult cuCtxGetDevResource(CUcontext hCtx, CUdevResource* resource,
@@ -54,7 +54,7 @@ CUresult cuCtxGetDevResource(CUcontext hCtx, CUdevResource* resource,
   if (call.result != CUDA_SUCCESS) return call.result;
   const Context* c = to_context(hCtx);
   if (c == nullptr || !c->alive) return CUDA_ERROR_INVALID_CONTEXT;
-  const unsigned all = static_cast<unsigned>(machine.profile.unit_sms());
+  const unsigned all = driver().mps.sms;
   return tell(resource, type, c->green_of != nullptr ? c->green_sms : all);
 }
 
@@ -67,6 +67,8 @@ CUresult cuDevSmResourceSplitByCount(CUdevResource* result, unsigned int* nbGrou
   if (nbGroups == nullptr || input == nullptr || input->type != CU_DEV_RESOURCE_TYPE_SM) {
     return CUDA_ERROR_INVALID_VALUE;
   }
+  // A client of MPS with a percentage was refused (24 of 32 SMs).
+  if (driver().mps.limited) return CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION;
   const unsigned size = static_cast<unsigned>(round_up(minCount == 0 ? 1 : minCount, 8));
   const unsigned most = input->sm.smCount / size;
   if (most == 0) return CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION;

@@ -1,13 +1,13 @@
 // Kernel launches. A kernel of ours runs its host twin; another does nothing and costs a default.
+#include <algorithm>
 #include <cstring>
 
 #include "sim/api.h"
 #include "sim/module.h"
+#include "sim/timed_work.h"
 
 namespace bulkhead::sim {
 namespace {
-
-constexpr std::uint64_t kUnknownKernelNs = 5000;
 
 // Copies the parameters in the order and sizes the kernel's table gives; `extra` is already packed so.
 CUresult pack(const kernels::Kernel& k, void** params, void** extra,
@@ -37,6 +37,19 @@ CUresult pack(const kernels::Kernel& k, void** params, void** extra,
   if (buffer == nullptr || size < bytes) return CUDA_ERROR_INVALID_VALUE;
   std::memcpy(out.data(), buffer, bytes);
   return CUDA_SUCCESS;
+}
+
+// The SMs that its blocks fill when they lie as close as threads, shared memory and the block limit let them.
+unsigned sms_of(const Work& w) noexcept {
+  const Profile& p = machine.profile;
+  const std::uint64_t threads = std::uint64_t{w.block[0]} * w.block[1] * w.block[2];
+  std::uint64_t fit = std::min(p.blocks_per_sm, p.threads_per_sm / threads);
+  if (w.shared_bytes != 0) fit = std::min(fit, p.shared_bytes_per_sm / w.shared_bytes);
+  fit = std::max<std::uint64_t>(fit, 1);
+  const std::uint64_t blocks = std::uint64_t{w.grid[0]} * w.grid[1];  // fits: at most 2^62
+  const std::uint64_t all = p.unit_sms();
+  if (blocks / fit >= all || w.grid[2] / fit >= all) return static_cast<unsigned>(all);
+  return static_cast<unsigned>(std::min((blocks * w.grid[2] + fit - 1) / fit, all));
 }
 
 bool reaches(std::uint64_t at, std::uint64_t bytes) { return device_span(at, bytes); }
@@ -79,7 +92,7 @@ CUresult perform_kernel(Stream& s, const Work& w) noexcept {
   if (!ensure_loaded(f)) return CUDA_ERROR_OUT_OF_MEMORY;
   if (!ensure_local(*s.context, f.local_bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   if (f.kernel == nullptr) {
-    submit(s, kUnknownKernelNs);
+    submit(s, f.cost_ns, EntryKind::kKernel, sms_of(w));
     return CUDA_SUCCESS;
   }
   const void* args[kernels::kMaxArgs] = {};
@@ -94,8 +107,16 @@ CUresult perform_kernel(Stream& s, const Work& w) noexcept {
                                args,
                                driver().moves_bytes,
                                reaches};
-  submit(s, f.kernel->cost_ns(launch));
-  if (!f.kernel->twin(launch)) s.context->sticky = CUDA_ERROR_ILLEGAL_ADDRESS;
+  Context& c = *s.context;
+  if (driver().timed && f.kernel->until != nullptr && f.kernel->twin(launch)) {
+    timed_persist(s, sms_of(w), f.kernel->until(launch));
+    return CUDA_SUCCESS;
+  }
+  submit(s, f.kernel->cost_ns(launch), EntryKind::kKernel, sms_of(w));
+  if (!f.kernel->twin(launch)) {
+    c.sticky = CUDA_ERROR_ILLEGAL_ADDRESS;
+    if (driver().timed) timed_fault(c);
+  }
   return CUDA_SUCCESS;
 }
 
@@ -139,7 +160,7 @@ CUresult api::cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, uns
                                         void** kernelParams) noexcept {
   const std::uint64_t blocks = std::uint64_t{gridDimX} * gridDimY * gridDimZ;
   const std::uint64_t threads = std::uint64_t{blockDimX} * blockDimY * blockDimZ;
-  const std::uint64_t room = machine.profile.unit_sms() * machine.profile.threads_per_sm;
+  const std::uint64_t room = driver().mps.sms * machine.profile.threads_per_sm;
   if (threads != 0 && blocks * threads > room) return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
   return launch(f, {gridDimX, gridDimY, gridDimZ}, {blockDimX, blockDimY, blockDimZ},
                 sharedMemBytes, hStream, kernelParams, nullptr);

@@ -6,8 +6,7 @@
 #include <iterator>
 #include <new>
 
-#include "base/clock.h"
-#include "sim/gate.h"
+#include "sim/timed_work.h"
 
 namespace bulkhead::sim {
 namespace {
@@ -64,6 +63,7 @@ Call::Call(Need need) noexcept {
   } else if (!context->alive) {
     result = CUDA_ERROR_CONTEXT_IS_DESTROYED;
   } else {
+    if (d.timed) note_faults();
     result = context->sticky;
   }
 }
@@ -115,39 +115,46 @@ bool device_span(CUdeviceptr at, std::size_t bytes) noexcept {
   }
 }
 
-std::uint64_t now_ns() noexcept { return driver().timed ? monotonic_ns() : driver().virtual_ns; }
-
-void submit(Stream& s, std::uint64_t cost_ns) noexcept {
-  s.ready_ns = std::max(s.ready_ns, now_ns()) + cost_ns;
+void submit(Stream& s, std::uint64_t cost_ns, EntryKind kind, unsigned sms) noexcept {
+  if (driver().timed) {
+    timed_submit(s, kind, cost_ns, sms);
+    return;
+  }
+  s.ready_ns = std::max(s.ready_ns, driver().virtual_ns) + cost_ns;
   add_busy(s.context->unit, cost_ns);
 }
 
 bool done(const Stream& s) noexcept {
-  if (driver().timed) return monotonic_ns() >= s.ready_ns;
-  wait_until(s.ready_ns);  // asking is waiting on a virtual clock: a poll must come to an end
+  if (driver().timed) return timed_done(timed_end_of(s));
+  wait_for(s);
   return true;
 }
 
-void wait_until(std::uint64_t ready_ns) noexcept {
+void wait_for(const Stream& s) noexcept {
   Driver& d = driver();
-  if (!d.timed) {
-    d.virtual_ns = std::max(d.virtual_ns, ready_ns);
-    return;
+  if (d.timed) {
+    timed_sleep(timed_end_of(s));
+  } else {
+    d.virtual_ns = std::max(d.virtual_ns, s.ready_ns);
   }
-  const std::uint64_t now = monotonic_ns();
-  if (now >= ready_ns) return;
-  pthread_mutex_unlock(&d.lock);  // others may submit meanwhile
-  sleep_ns(ready_ns - now);
-  pthread_mutex_lock(&d.lock);
 }
 
+// Each stream's end is taken before any is waited for: what others add meanwhile is not waited for.
 void wait_for_all(Context* c) noexcept {
-  std::uint64_t last = c->legacy.ready_ns;
-  for (const Stream* s : driver().streams) {
-    if (s->context == c) last = std::max(last, s->ready_ns);
+  if (!driver().timed) {
+    wait_for(c->legacy);
+    for (const Stream* s : driver().streams) {
+      if (s->context == c) wait_for(*s);
+    }
+    for (const auto& [thread_id, s] : c->per_thread) wait_for(*s);
+    return;
   }
-  for (const auto& [thread_id, s] : c->per_thread) last = std::max(last, s->ready_ns);
-  wait_until(last);
+  std::vector<Ticket> ends{timed_end_of(c->legacy)};
+  for (const Stream* s : driver().streams) {
+    if (s->context == c) ends.push_back(timed_end_of(*s));
+  }
+  for (const auto& [thread_id, s] : c->per_thread) ends.push_back(timed_end_of(*s));
+  for (const Ticket& end : ends) timed_sleep(end);
 }
 
 Stream* to_stream(CUstream h, Context* current) noexcept {

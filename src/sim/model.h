@@ -12,7 +12,9 @@
 #include "abi/cuda_types.h"
 #include "sim/arena.h"
 #include "sim/backing.h"
+#include "sim/mps.h"
 #include "sim/state.h"
+#include "sim/timed.h"
 
 namespace bulkhead::sim {
 
@@ -35,7 +37,11 @@ struct Stream {
   unsigned flags = 0;
   int priority = 0;
   std::uint64_t id = 0;
-  std::uint64_t ready_ns = 0;  // when the last thing submitted is done, on the model's clock
+  std::uint64_t ready_ns = 0;  // when the last thing submitted is done, on the virtual clock
+  QueueRef queue;              // timed mode: its entries
+  bool shares_queue = false;
+  bool batching = false;  // a graph is being launched: its kernels of equal size become one entry
+  Entry held{};           // that entry; a 0: none
   Capture capture;
 };
 
@@ -43,7 +49,9 @@ struct Event {
   Context* context = nullptr;
   unsigned flags = 0;
   bool recorded = false;
-  std::uint64_t at_ns = 0;
+  std::uint64_t at_ns = 0;                // on the virtual clock
+  int stamp = -1;                         // timed mode: where its time is stored; -1: it keeps none
+  Ticket done;                            // timed mode: what was before it
   std::uint64_t capture_id = 0;           // recorded inside this capture, else 0
   std::vector<CUgraphNode> capture_tail;  // what the recording stream had done by then
 };
@@ -96,6 +104,7 @@ struct Context {
   std::size_t limits[16] = {};
   Arena* slabs = nullptr;
   Arena* array_slabs = nullptr;  // made by the first small array
+  ContextRef timed;              // timed mode; a green context has its primary's
   Stream legacy;
   std::unordered_map<std::uint64_t, Stream*> per_thread;
   unsigned peers = 0;              // bit per ordinal
@@ -123,6 +132,7 @@ struct Driver {
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   Phase phase = Phase::kBefore;
   bool timed = false;
+  MpsClient mps;
   bool moves_bytes =
       true;  // BULKHEAD_SIM_BYTES=off: copies, memsets and kernels leave memory alone
   std::uint64_t virtual_ns = 1;
@@ -180,10 +190,12 @@ bool device_span(CUdeviceptr at, std::size_t bytes) noexcept;
 
 // Streams and time.
 Stream* to_stream(CUstream h, Context* current) noexcept;  // nullptr: not a stream
-std::uint64_t now_ns() noexcept;
-void submit(Stream& s, std::uint64_t cost_ns) noexcept;  // one more piece of work
+// One more piece of work; `sms` is what a kernel fills. In timed mode it may wait for room in the stream.
+void submit(Stream& s, std::uint64_t cost_ns, EntryKind kind, unsigned sms = 1) noexcept;
+// Asking is waiting on the virtual clock, so that a poll comes to an end.
 bool done(const Stream& s) noexcept;
-void wait_until(std::uint64_t ready_ns) noexcept;  // sleeps in timed mode; moves the clock else
+void wait_for(
+    const Stream& s) noexcept;  // sleeps in timed mode, without the lock; moves the clock else
 void wait_for_all(Context* c) noexcept;
 void at_synchronisation() noexcept;  // pools give back what is over their thresholds
 void trim_pools(unsigned unit) noexcept;

@@ -14,6 +14,7 @@ struct Function {
   Module* module = nullptr;
   const kernels::Kernel* kernel = nullptr;  // nullptr: not one of ours, so it does nothing
   std::uint64_t local_bytes = 0;            // a thread's local memory
+  std::uint64_t cost_ns = 5000;             // of a kernel that is not ours
   bool loaded = false;
   int max_dynamic_shared = 49152;
 };

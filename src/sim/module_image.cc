@@ -3,6 +3,7 @@
 //
 // A PTX image may say in a comment what the driver shall take for it, to stand for large libraries:
 //   bulkhead-sim-bytes=N        at load            bulkhead-sim-lazy-bytes=N   at the first launch
+//   bulkhead-sim-ns=N           what a kernel takes: within an entry for it, before the first for all of them
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,6 +78,13 @@ std::uint64_t local_of(const std::string& text, std::size_t at) noexcept {
   return total;
 }
 
+// What the kernel whose parameter list begins at `at` is said to take; 0: nothing is said.
+std::uint64_t said_cost(const std::string& text, std::size_t at) noexcept {
+  const std::uint64_t own =
+      marked(text.substr(at, text.find(".entry", at) - at), "bulkhead-sim-ns=");
+  return own != 0 ? own : marked(text.substr(0, text.find(".entry")), "bulkhead-sim-ns=");
+}
+
 }  // namespace
 
 Module* to_module(const void* h) noexcept {
@@ -143,6 +151,7 @@ CUresult find_function(Module& m, const char* name, Function*& out) noexcept {
   f->module = &m;
   f->kernel = kernels::find(name);
   f->local_bytes = m.text.empty() ? 0 : local_of(m.text, at);
+  if (const std::uint64_t ns = m.text.empty() ? 0 : said_cost(m.text, at); ns != 0) f->cost_ns = ns;
   m.functions.emplace(name, f);
   functions().insert(f);
   out = f;

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "sim/nvml_api.h"
+#include "sim/timed.h"
 
 namespace bulkhead::sim::nvml {
 namespace {
@@ -38,12 +39,15 @@ struct List {
 
 void collect(Target t, List& list) noexcept {
   const Units units = units_of(t);
+  const bool timed = open_timed(false) == nullptr;
   list.n = 0;
   for (unsigned u = units.first; u < units.first + units.count; ++u) {
     const unsigned before = list.n;
     const unsigned got = process_uses(u, list.uses + list.n, kRoom - list.n);
     list.n += got < kRoom - before ? got : kRoom - before;
     for (unsigned i = before; i < list.n; ++i) {
+      ProcessUse& use = list.uses[i];
+      if (timed) use.busy_ns += timed_busy_ns(u, use.pid, use.start_ticks);
       list.instance[i] = machine.profile.mig_instances != 0 ? u - units.first : ~0u;
     }
   }
@@ -184,9 +188,14 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
   if (t.instance >= 0) return NVML_ERROR_NOT_SUPPORTED;
   thread_local List list;
   collect(t, list);
+  const unsigned unit = units_of(t).first;
   unsigned sum = 0;
   pthread_mutex_lock(&sample_mutex);
-  for (unsigned i = 0; i < list.n; ++i) sum += percent_of(list.uses[i], units_of(t).first);
+  if (open_timed(false) == nullptr) {  // the device's own books: clients of MPS run at one time
+    sum = percent_of({0, 0, timed_unit_busy_ns(unit), 1}, unit);
+  } else {
+    for (unsigned i = 0; i < list.n; ++i) sum += percent_of(list.uses[i], unit);
+  }
   pthread_mutex_unlock(&sample_mutex);
   *utilization = {sum > 100 ? 100 : sum, 0};
   return NVML_SUCCESS;

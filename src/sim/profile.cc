@@ -41,6 +41,12 @@ constexpr Number kNumbers[] = {
     {"device.power_limit_mw", &Profile::power_limit_mw},
     {"device.power_idle_mw", &Profile::power_idle_mw},
     {"device.temperature_c", &Profile::temperature_c},
+    {"time.slice_ns", &Profile::slice_ns},
+    {"time.switch_ns", &Profile::switch_ns},
+    {"time.queue_depth", &Profile::queue_depth},
+    {"time.mps_sm_unit", &Profile::mps_sm_unit},
+    {"time.shared_bytes_per_sm", &Profile::shared_bytes_per_sm},
+    {"time.blocks_per_sm", &Profile::blocks_per_sm},
     {"mig.instances", &Profile::mig_instances},
     {"mig.total_bytes", &Profile::mig_total_bytes},
     {"mig.sms", &Profile::mig_sms},
@@ -148,6 +154,10 @@ const char* check(const Profile& p) noexcept {
   }
   if (p.granularity_bytes < 4096) return "granularity_bytes under a page";
   if (p.pool_block_bytes < p.granularity_bytes) return "pool_block_bytes under the granularity";
+  if (p.unit_sms() == 0 || p.unit_sms() > 4096 || p.threads_per_sm == 0) return "sms: 1 to 4096";
+  if (p.slice_ns == 0) return "slice_ns is 0";
+  if (p.queue_depth == 0 || p.queue_depth > 1024) return "queue_depth: 1 to 1024";
+  if (p.mps_sm_unit == 0 || p.blocks_per_sm == 0) return "mps_sm_unit or blocks_per_sm is 0";
   return nullptr;
 }
 

@@ -2,6 +2,7 @@
 #include <new>
 
 #include "sim/api.h"
+#include "sim/timed_work.h"
 #include "sim/work.h"
 
 namespace bulkhead::sim {
@@ -69,6 +70,7 @@ CUresult api::cuStreamDestroy_v2(CUstream hStream) noexcept {
   if (s->capture.status != CU_STREAM_CAPTURE_STATUS_NONE)
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   driver().streams.erase(s);
+  if (driver().timed) timed_end(*s);
   static_cast<void>(charge_streams(*s->context, s->context->streams - 1));
   delete s;
   return CUDA_SUCCESS;
@@ -86,7 +88,7 @@ CUresult api::cuStreamSynchronize(CUstream hStream) noexcept {
   if (s == &s->context->legacy) {
     wait_for_all(s->context);
   } else {
-    wait_until(s->ready_ns);
+    wait_for(*s);
   }
   at_synchronisation();
   return call.context->sticky;

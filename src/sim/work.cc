@@ -25,12 +25,13 @@ CUresult enqueue(Stream& s, Work& w) noexcept {
 
 CUresult perform(Stream& s, const Work& w) noexcept {
   std::uint64_t cost_ns = 0;
+  EntryKind kind = EntryKind::kWithin;
   CUresult r = CUDA_SUCCESS;
   switch (w.type) {
     case CU_GRAPH_NODE_TYPE_KERNEL:
       return perform_kernel(s, w);
     case CU_GRAPH_NODE_TYPE_MEMCPY:
-      r = perform_copy(w.copy, cost_ns);
+      r = perform_copy(w.copy, cost_ns, kind);
       break;
     case CU_GRAPH_NODE_TYPE_MEMSET:
       r = perform_memset(w.set, cost_ns);
@@ -45,7 +46,7 @@ CUresult perform(Stream& s, const Work& w) noexcept {
     case CU_GRAPH_NODE_TYPE_GRAPH:
       return perform_graph(s, *w.child);
     case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
-      if (w.event->recorded && w.event->at_ns > s.ready_ns) s.ready_ns = w.event->at_ns;
+      await_event(s, *w.event);
       break;
     case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
       record_event(*w.event, s);
@@ -62,7 +63,7 @@ CUresult perform(Stream& s, const Work& w) noexcept {
     default:
       break;
   }
-  if (r == CUDA_SUCCESS && cost_ns != 0) submit(s, cost_ns);
+  if (r == CUDA_SUCCESS && cost_ns != 0) submit(s, cost_ns, kind);
   return r;
 }
 

@@ -37,12 +37,15 @@ CUresult make_launch(Work& w, CUfunction f, const unsigned (&grid)[3], const uns
                      unsigned shared_bytes, void** params, void** extra) noexcept;  // launch.cc
 bool set_stack_limit(Context& c, std::uint64_t bytes) noexcept;                     // launch.cc
 CUresult perform_kernel(Stream& s, const Work& w) noexcept;                         // launch.cc
-CUresult perform_copy(const CUDA_MEMCPY3D& c, std::uint64_t& cost_ns) noexcept;     // copy.cc
+// Also: what it takes, and which engine does it.
+CUresult perform_copy(const CUDA_MEMCPY3D& c, std::uint64_t& cost_ns,
+                      EntryKind& kind) noexcept;  // copy.cc
 CUresult perform_memset(const CUDA_MEMSET_NODE_PARAMS_v2& m, std::uint64_t& cost_ns) noexcept;
 CUresult perform_ops(const std::vector<CUstreamBatchMemOpParams>& ops) noexcept;  // stream_ops.cc
 CUresult perform_graph(Stream& s, const Graph& g) noexcept;                       // graph_exec.cc
 CUresult capture(Stream& s, Work& w) noexcept;                                    // capture.cc
-void record_event(Event& e, const Stream& s) noexcept;                            // event.cc
+void record_event(Event& e, Stream& s) noexcept;                                  // event.cc
+void await_event(Stream& s, const Event& e) noexcept;                             // event.cc
 
 // While a capture in global mode runs, calls that a graph cannot hold end it and are refused.
 CUresult refused_by_capture() noexcept;  // CUDA_SUCCESS: go on

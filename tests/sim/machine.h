@@ -135,7 +135,8 @@ class Machine : public ::testing::Test {
     setenv("BULKHEAD_DIR", path, 1);
     setenv("BULKHEAD_SIM", "h200", 1);
     for (const char* name :
-         {"BULKHEAD_SIM_FAIL", "BULKHEAD_SIM_TIMED", "BULKHEAD_SIM_BYTES", "CUDA_VISIBLE_DEVICES"})
+         {"BULKHEAD_SIM_FAIL", "BULKHEAD_SIM_TIMED", "BULKHEAD_SIM_BYTES", "CUDA_VISIBLE_DEVICES",
+          "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"})
       unsetenv(name);
   }
   void TearDown() override { EXPECT_EQ(std::system(("rm -rf " + dir_).c_str()), 0); }

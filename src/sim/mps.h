@@ -1,0 +1,20 @@
+// The stand-in for NVIDIA's Multi-Process Service: a directory named by CUDA_MPS_PIPE_DIRECTORY that holds a file
+// `bulkhead-sim-mps` is a running server, and the file says which one (by device and inode). Its clients' contexts
+// are one group of the timeline. CUDA_MPS_ACTIVE_THREAD_PERCENTAGE, above 0 and up to 100 with decimals, limits a
+// client's contexts to a share of the SMs, rounded down to the profile's mps_sm_unit, at least one unit.
+#pragma once
+#include <cstdint>
+
+namespace bulkhead::sim {
+
+struct MpsClient {
+  std::uint64_t server = 0;  // 0: none, and then sms is what a unit has
+  unsigned sms = 0;
+  bool limited = false;
+};
+// From the environment, at cuInit; after open_machine().
+MpsClient mps_client() noexcept;
+// `text` null or not a percentage: all of `sms`.
+unsigned mps_share(const char* text, unsigned sms, unsigned unit) noexcept;
+
+}  // namespace bulkhead::sim
