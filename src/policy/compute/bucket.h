@@ -21,6 +21,7 @@ using Bucket = std::atomic<std::uint64_t>;
 
 inline constexpr std::uint32_t kWhole_x100 = 10'000;
 inline constexpr std::uint64_t kMaxDebt_ns = 1'000'000'000;  // of waiting, beyond the burst
+inline constexpr std::uint64_t kResume_ns = 1'000'000;  // GPU time; half the burst if that is less
 inline constexpr std::uint64_t kMaxCost_ns = 1ull << 48;  // three days; keeps products below 2^86
 inline constexpr int kBucketTries = 64;                   // then an addition without a look
 
@@ -30,6 +31,7 @@ struct Rules {
   std::uint64_t stretch_q24 = 1ull << 24;    // 1/q: GPU time to waiting time
   std::uint64_t burst_ns = 0;                // GPU time
   std::uint64_t burst_wait_ns = 0;           // B/q
+  std::uint64_t resume_wait_ns = 0;          // who was held goes on with this much in hand
   std::uint64_t most_wait_ns = kMaxDebt_ns;  // tat is clamped to now + this: B/q + D
 };
 
@@ -41,6 +43,9 @@ struct Rules {
   r.burst_ns = burst_ns < kMaxCost_ns ? burst_ns : kMaxCost_ns;
   r.burst_wait_ns = static_cast<std::uint64_t>(
       (static_cast<unsigned __int128>(r.burst_ns) * r.stretch_q24) >> 24);
+  const std::uint64_t resume_ns = r.burst_ns / 2 < kResume_ns ? r.burst_ns / 2 : kResume_ns;
+  r.resume_wait_ns =
+      static_cast<std::uint64_t>((static_cast<unsigned __int128>(resume_ns) * r.stretch_q24) >> 24);
   r.most_wait_ns = r.burst_wait_ns + kMaxDebt_ns;
   return r;
 }
@@ -127,17 +132,19 @@ inline std::uint64_t settle(Bucket& tat, std::uint64_t now, std::int64_t delta_n
 }
 
 // The rate changed from `old_rules` to `new_rules`: the same debt in GPU time is another wait. By the one process that
-// changed the tenant's rate word. Two changes at once commute. Returns what the new clamp forgave.
+// changed the tenant's rate word. Two changes at once commute. `borrowed`: the old rate was above the floor, and the
+// burst went with what was lent, so the tenant goes on with no tokens. Returns what the new clamp forgave.
 inline std::uint64_t rescale(Bucket& tat, std::uint64_t now, const Rules& old_rules,
-                             const Rules& new_rules) noexcept {
-  if (old_rules.rate_x100 == new_rules.rate_x100) return 0;
+                             const Rules& new_rules, bool borrowed) noexcept {
+  const bool drain = borrowed && new_rules.rate_x100 < old_rules.rate_x100;
   std::uint64_t seen = tat.load(std::memory_order_relaxed);  // a guess, the CAS decides
   for (int i = 0; i < kBucketTries; ++i) {
-    if (seen <= now) return 0;
-    const std::uint64_t ahead =
-        seen - now < old_rules.most_wait_ns ? seen - now : old_rules.most_wait_ns;
-    const std::uint64_t wait = static_cast<std::uint64_t>(
-        static_cast<unsigned __int128>(ahead) * old_rules.rate_x100 / new_rules.rate_x100);
+    std::uint64_t ahead = seen <= now ? 0 : seen - now;
+    if (ahead > old_rules.most_wait_ns) ahead = old_rules.most_wait_ns;
+    std::uint64_t wait = static_cast<std::uint64_t>(static_cast<unsigned __int128>(ahead) *
+                                                    old_rules.rate_x100 / new_rules.rate_x100);
+    if (drain && wait < new_rules.burst_wait_ns) wait = new_rules.burst_wait_ns;
+    if (wait == 0) return 0;
     const std::uint64_t kept = wait < new_rules.most_wait_ns ? wait : new_rules.most_wait_ns;
     // Relaxed: the word orders nothing but itself.
     if (tat.compare_exchange_weak(seen, now + kept, std::memory_order_relaxed,

@@ -87,12 +87,16 @@ TEST(Bucket, ANewRateKeepsTheDebtInGpuTime) {
   Bucket tat{0};
   charge(tat, kNow, 30 * kMs, old_rules);
   EXPECT_EQ(tokens_ns(tat.load(), kNow, old_rules), -25'000'000);
-  EXPECT_EQ(rescale(tat, kNow, old_rules, new_rules), 0u);
+  EXPECT_EQ(rescale(tat, kNow, old_rules, new_rules, false), 0u);
   EXPECT_EQ(tokens_ns(tat.load(), kNow, new_rules), -25'000'000);
-  EXPECT_EQ(rescale(tat, kNow, new_rules, make_rules(100, 5 * kMs)), 15 * kMs);  // 2.5 s, 1 kept
+  EXPECT_EQ(rescale(tat, kNow, new_rules, make_rules(100, 5 * kMs), false),
+            15 * kMs);  // 2.5 s, 1 kept
   Bucket idle{kNow - 5};
-  rescale(idle, kNow, old_rules, new_rules);
+  rescale(idle, kNow, old_rules, new_rules, true);
   EXPECT_EQ(idle.load(), kNow - 5);
+  // Back from what was lent: no tokens, but no debt either.
+  rescale(idle, kNow, new_rules, old_rules, true);
+  EXPECT_EQ(tokens_ns(idle.load(), kNow, old_rules), 0);
 }
 
 TEST(Bucket, ExtremesDoNotWrap) {

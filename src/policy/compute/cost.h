@@ -14,11 +14,14 @@
 
 namespace bulkhead::policy::compute {
 
-inline constexpr std::uint32_t kCostEntries = 4096;  // a power of 2
+inline constexpr std::uint64_t kSlice_ns = 2'000'000;  // of the device's time, to a context in turn
+inline constexpr std::uint32_t kCostEntries = 4096;    // a power of 2
 inline constexpr std::uint32_t kCostProbes = 8;
 inline constexpr std::uint32_t kCoarseEntries = 32;
 inline constexpr std::uint32_t kSamples = 32;
 inline constexpr std::uint32_t kSampleEvery = 64;  // launches of a key, one of them timed alone
+
+inline constexpr std::uint32_t kCleanLasts = 256;
 
 // Two words into one: the multiply-xorshift of splitmix64, which is a bijection of b for each a.
 [[nodiscard]] constexpr std::uint64_t mix(std::uint64_t a, std::uint64_t b) noexcept {
@@ -64,7 +67,9 @@ struct alignas(64) CostEntry {
   std::atomic<std::uint64_t> prediction_ns;  // 0: no sample yet; written by the learner
   std::atomic<std::uint32_t> launches;       // wraps; by launching threads
   std::atomic<std::uint32_t> samples;        // kept so far, the first one apart; by the learner
-  std::uint32_t offered;                     // from here on the learner's own
+  std::atomic<std::uint32_t> followed;       // 1: a programmatic dependent came after it once
+  std::uint32_t offered;                     // the learner's own, as the ring
+  std::uint32_t clean_left;                  // how many more samples a clean one outweighs
   std::uint32_t ring[kSamples];              // ns; 4.29 s and more are kept as 2^32 - 1
 };
 
@@ -103,6 +108,9 @@ struct CostTable {
   return p != 0 ? p : prior;
 }
 
+// Whether its samples are free of others' slices. The learner's thread.
+[[nodiscard]] inline bool knows_clean(CostEntry& e) noexcept { return e.clean_left != 0; }
+
 // Counts a launch; true when it wants a segment of its own: until the key has two samples, then 1 in 64.
 [[nodiscard]] inline bool count_launch(CostEntry& e) noexcept {
   const std::uint32_t n = e.launches.fetch_add(1, std::memory_order_relaxed);  // a statistic
@@ -110,19 +118,23 @@ struct CostTable {
   return n % kSampleEvery == 0 || e.samples.load(std::memory_order_relaxed) < 2;
 }
 
-// The 20th percentile of the samples kept. Of 1..5 it is the least.
+// A low quantile of the samples kept: the 20th percentile while the least is under half a slice. A longer operation is
+// free of others' slices with probability 1 - cost / slice, so half of that is the quantile.
 [[nodiscard]] inline std::uint64_t low_quantile_ns(const std::uint32_t* ring,
                                                    std::uint32_t count) noexcept {
+  if (count == 0) return 0;
   std::uint32_t sorted[kSamples];
   for (std::uint32_t i = 0; i < count; ++i) {
     std::uint32_t at = i;
     for (; at > 0 && sorted[at - 1] > ring[i]; --at) sorted[at] = sorted[at - 1];
     sorted[at] = ring[i];
   }
-  return count == 0 ? 0 : sorted[(count - 1) / 5];
+  const std::uint64_t left = sorted[0] < kSlice_ns ? kSlice_ns - sorted[0] : 0;
+  const std::uint64_t share = left < kSlice_ns / 2 ? left : kSlice_ns / 2;
+  return sorted[(count - 1) * share * 2 / (5 * kSlice_ns)];
 }
 
-// What a launch costs by these samples: the mean of those that are not above one and a half times the 20th percentile.
+// What a launch costs by these samples: the mean of those that are not above one and a half times a low quantile.
 // The quantile tells clean samples from those with a foreign slice inside; the mean over the clean ones is no lower than
 // the truth when a key's launches differ, which the quantile is.
 [[nodiscard]] inline std::uint64_t clean_mean_ns(const std::uint32_t* ring,
@@ -139,8 +151,11 @@ struct CostTable {
 
 // One launch of this key, timed alone, took `sample_ns` of GPU time. The first one is dropped (it may have loaded code)
 // and false is returned. One thread at a time.
-inline bool learn(CostEntry& e, std::uint64_t sample_ns) noexcept {
+// `clean`: no slice of others can be in it. The first of those makes a new sheet.
+inline bool learn(CostEntry& e, std::uint64_t sample_ns, bool clean) noexcept {
   if (e.offered++ == 0) return false;
+  if (clean && e.clean_left == 0) e.samples.store(0, std::memory_order_relaxed);  // own word
+  e.clean_left = clean ? kCleanLasts : e.clean_left == 0 ? 0 : e.clean_left - 1;
   if (e.offered == 0) e.offered = 1;                                  // wrapped
   const std::uint32_t n = e.samples.load(std::memory_order_relaxed);  // own word
   const std::uint64_t kept = sample_ns < 0xffff'ffffu ? sample_ns : 0xffff'ffffu;

@@ -34,14 +34,14 @@ TEST(Cost, TheFirstSampleIsDroppedAndTheLowQuantilePredicts) {
   CostEntry& e = find_or_add(*t, 77, 5'000);
   EXPECT_EQ(&find_or_add(*t, 77, 1), &e);
   EXPECT_EQ(predict(e, 5'000), 5'000u);
-  EXPECT_FALSE(learn(e, 90'000'000));
+  EXPECT_FALSE(learn(e, 90'000'000, false));
   EXPECT_EQ(predict(e, 5'000), 5'000u);
   // One in four clean, three with a slice of somebody else's in it: the quantile finds the clean ones.
-  for (int i = 0; i < 32; ++i) EXPECT_TRUE(learn(e, i % 4 == 0 ? 100'000u : 2'100'000u));
+  for (int i = 0; i < 32; ++i) EXPECT_TRUE(learn(e, i % 4 == 0 ? 100'000u : 2'100'000u, false));
   EXPECT_EQ(predict(e, 0), 100'000u);
-  for (int i = 0; i < 32; ++i) learn(e, 300'000);  // it became slower: forgotten in 32
+  for (int i = 0; i < 32; ++i) learn(e, 300'000, false);  // it became slower: forgotten in 32
   EXPECT_EQ(predict(e, 0), 300'000u);
-  learn(e, ~0ull);
+  learn(e, ~0ull, false);
   EXPECT_EQ(predict(e, 0), 300'000u);
 }
 
@@ -49,7 +49,7 @@ TEST(Cost, OneLaunchIn64IsTimedAloneOnceTheKeyIsKnown) {
   const auto t = table();
   CostEntry& e = find_or_add(*t, 77, 5'000);
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(count_launch(e));
-  for (int i = 0; i < 3; ++i) learn(e, 1'000);
+  for (int i = 0; i < 3; ++i) learn(e, 1'000, false);
   int alone = 0;
   for (int i = 0; i < 6'400; ++i) alone += count_launch(e);
   EXPECT_EQ(alone, 100);

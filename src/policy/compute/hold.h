@@ -11,18 +11,24 @@ inline constexpr std::uint64_t kHoldSlice_ns = 20'000'000;  // then the rules ar
 inline constexpr std::uint64_t kWindowLook_ns =
     100'000;  // a full window: how often its end is looked for
 
-// A key without a sample may cost anything: four of them fill a window.
+// A key without a sample may cost anything: two of them fill a window.
 [[nodiscard]] constexpr std::uint64_t window_ns_of(std::uint64_t predicted_ns, bool sampled,
                                                    std::uint64_t window_ns) noexcept {
-  const std::uint64_t least = sampled ? 0 : window_ns / 4;
+  const std::uint64_t least = sampled ? 0 : window_ns / 2;
   return predicted_ns > least ? predicted_ns : least;
 }
 
-// ns to wait before this launch; 0 = go. `in_flight_ns`: predicted work the tenant has queued (window_ns_of sums).
+// ns to wait before this launch; 0 = go. `in_flight_ns`: predicted work that the process has queued (window_ns_of sums).
+// `held`: this launch waits already. It goes on only with a little in hand, so that operations come in rows: one by one
+// each would meet an idle device, pay for its start and be measured with the host's time in it.
 [[nodiscard]] constexpr std::uint64_t gate_ns(std::uint64_t tat, std::uint64_t now,
                                               const Rules& rules, std::uint64_t in_flight_ns,
-                                              std::uint64_t window_ns) noexcept {
-  const std::uint64_t wait = wait_ns(tat, now, rules);
+                                              std::uint64_t window_ns, bool held) noexcept {
+  // Who has all of the device is not held for what was charged: the charge's error would keep the device idle.
+  std::uint64_t wait = rules.rate_x100 == kWhole_x100 ? 0 : wait_ns(tat, now, rules);
+  if (wait != 0 || (held && rules.rate_x100 != kWhole_x100 && tat > now &&
+                    wait_ns(tat + rules.resume_wait_ns, now, rules) != 0))
+    wait = wait_ns(tat + rules.resume_wait_ns, now, rules);
   if (in_flight_ns < window_ns || in_flight_ns == 0) return wait;
   return wait > kWindowLook_ns ? wait : kWindowLook_ns;
 }

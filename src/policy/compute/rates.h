@@ -6,7 +6,8 @@
 
 namespace bulkhead::policy::compute {
 
-inline constexpr std::uint64_t kDemand_ns = 4'000'000;  // a launch or a hold this recent is demand
+inline constexpr std::uint64_t kDemand_ns = 4'000'000;   // a launch or a hold this recent is demand
+inline constexpr std::uint64_t kBacklog_ns = 6'000'000;  // two slices of others and more
 inline constexpr std::uint32_t kMaxSharers = 64;
 
 struct Want {
@@ -15,14 +16,14 @@ struct Want {
   std::uint32_t demand_x100 = 0;   // 0: wants nothing now; 10'000: all it can get
 };
 
-// What a tenant would use if nobody held it: in the last while it used `used_ns`, and for `idle_ns` it had nothing
-// queued and nobody waited. A closed loop that uses u and thinks z would alone use u / (u + z).
-[[nodiscard]] constexpr std::uint32_t demand_x100(std::uint64_t used_ns, std::uint64_t idle_ns,
-                                                  bool was_held) noexcept {
-  if (was_held || idle_ns == 0) return 10'000;
-  if (used_ns == 0) return 0;
+// What a tenant would use if nobody held it. In the last while it used `used_ns`, and for `empty_ns` it had nothing
+// queued: a closed loop that uses u and thinks z would alone use u / (u + z). One that the bucket held, or that had work
+// queued without a break for `queued_ns` >= kBacklog_ns, wants all it can get: what it used says nothing.
+[[nodiscard]] constexpr std::uint32_t demand_x100(std::uint64_t used_ns, std::uint64_t empty_ns,
+                                                  std::uint64_t queued_ns, bool was_held) noexcept {
+  if (was_held || queued_ns >= kBacklog_ns || empty_ns == 0) return 10'000;
   const std::uint64_t d = static_cast<std::uint64_t>(static_cast<unsigned __int128>(used_ns) *
-                                                     10'000 / (used_ns + idle_ns));
+                                                     10'000 / (used_ns + empty_ns));
   return d == 0 ? 1 : static_cast<std::uint32_t>(d);
 }
 

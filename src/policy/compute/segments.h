@@ -41,6 +41,7 @@ struct Segment {
   std::uint64_t charged_ns;    // so far, in the bucket's terms (with kappa)
   std::uint64_t raw_ns;        // so far told to conservation (without kappa)
   bool gapless;                // its start was not reached when its last operation was launched
+  bool tight;                  // its end event was recorded right behind its last operation
 };
 
 struct StreamCut {
@@ -49,12 +50,21 @@ struct StreamCut {
   std::uint64_t last_op_ns = 0;  // when the last operation was launched
 };
 
-// In this order: the end event of the open segment, the start event of a new one, the operation.
+// In this order: the end event of the open segment, the start event of a new one, the operation, its end event.
 struct Cut {
   bool end = false;    // record the end of the open segment first, and take it away
   bool begin = false;  // a new segment is to be opened for this operation
   bool start = false;  // ... with a start event of its own; else it starts at the last end event
+  bool end_after = false;  // the segment is over with this operation
 };
+
+namespace detail {
+// Full with this operation. What has been followed by a dependent is left open for the next one.
+[[nodiscard]] inline bool ends_with(const Op& op, std::uint32_t ops, std::uint64_t sum) noexcept {
+  if (!op.alone && ops < kSegmentOps && sum < kSegment_ns) return false;
+  return op.entry->followed.load(std::memory_order_relaxed) == 0;  // a hint
+}
+}  // namespace detail
 
 // `drained`: the last end event on this stream has completed, or there was none.
 [[nodiscard]] inline Cut cut(const StreamCut& s, const Op& op, bool drained) noexcept {
@@ -65,15 +75,19 @@ struct Cut {
     // A dependent has its primary right before it, in a segment that is over: it is measured from that one's end, and
     // if that has passed, the two did not overlap and an event does no harm.
     c.start = drained;
+    c.end_after = detail::ends_with(op, 1, op.predicted_ns);
     return c;
   }
-  if (op.dependent) return c;
   const Segment& g = *s.open;
+  if (op.dependent) return c;
   const bool part_free =
       g.part_count < kSegmentParts || g.parts[g.part_count - 1].entry == op.entry;
   if (op.alone || s.last_alone || g.ops >= kSegmentOps ||
       g.predicted_ns + op.predicted_ns > kSegment_ns || !part_free) {
     c.end = c.begin = true;
+    c.end_after = detail::ends_with(op, 1, op.predicted_ns);
+  } else {
+    c.end_after = detail::ends_with(op, g.ops + 1, g.predicted_ns + op.predicted_ns);
   }
   return c;
 }
@@ -103,10 +117,13 @@ inline void add_op(StreamCut& s, const Op& op, std::uint64_t now,
   g.parts[g.part_count++] = {op.entry, 1, op.predicted_ns};
 }
 
-// `start_reached`: its start event had completed when its last operation was launched. Returns the segment.
-inline Segment* end_segment(StreamCut& s, bool start_reached) noexcept {
+// `start_reached`: its start event has completed; `tight`: the end event is recorded now and nothing was launched on the
+// stream meanwhile nor was it quiet (ended by cut(), before a hold or before the caller waits for the device). Before a
+// hold and before a wait segments are ended, so that the pause is in none. Returns the segment.
+inline Segment* end_segment(StreamCut& s, bool start_reached, bool tight) noexcept {
   Segment* const g = s.open;
-  g->gapless = !start_reached || g->ops == 1;
+  g->tight = tight;
+  g->gapless = tight && (!start_reached || g->ops == 1);
   s.open = nullptr;
   s.last_alone = false;
   return g;
