@@ -20,7 +20,6 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kMs = 1'000'000;
 constexpr std::uint64_t kLongestWindow_ns = 100 * kMs;  // a full window holds a launch no longer
-constexpr std::uint64_t kBatch_ns = 200'000;  // GPU time that a hold saves up before it ends
 
 constinit const std::atomic<std::uint32_t> never{0};
 constinit const std::atomic<std::uint32_t> ask{1};
@@ -82,16 +81,14 @@ void hurry() noexcept {
   ::syscall(SYS_futex, &compute.urgent, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 
-// How long to wait yet. A hold that has begun saves up a batch, so that the work after it runs without pauses.
+// How long to wait yet; `since_ns`: when the hold began, 0: it has not.
 std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t now,
                       std::uint64_t since_ns) noexcept {
   const std::uint64_t tat = g.entry.tat_ns.load(kRelaxed);  // the word orders nothing but itself
-  const bool waited_out = since_ns != 0 && now - since_ns >= kLongestWindow_ns;
+  const bool held = since_ns != 0;
+  const bool waited_out = held && now - since_ns >= kLongestWindow_ns;
   const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns();
-  if (since_ns == 0) return shares::gate_ns(tat, now, rules, g.in_flight_ns(), window);
-  const std::uint64_t batch = kBatch_ns < rules.burst_ns / 2 ? kBatch_ns : rules.burst_ns / 2;
-  const std::uint64_t early = now - shares::stretched_ns(batch, rules);
-  return shares::gate_ns(tat, early, rules, g.in_flight_ns(), window);
+  return shares::gate_ns(tat, now, rules, g.in_flight_ns(), window, held);
 }
 
 // Sleeps until the launch may go. Returns the time then. False limit: it was removed meanwhile.

@@ -22,9 +22,11 @@ void move_rate(shm::ComputeEntry& e, std::uint32_t from, std::uint32_t to,
   if (from == to || !e.rate_x100.compare_exchange_strong(from, to, kRelaxed, kRelaxed)) return;
   if (from == 0) return;  // the first rate there is: nothing was charged at another
   const std::uint64_t burst_ns = std::uint64_t{burst_us} * 1000;
+  // relaxed: a number
+  const bool borrowed = from > in_range(e.floor_x100.load(kRelaxed));
   const std::uint64_t lost =
       shares::rescale(e.tat_ns, monotonic_ns(), shares::make_rules(from, burst_ns),
-                      shares::make_rules(to, burst_ns));
+                      shares::make_rules(to, burst_ns), borrowed);
   if (lost != 0) e.forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
 }
 

@@ -72,8 +72,8 @@ StreamBook* find(std::uint64_t key) noexcept {
   return nullptr;
 }
 
-// The launches between the events are over: into the ring, for the measuring thread.
-void end_open(StreamBook& b, CUstream stream) noexcept {
+// The launches between the events are over: into the ring, for the measuring thread. `tight`: right after the last one.
+void end_open(StreamBook& b, CUstream stream, bool tight) noexcept {
   const std::uint32_t head = b.head.load(kRelaxed);  // the holder's own
   Flight& f = b.ring[head % kInFlight];
   CUevent end = spare_event(*b.context);
@@ -84,7 +84,7 @@ void end_open(StreamBook& b, CUstream stream) noexcept {
     give_event(*b.context, end);
     return;
   }
-  (void)shares::end_segment(b.cut, reached);
+  (void)shares::end_segment(b.cut, reached, tight);
   f.context = b.context;
   f.start = b.start;
   f.end = end;
@@ -166,7 +166,7 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
     op.alone = false;
   }
   const shares::Cut cut = full ? shares::Cut{} : shares::cut(b.cut, op, drained);
-  if (cut.end) end_open(b, stream);
+  if (cut.end) end_open(b, stream, false);
   if (!cut.begin || b.cut.open != nullptr) return true;
   const bool own_start = cut.end ? false : cut.start || b.last_end == nullptr;
   // An event of its own before a programmatic dependent would keep it from its primary.
@@ -206,7 +206,7 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
   // What is long or not known is looked at while it runs, so its end is marked at once; on a stream of programmatic
   // dependents the next launch may be one, so there it waits.
   const bool close = op.alone || f.segment.predicted_ns >= shares::kSegment_ns;
-  if (close && !b.pdl) end_open(b, t.stream);
+  if (close && !b.pdl) end_open(b, t.stream, true);
 }
 
 // What is in flight goes on; the open segment stays charged as predicted.

@@ -77,11 +77,13 @@ void reap(StreamBook& b, Flight& f) noexcept {
   shares::Reading r;
   const std::uint64_t between = f.end_ns - f.start_ns;
   r.elapsed_ns = between > f.others_ns ? between - f.others_ns : 0;
-  r.fresh_ns = c.cover.take(f.start_ns, f.end_ns);
-  r.virtual_ns = r.elapsed_ns;  // without a daemon nobody keeps the shared clock
-  if (r.fresh_ns > r.elapsed_ns) r.fresh_ns = r.elapsed_ns;
+  // Without a daemon nobody keeps the shared clock, nor tells whether others had work.
+  r.span_ns = r.fresh_ns = r.virtual_ns = r.paced_ns = r.elapsed_ns;
   shares::teach(f.segment, r);
-  settle(f, shares::cost_ns(f.segment, r), monotonic_ns());
+  // Streams that wait for each other overlap, and only the time that none has spoken for is new.
+  const std::uint64_t fresh = c.cover.take(f.start_ns, f.end_ns);
+  const std::uint64_t cost = shares::cost_ns(f.segment, r);
+  settle(f, cost < fresh ? cost : fresh, monotonic_ns());
   count_used(f);
   for (CUevent e : {f.start, f.also})
     if (e != nullptr) give_event(c, e);
@@ -111,7 +113,7 @@ void accrue(Flight& f, std::uint64_t now) noexcept {
     return;
   }
   shares::Reading r;
-  r.elapsed_ns = r.virtual_ns = now - f.began_ns;
+  r.elapsed_ns = r.span_ns = r.virtual_ns = r.paced_ns = now - f.began_ns;
   const std::uint64_t due = shares::running_ns(f.segment, r);
   if (due > f.segment.charged_ns) settle(f, due, now);
 }

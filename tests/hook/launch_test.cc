@@ -17,7 +17,7 @@
 #include "base/clock.h"
 #include "hook/compute_books.h"
 #include "hook/process.h"
-#include "tests/hook/compute_fake.h"
+#include "tests/hook/launch_fake.h"
 
 namespace bulkhead::hook {
 namespace fake {

@@ -1,5 +1,5 @@
 // Launches kernels of a given length for a given time, as fast as it may:
-//     compute_client plain|graph|streams|uuid KERNEL_US TIME_MS
+//     launch_client plain|graph|streams|uuid KERNEL_US TIME_MS
 // and says how many ran, and how long it took from the first launch until the last had ended.
 #include <dlfcn.h>
 #include <unistd.h>

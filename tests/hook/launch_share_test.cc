@@ -52,7 +52,7 @@ class ComputeShare : public HookTest {
   std::string uuid() {
     if (!uuid_.empty()) return uuid_;
     Env plain{{"LD_LIBRARY_PATH", kSim}, {"BULKHEAD_DIR", dir}};
-    Client c({kClients + "compute_client", "uuid", "0", "0"}, plain);
+    Client c({kClients + "launch_client", "uuid", "0", "0"}, plain);
     EXPECT_EQ(c.finish(), 0) << c.errors;
     const Said said = parse(c.text);
     for (const unsigned long long byte : said.lines.at("byte"))
@@ -65,7 +65,7 @@ class ComputeShare : public HookTest {
     return e;
   }
   static Args client(const char* how, int kernel_us, int time_ms) {
-    return {kClients + "compute_client", how, std::to_string(kernel_us), std::to_string(time_ms)};
+    return {kClients + "launch_client", how, std::to_string(kernel_us), std::to_string(time_ms)};
   }
   // Part of the device's time that the launches took.
   static double share(const Said& s, int kernel_us) {
