@@ -48,8 +48,10 @@ struct Flight {
 struct ContextBook {
   std::atomic<CUcontext> context;  // null: free
   std::atomic<CUevent> events[kSpareEvents];
-  CUevent base;           // a completed event, and
-  std::uint64_t base_ns;  // its place on CLOCK_MONOTONIC
+  std::atomic<std::uint32_t> hint;   // about where the last one was put or taken
+  std::atomic<std::int32_t> spares;  // about how many there are
+  CUevent base;                      // a completed event, and
+  std::uint64_t base_ns;             // its place on CLOCK_MONOTONIC
   shares::Cover cover;
 };
 

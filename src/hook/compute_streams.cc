@@ -113,21 +113,31 @@ void abandon_open(StreamBook& b) noexcept {
 }  // namespace
 
 CUevent spare_event(ContextBook& c) noexcept {
-  for (auto& place : c.events) {
-    if (place.load(kRelaxed) == nullptr) continue;  // a look
+  const std::uint32_t from = c.hint.load(kRelaxed);  // hints, both
+  for (std::uint32_t i = 0; i < kSpareEvents && c.spares.load(kRelaxed) > 0; ++i) {
+    const std::uint32_t at = (from - i) % kSpareEvents;
+    if (c.events[at].load(kRelaxed) == nullptr) continue;  // a look
     // acquire pairs with give_event(): nobody uses it any more
-    if (CUevent e = place.exchange(nullptr, std::memory_order_acquire)) return e;
+    if (CUevent e = c.events[at].exchange(nullptr, std::memory_order_acquire)) {
+      c.spares.fetch_sub(1, kRelaxed);  // hints
+      c.hint.store(at - 1, kRelaxed);
+      return e;
+    }
   }
   CUevent e = nullptr;
   return next.cuEventCreate(&e, CU_EVENT_DEFAULT) == CUDA_SUCCESS ? e : nullptr;
 }
 
 void give_event(ContextBook& c, CUevent e) noexcept {
-  for (auto& place : c.events) {
+  const std::uint32_t from = c.hint.load(kRelaxed) + 1;  // a hint
+  for (std::uint32_t i = 0; i < kSpareEvents; ++i) {
+    const std::uint32_t at = (from + i) % kSpareEvents;
     CUevent none = nullptr;
     // release pairs with spare_event()
-    if (place.load(kRelaxed) == nullptr &&
-        place.compare_exchange_strong(none, e, std::memory_order_release, kRelaxed)) {
+    if (c.events[at].load(kRelaxed) == nullptr &&
+        c.events[at].compare_exchange_strong(none, e, std::memory_order_release, kRelaxed)) {
+      c.spares.fetch_add(1, kRelaxed);  // hints
+      c.hint.store(at, kRelaxed);
       return;
     }
   }

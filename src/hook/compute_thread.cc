@@ -338,6 +338,7 @@ void compute_context_gone(CUcontext context) noexcept {
       b.lost = true;
     });
     for (auto& e : c.events) e.store(nullptr, kRelaxed);  // published below
+    c.spares.store(0, kRelaxed);
     c.base = nullptr;
     c.cover = {};
     c.context.store(nullptr, std::memory_order_release);  // pairs with context_book()
