@@ -99,6 +99,8 @@ std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t n
     const InForce& in = in_force(g.share, g.entry);
     const std::uint64_t left = left_ns(g, in.rules, now, since);
     if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
+    // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
+    if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
     want(g.entry, now);
     if (g.in_flight_ns() >= g.window_ns()) hurry();
     const shares::HoldStep next_step = shares::hold_step(step, now, left);

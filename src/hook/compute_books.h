@@ -53,6 +53,8 @@ struct ContextBook {
   CUevent base;                      // a completed event, and
   std::uint64_t base_ns;             // its place on CLOCK_MONOTONIC
   shares::Cover cover;
+  std::uint64_t oldest_ns;  // began_ns of what has run longest, of the last round; it alone accrues
+  std::uint64_t next_oldest_ns;
 };
 
 struct alignas(64) StreamBook {
@@ -90,6 +92,7 @@ struct DeviceShare {
 struct Compute {
   std::atomic<bool> started{false};       // there are books to keep
   std::atomic<bool> account_only{false};  // a profiler or debugger is attached
+  std::atomic<bool> endless{false};       // something runs for longer than anybody is held
   std::atomic<std::uint32_t> pending{0};  // segments in flight
   std::atomic<std::uint32_t> urgent{0};   // futex: launches that wait for a segment to end
   std::atomic<std::uint32_t> asleep{0};   // futex: the compute thread has nothing to do

@@ -208,7 +208,7 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
     return;
   }
   ++b.launches;
-  Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];
+  Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];  // the holder's own
   f.device = t.device;
   f.window_ns += t.window_ns;
   const shares::Op op{t.cost, t.charged_ns, t.alone, t.dependent, false};

@@ -106,12 +106,14 @@ Flight* tail_of(StreamBook& b) noexcept {
 }
 
 // A segment that runs pays while it runs.
-void accrue(Flight& f, std::uint64_t now) noexcept {
+// Of several streams' it is the one that has run longest: together they take no more than the time that passes.
+void accrue(ContextBook& c, Flight& f, std::uint64_t now) noexcept {
   if (f.began_ns == 0) {
     if (next.cuEventQuery(f.start) != CUDA_SUCCESS) return;  // others are before it
     f.began_ns = now;
-    return;
   }
+  if (c.next_oldest_ns == 0 || f.began_ns < c.next_oldest_ns) c.next_oldest_ns = f.began_ns;
+  if (f.began_ns != c.oldest_ns) return;
   shares::Reading r;
   r.elapsed_ns = r.span_ns = r.virtual_ns = r.paced_ns = now - f.began_ns;
   const std::uint64_t due = shares::running_ns(f.segment, r);
@@ -125,7 +127,7 @@ bool has_ended(ContextBook& c, Flight& f, std::uint64_t now) noexcept {
   f.looked_ns = now;
   const CUresult state = next.cuEventQuery(f.end);
   if (state == CUDA_ERROR_NOT_READY) {
-    accrue(f, now);
+    accrue(c, f, now);
     return false;
   }
   if (c.base == nullptr && state == CUDA_SUCCESS) {
@@ -179,14 +181,19 @@ bool reap_one(ContextBook& c, std::uint64_t now) noexcept {
 void measure() noexcept {
   const Held held{compute.measuring};
   const std::uint64_t now = monotonic_ns();
+  bool endless = false;
   for (ContextBook& c : compute.contexts) {
     const CUcontext context = c.context.load(kRelaxed);  // an identity; kept by `measuring`
     if (context == nullptr || next.cuCtxPushCurrent_v2(context) != CUDA_SUCCESS) continue;
+    c.next_oldest_ns = 0;
     while (reap_one(c, now)) {
     }
+    c.oldest_ns = c.next_oldest_ns;
+    endless = endless || (c.oldest_ns != 0 && now - c.oldest_ns >= shares::kMaxDebt_ns);
     CUcontext popped = nullptr;
     static_cast<void>(next.cuCtxPopCurrent_v2(&popped));
   }
+  compute.endless.store(endless, kRelaxed);  // a flag of its own
 }
 
 void step_rates() noexcept {
@@ -341,6 +348,7 @@ void compute_context_gone(CUcontext context) noexcept {
     c.spares.store(0, kRelaxed);
     c.base = nullptr;
     c.cover = {};
+    c.oldest_ns = 0;
     c.context.store(nullptr, std::memory_order_release);  // pairs with context_book()
   }
 }

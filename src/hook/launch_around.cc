@@ -91,6 +91,7 @@ void run_callback(CUstream stream, CUresult status, void* place) noexcept {
 // Only where a launch may be held, and never into a graph.
 Callback* mark_callback(const void* function, CUstream stream, Twin twin) noexcept {
   if (!compute_limited() || function == nullptr) return nullptr;
+  // acquire pairs with begin_capture()
   if (captures.load(std::memory_order_acquire) != 0 && is_capturing(stream, twin)) return nullptr;
   return take_callback();
 }

@@ -26,6 +26,7 @@ struct Gpu {
   std::map<CUfunction, const char*> names;
   std::set<CUevent> events;
   std::set<CUstream> capturing;
+  CUcontext context{};             // of all streams
   CUresult answer = CUDA_SUCCESS;  // of launches
   int launches = 0, graphs = 0, records = 0, queries = 0, dead_events = 0, captured_records = 0;
   std::vector<char> log;  // 'e' event, 'k' kernel
@@ -151,8 +152,9 @@ inline void install() {
   set(
       next.cuStreamDestroy_v2, +[](CUstream) noexcept { return CUDA_SUCCESS; });
   set(
-      next.cuStreamGetCtx,
-      +[](CUstream, CUcontext* c) noexcept { return next.cuCtxGetCurrent(c); });
+      next.cuStreamGetCtx, +[](CUstream, CUcontext* c) noexcept {
+        return *c = gpu.context, CUDA_SUCCESS;  // in whichever thread it is asked
+      });
   set(
       next.cuGraphExecUpdate_v2,
       +[](CUgraphExec, CUgraph, CUgraphExecUpdateResultInfo*) noexcept { return CUDA_SUCCESS; });
