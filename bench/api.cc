@@ -39,7 +39,7 @@ CUresult Api::start(const char** step) noexcept {
   return cuCtxSetCurrent(context);
 }
 
-CUresult Api::first_kernel(bool* kernel) noexcept {
+CUresult Api::first_kernel(bool* kernel, CUfunction* function) noexcept {
   *kernel = false;
   CUmodule module{};
   CUfunction nop{};
@@ -47,6 +47,7 @@ CUresult Api::first_kernel(bool* kernel) noexcept {
   if (r == CUDA_SUCCESS) r = cuModuleGetFunction(&nop, module, "bulkhead_nop");
   if (r == CUDA_SUCCESS) {
     *kernel = true;
+    if (function != nullptr) *function = nop;
     r = cuLaunchKernel(nop, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
     return r == CUDA_SUCCESS ? cuCtxSynchronize() : r;
   }

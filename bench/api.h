@@ -28,7 +28,8 @@ namespace signature {
   X(cuArray3DCreate_v2) X(cuMipmappedArrayCreate) X(cuGraphCreate) X(cuGraphAddMemAllocNode) \
   X(cuGraphInstantiateWithFlags) X(cuGraphLaunch) X(cuGraphUpload) X(cuStreamCreate) \
   X(cuStreamSynchronize) X(cuIpcGetMemHandle) X(cuIpcOpenMemHandle_v2) X(cuModuleLoadData) \
-  X(cuModuleGetFunction) X(cuLaunchKernel) X(cuMemsetD8_v2)
+  X(cuModuleGetFunction) X(cuLaunchKernel) X(cuMemsetD8_v2) X(cuStreamBeginCapture_v2) \
+  X(cuStreamEndCapture)
 // clang-format on
 
 struct Api {
@@ -43,7 +44,8 @@ struct Api {
   CUresult start(const char** step) noexcept;
   // A kernel that does nothing, launched once and waited for: from then on a context has all that it takes for
   // itself. Programs whose module the simulator does not know fall back to a memset; *kernel says which ran.
-  CUresult first_kernel(bool* kernel) noexcept;
+  // `function`: may be null; else the kernel, if it ran.
+  CUresult first_kernel(bool* kernel, CUfunction* function = nullptr) noexcept;
 };
 
 // Whether the libcuda in use is the simulated one. Only after a successful open().

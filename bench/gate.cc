@@ -1,6 +1,6 @@
 // The instruction gate: each operation is run twice under callgrind, with few and with many calls; the difference of
 // the instructions spent in libbulkhead.so itself, over the difference of the calls, is what a call costs. Start-up,
-// the simulator and libc drop out. Instructions do not depend on how busy the machine is; they depend on the compiler,
+// the simulator, libc and the library's own threads drop out. Instructions do not depend on how busy the machine is; they depend on the compiler,
 // so the budgets name theirs.
 #include <sys/wait.h>
 
@@ -17,8 +17,9 @@
 namespace bulkhead::bench {
 namespace {
 
-constexpr const char* kOps[] = {"alloc",        "alloc_growing", "free", "alloc_async_pair",
-                                "mem_get_info", "refused"};
+constexpr const char* kOps[] = {
+    "alloc",   "alloc_growing", "free",          "alloc_async_pair", "mem_get_info",
+    "refused", "launch",        "launch_capped", "graph_launch",     "graph_launch_capped"};
 constexpr std::uint64_t kFew = 50, kMany = 250;
 constexpr double kSlack = 0.02;
 constexpr const char* kCompiler = "g++ " __VERSION__;
@@ -69,11 +70,11 @@ bool count(const Lab& lab, const Variant& v, const std::string& op, std::uint64_
   std::string command = "env -i";
   auto quoted = [](const std::string& s) { return " '" + s + "'"; };
   for (const std::string& e : lab.environment(v, t, "env")) command += quoted(e);
-  command +=
-      " valgrind --tool=callgrind --callgrind-out-file=" + out + " --log-file=" + t.dir + "/log";
+  command += " valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file=" + out +
+             " --log-file=" + t.dir + "/log";
   for (const std::string& c : lab.command(v, t, "gate", p, "env")) command += quoted(c);
   const int rc = std::system(command.c_str());  // NOLINT: a fixed program, arguments quoted
-  instructions = self_cost(out, "libbulkhead.so");
+  instructions = self_cost(out + "-01", "libbulkhead.so");  // the calling thread's
   const bool good = rc != -1 && WIFEXITED(rc) && WEXITSTATUS(rc) == 0;
   if (!good) {
     std::fprintf(stderr, "bulkhead-bench: '%s' under callgrind failed (%d):\n", op.c_str(), rc);

@@ -1,10 +1,16 @@
 // Workers of row 3 (start-up) and of the instruction gate.
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "bench/worker.h"
+#include "shm/region.h"
 
 namespace bulkhead::bench {
 
@@ -36,6 +42,58 @@ int work_start(Worker& w) {
     w.out->value[6] = static_cast<double>(inside()) * ns_per_tick();
   return 0;
 }
+
+namespace {
+
+// Gives this process's tenant a share of the device's time, as a governor does, and does not let go of the region: closing
+// it would drop the record lock of the library's own slot. False: there is none.
+bool limit_compute(std::uint32_t x100) {
+  const char* dir = std::getenv("BULKHEAD_DIR");
+  const char* tenant = std::getenv("BULKHEAD_TENANT");
+  if (dir == nullptr) return false;
+  const std::string path =
+      std::string{dir} + "/tenants/" + (tenant != nullptr ? tenant : "default") + "/region";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) return false;
+  void* const at = ::mmap(nullptr, sizeof(shm::Region), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) return false;
+  shm::ComputeEntry& e = static_cast<shm::Region*>(at)->compute[0];
+  e.ceiling_x100.store(x100, std::memory_order_relaxed);
+  e.burst_us.store(
+      1'000'000,
+      std::memory_order_relaxed);  // nobody waits: what is counted is the way to the driver
+  e.window_us.store(1'000'000, std::memory_order_relaxed);
+  e.floor_x100.store(x100, std::memory_order_relaxed);
+  e.rules.fetch_add(1, std::memory_order_release);  // pairs with the library's look
+  return true;
+}
+
+// `n` launches of a kernel or of a graph of one, with a share or without.
+CUresult gate_launches(Worker& w, const std::string& op, std::uint64_t n, std::uint64_t most) {
+  Api& cu = w.cu;
+  bool kernel = false;
+  CUfunction f{};
+  CUresult r = cu.first_kernel(&kernel, &f);
+  CUgraph graph{};
+  CUgraphExec exec{};
+  CUstream s{};
+  if (r == CUDA_SUCCESS) r = cu.cuStreamCreate(&s, CU_STREAM_NON_BLOCKING);
+  if (r == CUDA_SUCCESS) r = cu.cuStreamBeginCapture_v2(s, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+  if (r == CUDA_SUCCESS) r = cu.cuLaunchKernel(f, 1, 1, 1, 32, 1, 1, 0, s, nullptr, nullptr);
+  if (r == CUDA_SUCCESS) r = cu.cuStreamEndCapture(s, &graph);
+  if (r == CUDA_SUCCESS) r = cu.cuGraphInstantiateWithFlags(&exec, graph, 0);
+  if (op.find("capped") != std::string::npos && !limit_compute(9'999)) return CUDA_ERROR_UNKNOWN;
+  const bool replays = op.rfind("graph", 0) == 0;
+  for (std::uint64_t i = 0; i < most + n && r == CUDA_SUCCESS; ++i) {
+    // the library's own thread has learned what it costs before anything is counted
+    if (i < most && i % (most / 8) == 0) ::usleep(20'000);
+    r = replays ? cu.cuGraphLaunch(exec, s)
+                : cu.cuLaunchKernel(f, 1, 1, 1, 32, 1, 1, 0, s, nullptr, nullptr);
+  }
+  return r;
+}
+
+}  // namespace
 
 // `n` calls of one kind after a preparation that does not depend on n: the gate runs it with two values of n and counts
 // the instructions of the difference.
@@ -85,6 +143,8 @@ int work_gate(Worker& w) {
       const CUresult a = cu.cuMemAlloc_v2(&at, w.params.number("quota") - (4 << 20));
       return a == CUDA_ERROR_OUT_OF_MEMORY ? CUDA_SUCCESS : CUDA_ERROR_UNKNOWN;
     });
+  } else if (op.find("launch") != std::string::npos) {
+    r = gate_launches(w, op, n, most);
   } else if (op != "start") {
     return w.fail("unknown operation", CUDA_ERROR_INVALID_VALUE);
   }

@@ -9,6 +9,7 @@
 
 #include "hook/alone.h"
 #include "hook/books.h"
+#include "hook/compute.h"
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/process.h"
@@ -237,6 +238,7 @@ void forked_child() noexcept {
   forget_contexts();
   forget_threads();
   forget_shares();
+  compute_forked_child();
   shm::forget_private_locks();
   memory_forked_child();
 }
@@ -262,6 +264,7 @@ Mode bind_locked() noexcept {
   set_seat(p.member.seat);
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
+  compute_bound();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
   if (!p.thread_runs) start_thread();
   return Mode::kOn;

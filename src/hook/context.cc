@@ -1,5 +1,6 @@
 // Contexts: what each takes is `other`, and with a context all that was allocated in it goes.
 #include "hook/books.h"
+#include "hook/compute.h"
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/shares.h"
@@ -85,9 +86,11 @@ struct TakingDown {
 template <class Call>
 CUresult destroy(CUcontext ctx, Call call) noexcept {
   const TakingDown here_on;
+  const ComputePause no_questions;
   const std::uint8_t tag = books_ready() ? books.contexts.known(ctx) : 0;
   const bool retired = tag != 0 && books.contexts.retire(tag, ctx);
   const CUresult r = call();
+  if (r == CUDA_SUCCESS) compute_context_gone(ctx);
   if (!retired) return r;
   if (r != CUDA_SUCCESS) {
     books.contexts.reopen(tag, ctx);
@@ -119,6 +122,7 @@ void primary_seen(Device& d, CUcontext ctx, std::uint64_t paid) noexcept {
 template <class Call>
 CUresult primary_end(CUdevice dev, Call call) noexcept {
   const TakingDown here_on;
+  const ComputePause no_questions;
   Device* const d = device(dev);
   const CUresult r = call();
   if (r != CUDA_SUCCESS || d == nullptr || !books_ready() || active(dev)) return r;
@@ -174,6 +178,7 @@ void context_tag_gone(std::uint8_t tag) noexcept {
 }
 
 void memory_context_gone(CUcontext ctx) noexcept {
+  compute_context_gone(ctx);
   if (!books_ready()) return;
   for (unsigned i = 0; i < ContextTable::kCount;
        ++i) {  // one tag; more only after a race to make it
@@ -284,6 +289,7 @@ CUresult cuGreenCtxCreate(CUgreenCtx* phCtx, CUdevResourceDesc desc, CUdevice de
   return r;
 }
 CUresult cuGreenCtxDestroy(CUgreenCtx hCtx) noexcept {
+  const ComputePause no_questions;
   const CUresult r = next.cuGreenCtxDestroy(hCtx);
   if (r != CUDA_SUCCESS || !books_ready()) return r;
   int n = 0;

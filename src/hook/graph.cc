@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "hook/books.h"
+#include "hook/compute.h"
 #include "hook/next.h"
 
 namespace bulkhead::hook {
@@ -160,6 +161,15 @@ inline CUresult launch(CUgraphExec exec, Call call) noexcept {
   return launch_with_memory(exec, call);
 }
 
+// A launch that starts work, unlike an upload: it also waits for the tenant's share.
+template <class Call>
+[[gnu::noinline]] CUresult limited_launch(CUgraphExec exec, CUstream stream, Twin twin,
+                                          Call call) noexcept {
+  Ticket t;
+  compute_begin(t, graph_what(exec), stream, twin);
+  return compute_end(t, launch(exec, call));
+}
+
 void trimmed(CUdevice ordinal) noexcept {
   Device* const d = books_ready() ? device(ordinal) : nullptr;
   if (d == nullptr) return;
@@ -234,6 +244,7 @@ CUresult cuGraphInstantiateWithParams_ptsz(
 
 CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
   const CUresult r = next.cuGraphExecDestroy(hGraphExec);
+  graph_changed(hGraphExec);  // the next one at this address is another
   // relaxed: who destroys an exec knows of its instantiation
   if (r == CUDA_SUCCESS && books_ready() && books.graph_memory.load(std::memory_order_relaxed)) {
     forget_exec(hGraphExec);
@@ -242,10 +253,16 @@ CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
 }
 
 CUresult cuGraphLaunch(CUgraphExec hGraph, CUstream hStream) noexcept {
-  return launch(hGraph, [=] { return next.cuGraphLaunch(hGraph, hStream); });
+  const auto call = [=] { return next.cuGraphLaunch(hGraph, hStream); };
+  if (!compute_limited()) [[likely]]
+    return launch(hGraph, call);
+  return limited_launch(hGraph, hStream, Twin::kPlain, call);
 }
 CUresult cuGraphLaunch_ptsz(CUgraphExec hGraphExec, CUstream hStream) noexcept {
-  return launch(hGraphExec, [=] { return next.cuGraphLaunch_ptsz(hGraphExec, hStream); });
+  const auto call = [=] { return next.cuGraphLaunch_ptsz(hGraphExec, hStream); };
+  if (!compute_limited()) [[likely]]
+    return launch(hGraphExec, call);
+  return limited_launch(hGraphExec, hStream, Twin::kPerThread, call);
 }
 CUresult cuGraphUpload(CUgraphExec hGraph, CUstream hStream) noexcept {
   return launch(hGraph, [=] { return next.cuGraphUpload(hGraph, hStream); });

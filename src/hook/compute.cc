@@ -1,0 +1,220 @@
+// The gate: where a launch waits for its tenant's share, and is charged. docs/compute.md.
+#include "hook/compute.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "hook/compute_books.h"
+#include "hook/hot.h"
+#include "hook/next.h"
+#include "hook/process.h"
+#include "policy/compute/hold.h"
+
+namespace bulkhead::hook {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::uint64_t kMs = 1'000'000;
+constexpr std::uint64_t kLongestWindow_ns = 100 * kMs;  // a full window holds a launch no longer
+
+constinit const std::atomic<std::uint32_t> never{0};
+constinit const std::atomic<std::uint32_t> ask{1};
+
+}  // namespace
+
+constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&never};
+constinit std::atomic<std::uint32_t> captures{0};
+thread_local constinit bool in_callback = false;
+constinit Compute compute{};
+
+namespace {
+
+Device* device_for(CUstream stream) noexcept {
+  return process.device_count == 1 ? &process.devices[0] : here(stream).device;
+}
+
+// Somebody wants the device: to about a millisecond, so that the line is rarely written.
+void want(shm::ComputeEntry& e, std::uint64_t now) noexcept {
+  // relaxed, twice: a hint for who shares out what is idle
+  const std::uint64_t last = e.wanted_at_ns.load(kRelaxed);
+  if (now - last >= kMs && now > last) e.wanted_at_ns.store(now, kRelaxed);
+}
+
+void pause_for(std::uint32_t times) noexcept {
+  for (std::uint32_t i = 0; i < times; ++i) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    __asm__ volatile("yield");
+#endif
+  }
+}
+
+// Until the instant, or until the governor says that the rules have changed.
+void sleep_until(shm::ComputeEntry& e, std::uint32_t generation, std::uint64_t until_ns) noexcept {
+  const timespec at{static_cast<time_t>(until_ns / 1'000'000'000),
+                    static_cast<long>(until_ns % 1'000'000'000)};
+  // FUTEX_WAIT_BITSET: the time is absolute, of CLOCK_MONOTONIC
+  ::syscall(SYS_futex, &e.rules, FUTEX_WAIT_BITSET, generation, &at, nullptr,
+            FUTEX_BITSET_MATCH_ANY);
+}
+
+struct Gate {
+  DeviceShare& share;
+  shm::ComputeEntry& entry;
+  [[nodiscard]] std::uint64_t window_ns() const noexcept {
+    const std::uint32_t us = entry.window_us.load(kRelaxed);  // one number
+    return std::uint64_t{us == 0 ? kDefaultWindow_us : us} * 1000;
+  }
+  [[nodiscard]] std::uint64_t in_flight_ns() const noexcept {
+    return share.in_flight_ns.load(kRelaxed);  // a sum; looked at again soon
+  }
+};
+
+// Somebody waits for a segment to end: the compute thread looks more often.
+void hurry() noexcept {
+  compute.urgent.store(1, kRelaxed);  // a hint, which the thread takes back
+  ::syscall(SYS_futex, &compute.urgent, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+// How long to wait yet; `since_ns`: when the hold began, 0: it has not.
+std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t now,
+                      std::uint64_t since_ns) noexcept {
+  const std::uint64_t tat = g.entry.tat_ns.load(kRelaxed);  // the word orders nothing but itself
+  const bool held = since_ns != 0;
+  const bool waited_out = held && now - since_ns >= kLongestWindow_ns;
+  const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns();
+  return shares::gate_ns(tat, now, rules, g.in_flight_ns(), window, held);
+}
+
+// Sleeps until the launch may go. Returns the time then. False limit: it was removed meanwhile.
+[[gnu::cold, gnu::noinline]] std::uint64_t hold(const Gate& g, std::uint64_t now) noexcept {
+  const Undisturbed keep;
+  const std::uint64_t since = now;
+  for (std::uint32_t step = 0; g.entry.floor_x100.load(kRelaxed) != 0; ++step) {
+    const InForce& in = in_force(g.share, g.entry);
+    const std::uint64_t left = left_ns(g, in.rules, now, since);
+    if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
+    // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
+    if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
+    want(g.entry, now);
+    if (g.in_flight_ns() >= g.window_ns()) hurry();
+    const shares::HoldStep next_step = shares::hold_step(step, now, left);
+    if (next_step.pauses != 0) {
+      pause_for(next_step.pauses);
+    } else {
+      sleep_until(g.entry, in.generation, next_step.sleep_until);
+    }
+    now = monotonic_ns();
+  }
+  g.entry.held_ns.fetch_add(now - since, kRelaxed);  // a statistic
+  return now;
+}
+
+}  // namespace
+
+bool is_capturing(CUstream stream, Twin twin) noexcept {
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  const CUresult r = twin == Twin::kPerThread ? next.cuStreamIsCapturing_ptsz(stream, &status)
+                                              : next.cuStreamIsCapturing(stream, &status);
+  // the legacy stream while a blocking stream captures: an error, and not ours to touch
+  return r != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+[[gnu::noinline]] void compute_begin(Ticket& t, const What& what, CUstream stream,
+                                     Twin twin) noexcept {
+  Device* const d = device_for(stream);
+  shm::ComputeEntry* const e = d == nullptr ? nullptr : share_of(*d);
+  if (e == nullptr || e->floor_x100.load(kRelaxed) == 0) return;  // a number, read anew each time
+  // acquire pairs with a capture's beginning in this thread or one that told it
+  const bool any_capture = captures.load(std::memory_order_acquire) != 0;
+  if (any_capture && is_capturing(stream, twin)) return;  // nothing runs: the graph will be charged
+  // acquire pairs with start_measuring()
+  if (!compute.started.load(std::memory_order_acquire)) [[unlikely]]
+    start_measuring();
+
+  DeviceShare& share = compute.device[d->number];
+  shares::CostEntry& cost = shares::find_or_add(compute.costs, what.key, what.prior_ns);
+  const bool coarse = shares::is_coarse(compute.costs, cost);
+  const std::uint64_t predicted = shares::predict(cost, what.prior_ns);
+  std::uint64_t now = monotonic_ns();
+  const Gate gate{share, *e};
+  const InForce* in = &in_force(share, *e);
+  const bool never_held = in_callback ||
+                          compute.account_only.load(kRelaxed) ||  // a flag of its own
+                          (what.function != nullptr && is_collective(what.function));
+  if (!never_held && left_ns(gate, in->rules, now, 0) != 0) [[unlikely]] {
+    now = hold(gate, now);
+    if (e->floor_x100.load(kRelaxed) == 0) return;  // the limit is gone
+    in = &in_force(share, *e);
+  }
+  want(*e, now);
+  t.entry = e;
+  t.cost = &cost;
+  t.device = static_cast<std::uint8_t>(d->number);
+  t.charged_ns = predicted;
+  const bool sampled = coarse || cost.samples.load(kRelaxed) != 0;  // a statistic
+  t.window_ns = shares::window_ns_of(predicted, sampled, gate.window_ns());
+  t.now_ns = now;
+  t.dependent = what.dependent;
+  const std::uint64_t lost = shares::charge(e->tat_ns, now, predicted, in->rules);
+  if (lost != 0) [[unlikely]]
+    e->forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
+  t.alone = shares::count_launch(cost) && !coarse && !what.dependent;
+  // While anything captures in the program-wide mode, a question to the driver would end it.
+  t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
+  t.stream =
+      stream != nullptr
+          ? stream
+          : reinterpret_cast<CUstream>(twin == Twin::kPerThread ? kStreamPerThread : kStreamLegacy);
+  if (t.book == nullptr) return;
+  shares::Op op{&cost, predicted, t.alone, what.dependent, false};
+  if (!cut_before(*t.book, t.stream, op)) {
+    release_book(*t.book);
+    t.book = nullptr;
+    return;
+  }
+  t.alone = op.alone;
+}
+
+[[gnu::noinline]] CUresult compute_end(Ticket& t, CUresult r) noexcept {
+  if (t.entry == nullptr) return r;
+  const bool taken = r == CUDA_SUCCESS;
+  if (t.book != nullptr) {
+    cut_after(*t.book, t, taken);
+    release_book(*t.book);
+  } else if (taken) {  // nobody will measure it: it counts as what it was charged
+    t.entry->used_ns.fetch_add(t.charged_ns, kRelaxed);  // statistics
+    t.entry->launches.fetch_add(1, kRelaxed);
+  }
+  if (!taken) [[unlikely]] {
+    shares::refund(t.entry->tat_ns, monotonic_ns(), t.charged_ns,
+                   in_force(compute.device[t.device], *t.entry).rules);
+  }
+  return r;
+}
+
+void compute_unbound() noexcept {
+  compute_word.store(&never, kRelaxed);  // no region stands behind this one
+}
+
+// Under process.binding, before mode becomes kOn.
+void compute_bound() noexcept {
+  const Process& p = process;
+  const std::atomic<std::uint32_t>* word = &never;
+  int granted = 0;
+  for (int i = 0; i < p.device_count; ++i) {
+    shm::ComputeEntry* const e = share_of(p.devices[i]);
+    if (e == nullptr) continue;
+    ++granted;
+    word = &e->floor_x100;
+  }
+  if (granted > 0 && p.device_count > 1) word = &ask;
+  compute_word.store(word, std::memory_order_release);  // pairs with compute_limited()
+}
+
+}  // namespace bulkhead::hook

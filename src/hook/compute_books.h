@@ -1,0 +1,145 @@
+// What this process knows of its launches: streams, contexts, segments in flight and costs. One constinit state in
+// .bss, never destroyed; untouched pages of it cost nothing.
+//
+// Who writes: a StreamBook's `cut`, `ring[head]` and events are its holder's (take(), tried, never waited for);
+// `ring[tail]` and all of ContextBook but `events` are the measuring thread's, under Compute::measuring, which is also
+// held around calls that may end a context.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+#include "abi/cuda_types.h"
+#include "hook/compute.h"
+#include "hook/hook.h"
+#include "hook/private_lock.h"
+#include "policy/compute/bucket.h"
+#include "policy/compute/cost.h"
+#include "policy/compute/meter.h"
+#include "policy/compute/segments.h"
+#include "shm/region.h"
+
+namespace bulkhead::hook {
+
+namespace shares = policy::compute;
+
+inline constexpr unsigned kStreamBooks = 256;  // further streams are charged by prediction alone
+inline constexpr unsigned kInFlight = 32;      // segments of one stream; then they grow instead
+inline constexpr unsigned kContextBooks = 16;  // the same for contexts
+inline constexpr unsigned kSpareEvents = 128;  // of one context
+inline constexpr std::uint32_t kDefaultBurst_us = 5'000;  // where the region says 0
+inline constexpr std::uint32_t kDefaultWindow_us = 20'000;
+
+struct ContextBook;
+struct Flight {
+  shares::Segment segment;
+  ContextBook* context;
+  CUevent start, end, also;  // `also`: to be given back with it; may be null
+  std::uint64_t ended_ns;    // CLOCK_MONOTONIC when its end event was recorded
+  std::uint64_t began_ns;    // when it was first seen running; 0: not yet
+  std::uint64_t looked_ns;   // the round in which it was last asked for
+  std::uint64_t start_ns;    // of the pair, on its context's clock; good once
+  std::uint64_t end_ns;      // this is not 0
+  std::uint64_t window_ns;   // what it counts for in the window
+  std::uint64_t others_ns;   // predicted, of launches of this stream that were in no segment
+  std::uint64_t launches;
+  std::uint8_t device;
+};
+
+struct ContextBook {
+  std::atomic<CUcontext> context;  // null: free
+  std::atomic<CUevent> events[kSpareEvents];
+  std::atomic<std::uint32_t> hint;   // about where the last one was put or taken
+  std::atomic<std::int32_t> spares;  // about how many there are
+  CUevent base;                      // a completed event, and
+  std::uint64_t base_ns;             // its place on CLOCK_MONOTONIC
+  shares::Cover cover;
+  std::uint64_t oldest_ns;  // began_ns of what has run longest, of the last round; it alone accrues
+  std::uint64_t next_oldest_ns;
+};
+
+struct alignas(64) StreamBook {
+  std::atomic<std::uint64_t> key;        // 0: free
+  std::atomic<std::uint32_t> held;       // 1: somebody launches on it
+  std::atomic<std::uint32_t> tail;       // reaped so far
+  std::atomic<std::uint32_t> head;       // ended so far
+  std::atomic<std::uint64_t> others_ns;  // predicted, of launches that found it held
+  ContextBook* context;
+  bool pdl;          // programmatic dependents were seen here
+  bool lost;         // its context is gone, or the stream: opened anew at the next launch
+  CUevent last_end;  // end of the latest segment; null: none since the last idle time
+  CUevent start;     // of the open segment
+  CUevent also;
+  std::uint64_t launches;
+  shares::StreamCut cut;
+  Flight ring[kInFlight];
+};
+
+// The rules in force, published whole.
+struct InForce {
+  shares::Rules rules;
+  std::uint32_t rate_x100, burst_us, generation;
+};
+
+struct DeviceShare {
+  std::atomic<const InForce*> now{nullptr};
+  InForce ring[16]{};
+  unsigned next = 0;
+  PrivateLock changing{};
+  std::atomic<std::uint64_t> in_flight_ns{0};  // of segments that have ended, in window terms
+  std::uint64_t threads = 0;                   // resident at once
+};
+
+struct Compute {
+  std::atomic<bool> started{false};       // there are books to keep
+  std::atomic<bool> account_only{false};  // a profiler or debugger is attached
+  std::atomic<bool> endless{false};       // something runs for longer than anybody is held
+  std::atomic<std::uint32_t> pending{0};  // segments in flight
+  std::atomic<std::uint32_t> urgent{0};   // futex: launches that wait for a segment to end
+  std::atomic<std::uint32_t> asleep{0};   // futex: the compute thread has nothing to do
+  PrivateLock measuring{};
+  PrivateLock starting{};
+  DeviceShare device[kMaxDevices]{};
+  ContextBook contexts[kContextBooks]{};
+  StreamBook streams[kStreamBooks]{};
+  std::atomic<std::uint32_t> used_count{0};         // streams with a key, in order of their
+  std::atomic<std::uint16_t> used[kStreamBooks]{};  // arrival: index + 1
+  shares::CostTable costs{};
+};
+[[gnu::visibility("hidden")]] extern constinit Compute compute;
+
+inline bool take(StreamBook& b) noexcept {
+  // acquire pairs with release_book(): the last holder's writes
+  return b.held.exchange(1, std::memory_order_acquire) == 0;
+}
+inline void release_book(StreamBook& b) noexcept {
+  b.held.store(0, std::memory_order_release);  // pairs with take()
+}
+
+// compute_streams.cc. The book of the stream, taken; null: there is none, or another thread has it (its `others_ns`
+// has then grown by `predicted_ns`).
+[[nodiscard]] StreamBook* take_book(CUstream stream, Twin twin,
+                                    std::uint64_t predicted_ns) noexcept;
+// Before the launch: the events it needs. False: it is in no segment.
+[[nodiscard]] bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept;
+// After it: `taken` by the driver or not.
+void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept;
+[[nodiscard]] CUevent spare_event(ContextBook& c) noexcept;  // null: none to be had
+void give_event(ContextBook& c, CUevent e) noexcept;
+
+// compute_rules.cc. What the tenant may use now of the device with this entry; the step of a changed limit is made here.
+[[nodiscard]] const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept;
+// One millisecond's step of the rate.
+void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept;
+[[nodiscard]] shm::ComputeEntry* share_of(const Device& d) noexcept;  // null: no grant
+
+// compute.cc. No limit, until the process is bound.
+void compute_unbound() noexcept;
+// compute_thread.cc
+void start_measuring() noexcept;  // once a process; cold
+void wake_measuring() noexcept;
+void look_for_observers() noexcept;  // sets account_only
+// compute_names.cc. Whether the function is a collective's kernel: never held.
+[[nodiscard]] bool is_collective(CUfunction f) noexcept;
+void forget_names() noexcept;
+
+}  // namespace bulkhead::hook

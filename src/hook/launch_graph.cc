@@ -1,0 +1,85 @@
+// What a launch of an executable graph costs is learned by its generation: each update in place begins a new one.
+#include "hook/compute.h"
+#include "hook/compute_books.h"
+#include "hook/next.h"
+
+namespace bulkhead::hook {
+namespace {
+
+// Executable -> its generation, hashed: two that share a place learn anew a little more often.
+constexpr unsigned kPlaces = 4096;
+constinit std::atomic<std::uint32_t> generations[kPlaces]{};
+
+std::atomic<std::uint32_t>& generation_of(CUgraphExec exec) noexcept {
+  const auto bits = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(exec));
+  return generations[bits * 0x9E37'79B9'7F4A'7C15ull >> 52];
+}
+static_assert(kPlaces == 1u << (64 - 52));
+
+CUresult changed(CUresult r, CUgraphExec exec) noexcept {
+  graph_changed(exec);  // a failed update may have changed a part
+  return r;
+}
+
+}  // namespace
+
+What graph_what(CUgraphExec exec) noexcept {
+  // relaxed: who launches an executable knows of its updates
+  const std::uint32_t generation = generation_of(exec).load(std::memory_order_relaxed);
+  return {shares::graph_key(reinterpret_cast<std::uintptr_t>(exec), generation),
+          shares::prior_ns(0, 0), nullptr, false};
+}
+
+void graph_changed(CUgraphExec exec) noexcept {
+  generation_of(exec).fetch_add(1, std::memory_order_relaxed);  // as above
+}
+
+CUresult cuGraphExecUpdate(CUgraphExec hGraphExec, CUgraph hGraph, CUgraphNode* hErrorNode_out,
+                           CUgraphExecUpdateResult* updateResult_out) noexcept {
+  return changed(next.cuGraphExecUpdate(hGraphExec, hGraph, hErrorNode_out, updateResult_out),
+                 hGraphExec);
+}
+CUresult cuGraphExecUpdate_v2(CUgraphExec hGraphExec, CUgraph hGraph,
+                              CUgraphExecUpdateResultInfo* resultInfo) noexcept {
+  return changed(next.cuGraphExecUpdate_v2(hGraphExec, hGraph, resultInfo), hGraphExec);
+}
+CUresult cuGraphExecKernelNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
+                                        const CUDA_KERNEL_NODE_PARAMS_v1* nodeParams) noexcept {
+  return changed(next.cuGraphExecKernelNodeSetParams(hGraphExec, hNode, nodeParams), hGraphExec);
+}
+CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec hGraphExec, CUgraphNode hNode,
+                                           const CUDA_KERNEL_NODE_PARAMS* nodeParams) noexcept {
+  return changed(next.cuGraphExecKernelNodeSetParams_v2(hGraphExec, hNode, nodeParams), hGraphExec);
+}
+CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
+                                        const CUDA_MEMCPY3D* copyParams, CUcontext ctx) noexcept {
+  return changed(next.cuGraphExecMemcpyNodeSetParams(hGraphExec, hNode, copyParams, ctx),
+                 hGraphExec);
+}
+CUresult cuGraphExecMemsetNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
+                                        const CUDA_MEMSET_NODE_PARAMS* memsetParams,
+                                        CUcontext ctx) noexcept {
+  return changed(next.cuGraphExecMemsetNodeSetParams(hGraphExec, hNode, memsetParams, ctx),
+                 hGraphExec);
+}
+CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
+                                            CUgraph childGraph) noexcept {
+  return changed(next.cuGraphExecChildGraphNodeSetParams(hGraphExec, hNode, childGraph),
+                 hGraphExec);
+}
+CUresult cuGraphExecBatchMemOpNodeSetParams(
+    CUgraphExec hGraphExec, CUgraphNode hNode,
+    const CUDA_BATCH_MEM_OP_NODE_PARAMS* nodeParams) noexcept {
+  return changed(next.cuGraphExecBatchMemOpNodeSetParams(hGraphExec, hNode, nodeParams),
+                 hGraphExec);
+}
+CUresult cuGraphExecNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
+                                  CUgraphNodeParams* nodeParams) noexcept {
+  return changed(next.cuGraphExecNodeSetParams(hGraphExec, hNode, nodeParams), hGraphExec);
+}
+CUresult cuGraphNodeSetEnabled(CUgraphExec hGraphExec, CUgraphNode hNode,
+                               unsigned int isEnabled) noexcept {
+  return changed(next.cuGraphNodeSetEnabled(hGraphExec, hNode, isEnabled), hGraphExec);
+}
+
+}  // namespace bulkhead::hook

@@ -1,0 +1,435 @@
+// Launches under a compute share, on a device whose time the test advances. Each test runs in a child of its own, for a
+// process binds once.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+#include <thread>
+
+#include "base/clock.h"
+#include "hook/compute.h"
+#include "hook/compute_books.h"
+#include "hook/process.h"
+#include "tests/hook/launch_fake.h"
+
+namespace bulkhead::hook {
+namespace fake {
+CUresult host_function(CUstream, CUhostFn fn, void* data) noexcept {
+  std::thread{[=] { fn(data); }}.join();
+  return CUDA_SUCCESS;
+}
+}  // namespace fake
+namespace {
+
+using fake::gpu;
+constexpr std::uint64_t kMs = 1'000'000;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+CUstream stream(unsigned n) { return reinterpret_cast<CUstream>(std::uintptr_t{0x10000} + n * 64); }
+CUfunction function(unsigned n) {
+  return reinterpret_cast<CUfunction>(std::uintptr_t{0x20000} + n * 64);
+}
+
+class ComputeTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char path[] = "/tmp/bulkhead-compute-XXXXXX";
+    ASSERT_NE(mkdtemp(path), nullptr);
+    dir_ = path;
+  }
+  void TearDown() override { EXPECT_EQ(std::system(("rm -rf " + dir_).c_str()), 0); }
+
+  void bind(std::uint32_t percent) {
+    setenv("BULKHEAD_DIR", dir_.c_str(), 1);
+    setenv("BULKHEAD_MEMORY", "1GiB", 1);
+    setenv("FAKE_DEVICES", "1", 1);
+    ASSERT_NE(dlopen(BH_TESTS "/fake/libcuda.so.1", RTLD_NOW), nullptr) << dlerror();
+    ASSERT_EQ(::cuInit(0), CUDA_SUCCESS);
+    ASSERT_EQ(mode(), Mode::kOn);
+    fake::install();
+    ASSERT_EQ(::cuCtxCreate_v2(&context_, 0, 0), CUDA_SUCCESS);
+    gpu.context = context_;
+    if (percent != 0) limit(percent);
+  }
+  // What a governor does.
+  static void limit(std::uint32_t percent) {
+    shm::ComputeEntry& e = entry();
+    e.floor_x100.store(percent * 100, kRelaxed);
+    e.ceiling_x100.store(percent * 100, kRelaxed);
+    e.rules.fetch_add(1, std::memory_order_release);  // pairs with the library's look
+    ::syscall(SYS_futex, &e.rules, FUTEX_WAKE, 1 << 20, nullptr, nullptr, 0);
+  }
+  static shm::ComputeEntry& entry() { return *share_of(process.devices[0]); }
+  static CUresult launch(CUfunction f, CUstream s) {
+    return ::cuLaunchKernel(f, 1, 1, 1, 32, 1, 1, 0, s, nullptr, nullptr);
+  }
+  template <class Body>
+  void in_child(std::uint32_t percent, const Body& body) {
+    EXPECT_EXIT(
+        {
+          bind(percent);
+          if (!HasFailure()) body();
+          EXPECT_EQ(gpu.dead_events, 0) << "an event was used that its context had taken along";
+          EXPECT_EQ(gpu.captured_records, 0);
+          std::fflush(nullptr);
+          std::_Exit(HasFailure() ? 1 : 0);
+        },
+        ::testing::ExitedWithCode(0), "");
+  }
+  template <class Done>
+  static void eventually(const Done& done) {
+    const std::uint64_t end = monotonic_ns() + 60'000'000'000u;
+    while (!done() && monotonic_ns() < end) ::usleep(500);
+    EXPECT_TRUE(done());
+  }
+  // The device finishes all there is, and the compute thread has seen it.
+  static void finish() {
+    fake::advance(100'000 * kMs);
+    eventually([] { return compute.pending.load(kRelaxed) == 0; });
+  }
+  static std::size_t threads() {
+    std::size_t n = 0;
+    for ([[maybe_unused]] const auto& t : std::filesystem::directory_iterator("/proc/self/task"))
+      ++n;
+    return n;
+  }
+  // So much waiting time ahead of now that any gate is shut for good (the clamp is a second and the burst).
+  static void shut() { entry().tat_ns.store(monotonic_ns() + 3'600'000 * kMs, kRelaxed); }
+
+  std::string dir_;
+  CUcontext context_ = nullptr;
+};
+
+TEST_F(ComputeTest, WithoutALimitNothingIsAdded) {
+  in_child(0, [&] {
+    const std::size_t before = threads();
+    for (int i = 0; i < 100; ++i) EXPECT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    EXPECT_EQ(gpu.launches, 100);
+    EXPECT_EQ(gpu.records + gpu.queries, 0);
+    EXPECT_EQ(threads(), before);
+    EXPECT_EQ(entry().tat_ns.load(), 0u);
+    EXPECT_EQ(entry().launches.load(), 0u);
+  });
+}
+
+TEST_F(ComputeTest, EachLaunchIsChargedOnceAndSettledByWhatItTook) {
+  in_child(50, [&] {
+    gpu.cost_ns[function(1)] = 3 * kMs;
+    for (int i = 0; i < 10; ++i) {
+      ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+      finish();
+    }
+    EXPECT_EQ(entry().launches.load(), 10u);
+    EXPECT_NEAR(static_cast<double>(entry().used_ns.load()), 30.0 * kMs, 0.01 * kMs);
+    EXPECT_NEAR(static_cast<double>(entry().longest_op_ns.load()), 3.0 * kMs, 0.01 * kMs);
+    EXPECT_EQ(entry().rate_x100.load(), 5'000u);
+  });
+}
+
+TEST_F(ComputeTest, WhatTheDriverRefusesIsNotCharged) {
+  in_child(50, [&] {
+    gpu.answer = CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+    for (int i = 0; i < 5; ++i)
+      EXPECT_EQ(launch(function(1), stream(1)), CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+    EXPECT_LE(entry().tat_ns.load(), monotonic_ns());
+    EXPECT_EQ(entry().launches.load(), 0u);
+    EXPECT_EQ(entry().used_ns.load(), 0u);
+    gpu.answer = CUDA_SUCCESS;
+    gpu.cost_ns[function(1)] = kMs;
+    EXPECT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    finish();
+    EXPECT_NEAR(static_cast<double>(entry().used_ns.load()), 1.0 * kMs, 0.01 * kMs);
+  });
+}
+
+TEST_F(ComputeTest, ACaptureIsLeftAlone) {
+  in_child(50, [&] {
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);  // the thread runs
+    finish();
+    const int records = gpu.records;
+    const std::uint64_t used = entry().used_ns.load(), launches = entry().launches.load();
+    const std::uint64_t tat = entry().tat_ns.load();
+    ASSERT_EQ(::cuStreamBeginCapture_v2(stream(1), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+    EXPECT_EQ(captures.load(), 1u);
+    shut();  // what only records must not wait either
+    EXPECT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    EXPECT_EQ(entry().launches.load(), launches);
+    EXPECT_EQ(entry().used_ns.load(), used);
+    entry().tat_ns.store(tat, kRelaxed);
+    // Beside it: charged, and no event while a question could end the capture.
+    EXPECT_EQ(launch(function(1), stream(2)), CUDA_SUCCESS);
+    EXPECT_EQ(entry().launches.load(), launches + 1);
+    EXPECT_EQ(gpu.records, records);
+    CUgraph graph{};
+    EXPECT_EQ(::cuStreamEndCapture(stream(1), &graph), CUDA_SUCCESS);
+    EXPECT_EQ(captures.load(), 0u);
+    EXPECT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    EXPECT_GT(gpu.records, records);
+  });
+}
+
+TEST_F(ComputeTest, OverItsShareALaunchWaits) {
+  in_child(50, [&] {
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    finish();
+    const std::uint64_t start = monotonic_ns();
+    // a burst of 5 ms at 50 % is 10 ms of waiting
+    entry().tat_ns.store(start + 60 * kMs, kRelaxed);
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    EXPECT_GE(monotonic_ns() - start, 50 * kMs);
+    EXPECT_GE(entry().held_ns.load(), 40 * kMs);
+    EXPECT_NE(entry().wanted_at_ns.load(), 0u);
+  });
+}
+
+TEST_F(ComputeTest, AHostFunctionIsNeverHeld) {
+  in_child(1, [&] {
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    finish();
+    shut();
+    const auto body = [](void* f) { *static_cast<CUresult*>(f) = launch(function(1), stream(2)); };
+    CUresult inner = CUDA_ERROR_UNKNOWN;
+    const std::uint64_t held = entry().held_ns.load();
+    ASSERT_EQ(::cuLaunchHostFunc(stream(1), body, &inner), CUDA_SUCCESS);
+    EXPECT_EQ(inner, CUDA_SUCCESS);
+    EXPECT_EQ(entry().held_ns.load(), held);
+    finish();
+    EXPECT_EQ(entry().launches.load(), 2u);
+  });
+}
+
+TEST_F(ComputeTest, ACollectiveIsNeverHeldAndPaysLater) {
+  in_child(1, [&] {
+    gpu.names[function(7)] =
+        "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096ul>)";
+    gpu.names[function(8)] = "_Z19ncclKernel_AllGather11ncclWorkArgs";
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    finish();
+    shut();
+    EXPECT_EQ(launch(function(7), stream(1)), CUDA_SUCCESS);
+    EXPECT_EQ(launch(function(8), stream(1)), CUDA_SUCCESS);
+    EXPECT_EQ(entry().held_ns.load(), 0u);
+    finish();
+    EXPECT_EQ(entry().launches.load(), 3u);
+  });
+}
+
+TEST_F(ComputeTest, ALimitThatGoesLetsTheWaitingGo) {
+  in_child(1, [&] {
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    finish();
+    shut();
+    entry().wanted_at_ns.store(0, kRelaxed);
+    std::atomic<bool> done{false};
+    std::thread waiter([&] {
+      EXPECT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+      done = true;
+    });
+    eventually([] { return entry().wanted_at_ns.load(kRelaxed) != 0; });
+    EXPECT_FALSE(done.load());
+    limit(0);
+    waiter.join();
+    EXPECT_EQ(gpu.launches, 2);
+    EXPECT_EQ(entry().launches.load(), 1u) << "it was let go, not waited out: nothing is charged";
+  });
+}
+
+TEST_F(ComputeTest, AnotherLimitCountsFromTheNextLaunch) {
+  in_child(50, [&] {
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    finish();
+    const std::uint64_t now = monotonic_ns();
+    entry().tat_ns.store(now + 600 * kMs, kRelaxed);
+    limit(100);
+    gpu.names[function(7)] = "ncclDevKernel_Generic";  // goes by the gate at once
+    ASSERT_EQ(launch(function(7), stream(1)), CUDA_SUCCESS);
+    EXPECT_EQ(entry().rate_x100.load(), 10'000u);
+    EXPECT_LT(entry().tat_ns.load(), now + 400 * kMs) << "the same debt is half the waiting";
+  });
+}
+
+TEST_F(ComputeTest, AStreamIsDestroyedWhileItRuns) {
+  in_child(90, [&] {
+    gpu.cost_ns[function(1)] = kMs;
+    for (unsigned round = 0; round < 40; ++round) {
+      ASSERT_EQ(launch(function(1), stream(round % 3)), CUDA_SUCCESS);
+      ASSERT_EQ(::cuStreamDestroy_v2(stream(round % 3)), CUDA_SUCCESS);
+      if (round % 2 == 0) finish();
+    }
+    finish();
+    EXPECT_EQ(entry().launches.load(), 40u);
+  });
+}
+
+TEST_F(ComputeTest, AContextTakesItsEventsAlong) {
+  in_child(100, [&] {
+    gpu.cost_ns[function(1)] = kMs;
+    entry().window_us.store(1'000'000, kRelaxed);  // nobody waits for an end
+    for (int round = 0; round < 10; ++round) {
+      for (unsigned s = 1; s < 4; ++s) ASSERT_EQ(launch(function(1), stream(s)), CUDA_SUCCESS);
+      ASSERT_EQ(launch(function(1), nullptr), CUDA_SUCCESS);
+      {
+        // what the driver does with a context's events when it goes
+        const fake::Lock l{gpu.lock};
+        fake::set(
+            next.cuCtxDestroy_v2, +[](CUcontext) noexcept {
+              const fake::Lock inner{gpu.lock};
+              gpu.events.clear();
+              return CUDA_SUCCESS;
+            });
+      }
+      ASSERT_EQ(::cuCtxDestroy_v2(context_), CUDA_SUCCESS);
+      EXPECT_EQ(compute.pending.load(), 0u);
+      ASSERT_EQ(::cuCtxCreate_v2(&context_, 0, 0), CUDA_SUCCESS);
+      gpu.context = context_;
+    }
+  });
+}
+
+TEST_F(ComputeTest, AForksChildBeginsAnew) {
+  in_child(50, [&] {
+    gpu.cost_ns[function(1)] = kMs;
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    gpu.lock.lock();  // the model's own, so that the child finds it free
+    const pid_t child = ::fork();
+    gpu.lock.unlock();
+    if (child == 0) {
+      bool good = !compute.started.load() && compute.pending.load() == 0 && !compute_limited();
+      good = good && mode() == Mode::kOn && compute_limited();
+      good = good && launch(function(1), stream(1)) == CUDA_SUCCESS && compute.started.load();
+      fake::advance(1'000 * kMs);
+      eventually([] { return compute.pending.load(kRelaxed) == 0; });
+      std::_Exit(good && !HasFailure() ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    EXPECT_EQ(entry().launches.load(), 1u) << "the child's";
+    finish();
+    EXPECT_EQ(entry().launches.load(), 2u);
+  });
+}
+
+TEST_F(ComputeTest, AStormOfThreadsLosesNoLaunch) {
+  in_child(100, [&] {
+    gpu.cost_ns[function(1)] = 10'000;
+    gpu.cost_ns[function(2)] = 300'000;
+    gpu.runs = true;
+    constexpr int kThreads = 16, kEach = 200;
+    {
+      std::vector<std::jthread> all;
+      for (unsigned t = 0; t < kThreads; ++t) {
+        all.emplace_back([t] {
+          for (unsigned i = 0; i < kEach; ++i)
+            EXPECT_EQ(launch(function(1 + i % 2), stream(1 + t % 4)), CUDA_SUCCESS);
+        });
+      }
+    }
+    finish();
+    std::uint64_t open = 0;
+    for (const StreamBook& b : compute.streams) open += b.launches;
+    EXPECT_EQ(gpu.launches, kThreads * kEach);
+    EXPECT_EQ(entry().launches.load() + open, std::uint64_t{kThreads} * kEach);
+    EXPECT_EQ(compute.device[0].in_flight_ns.load(), 0u);
+  });
+}
+
+TEST_F(ComputeTest, AnUpdatedGraphIsAnotherOperation) {
+  in_child(50, [&] {
+    const auto exec = reinterpret_cast<CUgraphExec>(std::uintptr_t{0x30000});
+    const std::uint64_t before = graph_what(exec).key;
+    EXPECT_EQ(graph_what(exec).key, before);
+    ASSERT_EQ(::cuGraphExecUpdate_v2(exec, nullptr, nullptr), CUDA_SUCCESS);
+    EXPECT_NE(graph_what(exec).key, before);
+    ASSERT_EQ(::cuGraphLaunch(exec, stream(1)), CUDA_SUCCESS);
+    finish();
+    EXPECT_EQ(gpu.graphs, 1);
+    EXPECT_EQ(entry().launches.load(), 1u);
+    EXPECT_NEAR(static_cast<double>(entry().used_ns.load()), 1.0 * kMs, 0.01 * kMs);
+  });
+}
+
+TEST_F(ComputeTest, NoEventStandsBeforeAProgrammaticDependent) {
+  in_child(100, [&] {
+    gpu.cost_ns[function(1)] = 50'000;
+    gpu.runs = true;
+    CUlaunchAttribute pdl{};
+    pdl.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    pdl.value.programmaticStreamSerializationAllowed = 1;
+    const CUlaunchConfig plain{1, 1, 1, 32, 1, 1, 0, stream(1), nullptr, 0};
+    CUlaunchConfig after = plain;
+    after.attrs = &pdl;
+    after.numAttrs = 1;
+    // the first one of a stream: nobody can know that it comes
+    ASSERT_EQ(::cuLaunchKernelEx(&plain, function(1), nullptr, nullptr), CUDA_SUCCESS);
+    ASSERT_EQ(::cuLaunchKernelEx(&after, function(1), nullptr, nullptr), CUDA_SUCCESS);
+    gpu.log.clear();
+    for (int i = 0; i < 100; ++i) {
+      ASSERT_EQ(::cuLaunchKernelEx(&plain, function(1), nullptr, nullptr), CUDA_SUCCESS);
+      const std::size_t mark = gpu.log.size();
+      ASSERT_EQ(::cuLaunchKernelEx(&after, function(1), nullptr, nullptr), CUDA_SUCCESS);
+      ASSERT_EQ(gpu.log[mark], 'k') << i;
+      ASSERT_EQ(gpu.log[mark - 1], 'k') << i;
+    }
+    EXPECT_GT(gpu.records, 2) << "between others there are events all the same";
+  });
+}
+
+TEST_F(ComputeTest, AKernelThatNeverEndsPays) {
+  in_child(50, [&] {
+    gpu.cost_ns[function(1)] = 3'600'000 * kMs;
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    const std::uint64_t at_launch = entry().tat_ns.load();
+    eventually([&] { return entry().tat_ns.load(kRelaxed) > at_launch + 20 * kMs; });
+  });
+}
+
+TEST_F(ComputeTest, WhatAnEndlessKernelWaitsForIsLetThrough) {
+  in_child(50, [&] {
+    gpu.cost_ns[function(1)] = 3'600'000 * kMs;
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    eventually([] { return entry().tat_ns.load(kRelaxed) > monotonic_ns() + 50 * kMs; });
+    ASSERT_EQ(launch(function(2), stream(2)), CUDA_SUCCESS);
+    EXPECT_GT(entry().held_ns.load(), 0u);
+  });
+}
+
+TEST_F(ComputeTest, AnUnknownKernelDoesNotFillTheQueue) {
+  in_child(50, [&] {
+    gpu.cost_ns[function(1)] = 1'000 * kMs;
+    std::atomic<int> went{0};
+    std::thread caller([&] {
+      for (int i = 0; i < 8; ++i) {
+        EXPECT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+        ++went;
+      }
+    });
+    eventually([] { return entry().wanted_at_ns.load(kRelaxed) != 0; });
+    eventually([&] { return went.load() >= 2; });
+    EXPECT_LT(went.load(), 8);
+    limit(0);
+    caller.join();
+  });
+}
+
+TEST_F(ComputeTest, UnderADebuggerNothingIsHeld) {
+  setenv("CUDA_INJECTION64_PATH", "/opt/profiler.so", 1);
+  in_child(1, [&] {
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    shut();
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    EXPECT_EQ(entry().held_ns.load(), 0u);
+    finish();
+    EXPECT_EQ(entry().launches.load(), 2u);
+  });
+  unsetenv("CUDA_INJECTION64_PATH");
+}
+
+}  // namespace
+}  // namespace bulkhead::hook
