@@ -43,6 +43,8 @@ const Kernel* find(const char* name) noexcept;
 //   bh_saxpy(u64 y, u64 x, f32 a, u64 n)                   y[i] = a * x[i] + y[i]
 //   bh_copy(u64 to, u64 from, u64 n)                       to[i] = from[i] (32-bit words)
 //   bh_spin(u64 ns)                                        busy for ns
+//   bh_work(u64 rounds, u64 out)                           rounds of arithmetic: takes its own time on the GPU only,
+//                                                          where bh_spin also counts what others take; out may be 0
 //   bh_fault()                                             stores to address 16
 // All loops are grid-stride, so any grid will do.
 extern const char* const kPtx;
