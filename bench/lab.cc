@@ -25,10 +25,13 @@ bool ours(const char* entry) {
   return false;
 }
 
+unsigned share_of(const Tenant& t) { return t.compute_percent == 0 ? 100 : t.compute_percent; }
+
 std::string replaced(std::string text, const Variant& v, const Tenant& t) {
   const std::pair<const char*, std::string> marks[] = {{"%l", v.library},
                                                        {"%b", std::to_string(t.quota_bytes)},
                                                        {"%M", std::to_string(t.quota_bytes >> 20)},
+                                                       {"%c", std::to_string(share_of(t))},
                                                        {"%d", t.dir},
                                                        {"%t", t.name}};
   for (const auto& [mark, value] : marks)
@@ -78,14 +81,18 @@ void Lab::drop_tenant(const Tenant& t) const {
 std::vector<std::string> Lab::command(const Variant& v, const Tenant& t, const std::string& work,
                                       const Params& p, const std::string& how) const {
   std::vector<std::string> c;
-  if (v.kind == Variant::Kind::kBulkhead && how == "run")
+  if (v.kind == Variant::Kind::kBulkhead && how == "run") {
     c = {build + "/bin/bulkhead",
          "run",
+         "-q",
          "--tenant",
          t.name,
          "--memory",
-         std::to_string(t.quota_bytes >> 20) + "MiB",
-         "--"};
+         std::to_string(t.quota_bytes >> 20) + "MiB"};
+    if (t.compute_percent != 0)
+      c.insert(c.end(), {"--compute", std::to_string(t.compute_percent) + "%"});
+    c.emplace_back("--");
+  }
   c.insert(c.end(), {exe, "--worker", work});
   for (const auto& [key, value] : p.all()) c.push_back(std::string{key}.append("=").append(value));
   return c;
@@ -104,6 +111,7 @@ std::vector<std::string> Lab::environment(const Variant& v, const Tenant& t,
   if (!sim.empty()) {
     path = path.empty() ? sim : sim + ":" + path;
     e.push_back("BULKHEAD_SIM=" + sim_profile);
+    if (timed) e.emplace_back("BULKHEAD_SIM_TIMED=1");
   }
   if (!path.empty()) e.push_back("LD_LIBRARY_PATH=" + path);
   e.push_back("BULKHEAD_DIR=" + scratch);

@@ -11,9 +11,10 @@ namespace bulkhead::bench {
 struct Variant {
   enum class Kind { kNative, kBulkhead, kRival } kind = Kind::kNative;
   std::string name;
-  std::string library;           // preloaded; empty for native
-  std::vector<std::string> env;  // of a rival: NAME=VALUE with %l %b %M %d %t (docs/benchmarks.md)
-  std::string inert;             // why the limit was not seen to act; empty: verified
+  std::string library;  // preloaded; empty for native
+  std::vector<std::string>
+      env;            // of a rival: NAME=VALUE with %l %b %M %c %d %t (docs/benchmarks.md)
+  std::string inert;  // why the limit was not seen to act; empty: verified
 };
 
 // A group of processes under one quota.
@@ -21,6 +22,7 @@ struct Tenant {
   std::string name;
   std::string dir;  // scratch of its own, removed with it
   std::uint64_t quota_bytes = 0;
+  unsigned compute_percent = 0;  // 0: no share was asked for
 };
 
 struct Lab {
@@ -33,6 +35,7 @@ struct Lab {
   std::uint64_t device_bytes = 0;
   std::vector<Variant> variants;  // native first
   bool quick = false;
+  bool timed = false;  // on the simulator: work takes its time
   unsigned repeats = 5;
   std::uint64_t deadline_ns = ~0ull;  // CLOCK_MONOTONIC; past it no further repeat or case is begun
   std::string only;  // a case whose name does not hold this text is left out (rows 1, 2 and 4)

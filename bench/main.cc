@@ -16,7 +16,7 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|admission|daemon|all]... "
+    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|compute|admission|daemon|all]... "
     "[--quick] "
     "[--json "
     "FILE]\n"
@@ -24,17 +24,18 @@ constexpr char kUsage[] =
     "env|run] "
     "[--repeats N] [--seconds N] [--only-native]\n"
     "       bulkhead-bench --gate [--update]\n"
-    "In a VALUE: %l the library, %b the quota in bytes, %M in MiB, %d a directory of the tenant's "
+    "In a VALUE: %l the library, %b the quota in bytes, %M in MiB, %c the share in percent, %d a "
+    "directory of the tenant's "
     "own, %t its name.\n";
 
 struct Suite {
   const char* name;
   void (*run)(Bench&);
 };
-constexpr Suite kSuites[] = {{"memory", suite_memory}, {"hook", suite_hook},
-                             {"start", suite_start},   {"quota", suite_quota},
-                             {"crash", suite_crash},   {"admission", suite_admission},
-                             {"daemon", suite_daemon}};
+constexpr Suite kSuites[] = {{"memory", suite_memory},       {"hook", suite_hook},
+                             {"start", suite_start},         {"quota", suite_quota},
+                             {"crash", suite_crash},         {"compute", suite_compute},
+                             {"admission", suite_admission}, {"daemon", suite_daemon}};
 
 struct Options {
   std::vector<std::string> suites;

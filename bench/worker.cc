@@ -11,11 +11,12 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr Work kWorks[] = {
-    {"calls", work_calls},   {"async", work_async},   {"denied", work_denied},
-    {"member", work_member}, {"start", work_start},   {"gate", work_gate},
-    {"fill", work_fill},     {"export", work_export}, {"race", work_race},
-    {"hold", work_hold},     {"take", work_take},     {"churn", work_churn},
-    {"probe", work_probe},   {"steady", work_steady},
+    {"calls", work_calls},   {"async", work_async},     {"denied", work_denied},
+    {"member", work_member}, {"start", work_start},     {"gate", work_gate},
+    {"fill", work_fill},     {"export", work_export},   {"race", work_race},
+    {"hold", work_hold},     {"take", work_take},       {"churn", work_churn},
+    {"probe", work_probe},   {"steady", work_steady},   {"launch", work_launch},
+    {"load", work_load},     {"request", work_request},
 };
 
 }  // namespace

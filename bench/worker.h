@@ -35,6 +35,9 @@ int work_start(Worker& w);  // work_start.cc
 int work_gate(Worker& w);
 int work_fill(Worker& w);  // work_quota.cc
 int work_export(Worker& w);
+int work_launch(Worker& w);  // work_compute.cc
+int work_load(Worker& w);
+int work_request(Worker& w);
 int work_race(Worker& w);  // work_crash.cc
 int work_hold(Worker& w);
 int work_take(Worker& w);

@@ -59,6 +59,24 @@ bool copy_twin(const Launch& l) {
 }
 std::uint64_t copy_cost(const Launch& l) { return moved(l.arg<std::uint64_t>(2) * 8); }
 
+bool work_twin(const Launch& l) {
+  const auto out = l.arg<std::uint64_t>(1);
+  if (out == 0) return true;
+  if (!l.reaches(out, 4)) return false;
+  if (!l.moves_bytes) return true;
+  // Thread 0 after all rounds at once: x -> a x + c, composed with itself by doubling.
+  std::uint32_t a = 1664525, c = 1013904223, sum = 0;
+  for (auto rounds = l.arg<std::uint64_t>(0); rounds != 0; rounds >>= 1) {
+    if ((rounds & 1) != 0) sum = sum * a + c;
+    c = (a + 1) * c;
+    a *= a;
+  }
+  *reinterpret_cast<std::uint32_t*>(out) = sum;
+  return true;
+}
+// Assumed: the dependent multiply and the loop around it; no figure of a GPU.
+constexpr std::uint64_t kRoundNs = 5;
+std::uint64_t work_cost(const Launch& l) { return kLaunchNs + l.arg<std::uint64_t>(0) * kRoundNs; }
 std::uint64_t spin_cost(const Launch& l) { return kLaunchNs + l.arg<std::uint64_t>(0); }
 
 // Where work is done as soon as it is submitted, it ends at once.
@@ -75,6 +93,7 @@ constexpr Kernel kKernels[] = {
     {"bh_copy", copy_twin, copy_cost, 3, {8, 8, 8}},
     {"bh_spin", null_twin, spin_cost, 1, {8}},
     {"bh_persist", persist_twin, null_cost, 1, {8}, persist_until},
+    {"bh_work", work_twin, work_cost, 2, {8, 8}},
     {"bh_fault", fault_twin, null_cost, 0, {}},
 };
 

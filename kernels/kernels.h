@@ -46,6 +46,8 @@ const Kernel* find(const char* name) noexcept;
 //   bh_copy(u64 to, u64 from, u64 n)                       to[i] = from[i] (32-bit words)
 //   bh_spin(u64 ns)                                        busy for ns
 //   bh_persist(u64 at)                                     busy until the 32-bit word at `at` is not zero
+//   bh_work(u64 rounds, u64 out)                           rounds of arithmetic: takes its own time on the GPU only,
+//                                                          where bh_spin also counts what others take; out may be 0
 //   bh_fault()                                             stores to address 16
 // All loops are grid-stride, so any grid will do.
 extern const char* const kPtx;

@@ -169,6 +169,31 @@ LOOP:
   ret;
 }
 
+.visible .entry bh_work(.param .u64 rounds, .param .u64 out) {
+  .reg .pred %p<3>;
+  .reg .b32 %r<3>;
+  .reg .b64 %rd<3>;
+  ld.param.u64 %rd1, [rounds];
+  ld.param.u64 %rd2, [out];
+  mov.u32 %r1, %tid.x;
+  setp.eq.u64 %p1, %rd1, 0;
+  @%p1 bra DONE_WORK;
+WORK:
+  mad.lo.u32 %r1, %r1, 1664525, 1013904223;
+  sub.u64 %rd1, %rd1, 1;
+  setp.ne.u64 %p1, %rd1, 0;
+  @%p1 bra WORK;
+DONE_WORK:
+  setp.eq.u64 %p2, %rd2, 0;
+  @%p2 bra NOTHING_OUT;
+  mov.u32 %r2, %tid.x;
+  setp.ne.u32 %p1, %r2, 0;
+  @%p1 bra NOTHING_OUT;
+  st.global.u32 [%rd2], %r1;
+NOTHING_OUT:
+  ret;
+}
+
 .visible .entry bh_fault() {
   .reg .b32 %r<2>;
   .reg .b64 %rd<2>;

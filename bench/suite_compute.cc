@@ -1,0 +1,247 @@
+// Rows 1 (launches), 7, 8, 10 and 11: shares of a GPU's time.
+//
+// Work, not busy time, is what is counted: kernels of a fixed number of arithmetic rounds, found by calibration with nobody else
+// on the GPU. A tenant's throughput is its kernels done in the judged window; the window leaves the first and last tenth out.
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "bench/crew.h"
+#include "bench/suites.h"
+
+namespace bulkhead::bench {
+namespace {
+
+struct Size {
+  const char* name;
+  std::uint64_t ns;
+  std::uint64_t rounds = 0;
+  double solo = 0;  // kernels a second with nobody else and no share
+};
+
+std::uint64_t load_ms(const Bench& b) { return b.lab.quick ? 1500 : 10'000; }
+
+// What a worker of `load` logged: kernels a second in the judged window, and the worst window of 100 ms.
+struct Throughput {
+  double per_s = 0, worst_100ms_per_s = 0;
+};
+Throughput judge(const Block& k) {
+  Throughput out;
+  if (k.log_count < 4) return out;
+  const std::uint64_t first = k.log[0].end, span = k.log[k.log_count - 1].end - first;
+  const std::uint64_t from = first + span / 10, to = first + span - span / 10;
+  double sum = 0;
+  for (std::uint64_t i = 0; i < k.log_count; ++i)
+    if (k.log[i].end > from && k.log[i].end <= to) sum += static_cast<double>(k.log[i].bytes);
+  out.per_s = sum / (static_cast<double>(to - from) / 1e9);
+  constexpr std::uint64_t kWindow = 100'000'000;
+  double in = 0;
+  for (std::uint64_t i = 0, j = 0; i < k.log_count; ++i) {
+    in += static_cast<double>(k.log[i].bytes);
+    while (k.log[j].end + kWindow <= k.log[i].end) in -= static_cast<double>(k.log[j++].bytes);
+    if (k.log[i].end > from && k.log[i].end <= to)
+      out.worst_100ms_per_s = std::max(out.worst_100ms_per_s, in * 10);
+  }
+  return out;
+}
+
+Params load_of(const Size& s, std::uint64_t ms) {
+  Params p;
+  p.set("rounds", s.rounds);
+  p.set("ns", s.ns);
+  p.set("ms", ms);
+  return p;
+}
+
+// Rounds of a kernel of s.ns, on the machine's own driver without anything preloaded.
+bool calibrate(Bench& b, Size& s) {
+  const Tenant t = b.lab.make_tenant(4 * kGiB);
+  Crew crew(b.lab, b.lab.variants[0], t);
+  Params p;
+  p.set("calibrate", s.ns);
+  crew.start("load", p);
+  const bool good = crew.finish(60);
+  if (!good) b.results.failed(std::string("calibration of ") + s.name, "native", crew.error());
+  s.rounds = static_cast<std::uint64_t>(crew.block(0).value[0]);
+  b.lab.drop_tenant(t);
+  return good && s.rounds != 0;
+}
+
+// Each tenant's load at once, for `ms`; their throughputs, empty if it could not be measured (failed() says why).
+std::vector<Throughput> together(Bench& b, const Variant& v, const std::string& name,
+                                 const std::vector<unsigned>& shares,
+                                 const std::vector<const Size*>& sizes, std::uint64_t ms) {
+  std::vector<Tenant> tenants;
+  for (const unsigned q : shares) {
+    tenants.push_back(b.lab.make_tenant(4 * kGiB));
+    tenants.back().compute_percent = q;
+  }
+  std::vector<Throughput> out;
+  {
+    Crew crew(b.lab, v, tenants[0], "run");
+    for (std::size_t i = 0; i < tenants.size(); ++i)
+      crew.start("load", load_of(*sizes[i], ms), tenants[i]);
+    bool good = crew.all_said(60);
+    if (good) crew.go(), good = crew.all_said(static_cast<int>(ms / 1000) + 60);
+    if (!good) {
+      b.results.failed(name, v.name, crew.error());
+    } else {
+      for (unsigned i = 0; i < crew.size(); ++i) out.push_back(judge(crew.block(i)));
+      crew.go();
+      (void)crew.finish(60);
+    }
+  }
+  for (const Tenant& t : tenants) b.lab.drop_tenant(t);
+  return out;
+}
+
+void launches(Bench& b, const Variant& v, bool graph, unsigned share) {
+  const std::string name = std::string(graph ? "cuGraphLaunch" : "cuLaunchKernel") +
+                           (share != 0 ? ", with a share" : "");
+  if (!b.lab.asked(name)) return;
+  Tenant t = b.lab.make_tenant(4 * kGiB);
+  t.compute_percent = share;
+  {
+    Crew crew(b.lab, v, t, "run");
+    Params p;
+    p.set("graph", graph ? 1 : 0);
+    p.set("n", b.lab.quick ? 10'000 : 50'000);
+    crew.start("launch", p);
+    bool good = crew.all_said(60);
+    if (good) crew.go(), good = crew.finish(120);
+    if (!good) {
+      b.results.failed(name, v.name, crew.error());
+    } else {
+      const double rate = ns_per_tick();
+      b.results.add(name, "p50", "ns", v.name, crew.block(0).histogram[0].quantile(0.5) * rate);
+      b.results.add(name, "p99", "ns", v.name, crew.block(0).histogram[0].quantile(0.99) * rate);
+      b.results.add(name, "best of 64", "ns", v.name, crew.block(0).value[0]);
+    }
+  }
+  b.lab.drop_tenant(t);
+}
+
+void alone(Bench& b, const Variant& v, Size& s, const std::vector<unsigned>& shares) {
+  const auto whole =
+      together(b, v, std::string(s.name) + " kernels alone at 100%", {0}, {&s}, load_ms(b));
+  if (whole.empty()) return;
+  if (v.kind == Variant::Kind::kNative) s.solo = whole[0].per_s;
+  const std::string kernels = std::string(s.name) + " kernels alone";
+  b.results.add(kernels, "no share", "/s", v.name, whole[0].per_s);
+  if (v.kind == Variant::Kind::kNative) return;
+  for (const unsigned q : shares) {
+    const std::string name = kernels + " at " + std::to_string(q) + "%";
+    if (!b.lab.asked(name)) continue;
+    const auto got = together(b, v, name, {q}, {&s}, load_ms(b));
+    if (got.empty()) continue;
+    const double share = 100 * got[0].per_s / whole[0].per_s;
+    b.results.add(name, "share", "%", v.name, share);
+    b.results.add(name, "error", "points", v.name, std::fabs(share - q));
+    b.results.add(name, "worst 100 ms", "%", v.name,
+                  100 * got[0].worst_100ms_per_s / whole[0].per_s);
+  }
+}
+
+// Shares of the summed normalised throughput; the sum itself shows what switching costs.
+void contended(Bench& b, const Variant& v, const std::vector<unsigned>& shares,
+               const std::vector<const Size*>& sizes) {
+  std::string name;
+  for (std::size_t i = 0; i < shares.size(); ++i)
+    name += (i == 0 ? "" : " + ") + std::to_string(shares[i]) + "% of " + sizes[i]->name;
+  if (!b.lab.asked(name)) return;
+  if (std::any_of(sizes.begin(), sizes.end(), [](const Size* s) { return s->solo == 0; })) return;
+  const auto got = together(b, v, name, shares, sizes, load_ms(b));
+  if (got.empty()) return;
+  double sum = 0, asked = 0, linear = 0, squares = 0, worst = 0;
+  for (std::size_t i = 0; i < got.size(); ++i)
+    sum += got[i].per_s / sizes[i]->solo, asked += shares[i];
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double part = 100 * got[i].per_s / sizes[i]->solo / sum;
+    const double entitled = 100.0 * shares[i] / asked, x = part / entitled;
+    linear += x, squares += x * x;
+    worst = std::max(worst, std::fabs(part - entitled));
+    b.results.add(name, "part of tenant " + std::to_string(i + 1), "%", v.name, part);
+  }
+  b.results.add(name, "worst error", "points", v.name, worst);
+  b.results.add(name, "Jain", "", v.name,
+                linear * linear / (static_cast<double>(got.size()) * squares));
+  b.results.add(name, "of the GPU in all", "%", v.name, 100 * sum);
+}
+
+// Short requests of one tenant, alone and beside another's long kernels.
+void latency(Bench& b, const Variant& v, const Size& request, const Size& hog, bool beside) {
+  const std::string name = std::string(request.name) + " requests " +
+                           (beside ? std::string("at 25% beside ") + hog.name + " kernels at 75%"
+                                   : std::string("alone at 25%"));
+  if (!b.lab.asked(name)) return;
+  Tenant mine = b.lab.make_tenant(4 * kGiB), other = b.lab.make_tenant(4 * kGiB);
+  mine.compute_percent = 25, other.compute_percent = 75;
+  {
+    Crew crew(b.lab, v, mine, "run");
+    Params p;
+    p.set("rounds", request.rounds);
+    p.set("ms", load_ms(b));
+    crew.start("request", p);
+    if (beside) crew.start("load", load_of(hog, load_ms(b)), other);
+    bool good = crew.all_said(60);
+    if (good) crew.go(), good = crew.all_said(static_cast<int>(load_ms(b) / 1000) + 60);
+    if (!good) {
+      b.results.failed(name, v.name, crew.error());
+    } else {
+      const double us = ns_per_tick() / 1000;
+      b.results.add(name, "p50", "us", v.name, crew.block(0).histogram[0].quantile(0.5) * us);
+      b.results.add(name, "p99", "us", v.name, crew.block(0).histogram[0].quantile(0.99) * us);
+      crew.go();
+      (void)crew.finish(60);
+    }
+  }
+  b.lab.drop_tenant(mine);
+  b.lab.drop_tenant(other);
+}
+
+}  // namespace
+
+void suite_compute(Bench& b) {
+  b.lab.timed = true;
+  b.results.begin(1, "compute: cost of a launch");
+  for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
+    for (const bool graph : {false, true})
+      for (const unsigned share : {0u, 100u})
+        for (const Variant& v : b.lab.variants) launches(b, v, graph, share);
+  b.results.print(b.lab, stdout);
+
+  std::vector<Size> sizes = {
+      {"5 us", 5'000}, {"0.1 ms", 100'000}, {"1 ms", 1'000'000}, {"10 ms", 10'000'000}};
+  if (b.lab.quick) sizes = {{"0.1 ms", 100'000}, {"1 ms", 1'000'000}};
+  for (Size& s : sizes)
+    if (!calibrate(b, s)) return void(b.lab.timed = false);
+  const std::vector<unsigned> shares =
+      b.lab.quick ? std::vector<unsigned>{25, 50} : std::vector<unsigned>{10, 25, 50, 75, 90};
+  const unsigned repeats = b.lab.quick ? 1 : b.lab.repeats;
+  b.results.begin(7, "compute: a share alone");
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+    for (Size& s : sizes)
+      for (const Variant& v : b.lab.variants) alone(b, v, s, shares);
+  b.results.print(b.lab, stdout);
+
+  b.results.begin(7, "compute: shares against each other");
+  const Size *small = &sizes[b.lab.quick ? 0 : 1], *large = &sizes[b.lab.quick ? 1 : 2];
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+    for (const Variant& v : b.lab.variants) {
+      contended(b, v, {30, 70}, {large, large});
+      contended(b, v, {25, 75}, {small, large});
+      contended(b, v, {20, 30, 50}, {large, large, large});
+      if (!b.lab.quick) contended(b, v, {25, 25, 25, 25}, {&sizes[0], small, large, &sizes[3]});
+    }
+  b.results.print(b.lab, stdout);
+
+  b.results.begin(10, "compute: requests beside a load");
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+    for (const Variant& v : b.lab.variants)
+      for (const bool beside : {false, true}) latency(b, v, *small, *large, beside);
+  b.results.print(b.lab, stdout);
+  b.lab.timed = false;
+}
+
+}  // namespace bulkhead::bench
