@@ -99,7 +99,7 @@ void sweep(Look& l, bool all) noexcept {
   for (unsigned i = 0; i < t.contexts_high; ++i) {
     const TimedContext& c = t.contexts[i];
     if (c.pid == 0 || mine(c) || (!all && !has_work(t, i))) continue;
-    if (!alive(c.pid, c.start_ticks)) bury(l, i);
+    if (start_ticks_of(c.pid) != c.start_ticks) bury(l, i);
   }
   advance(t, world(true), l.now);
 }
