@@ -4,7 +4,7 @@
 #
 #   tests/gpu/run.sh [QUICK=1 in the environment: about 4 minutes instead of 9]
 #
-#   SECTIONS    which of "programs device daemon measurements" to run (default all)
+#   SECTIONS    which of "programs device daemon compute measurements" to run (default all)
 #   OUT         where results.jsonl and all.log go (default build/gpu)
 #   BUILD       the build tree (default build/release)
 #   RIVAL_LIB   a HAMi-core libvgpu.so to measure beside; RIVAL_NAME names it (default hami)
@@ -31,7 +31,7 @@ cd tests/gpu || exit 1
 emit() { printf '%s\n' "$1" >>"$RESULTS"; }
 # A line for a check that left none of its own: json_line NAME OK KEY TEXT
 json_line() { python3 -c 'import json,sys; print(json.dumps({"check": sys.argv[1], "ok": {"true": True, "false": False}.get(sys.argv[2]), sys.argv[3]: sys.argv[4][-600:]}))' "$@"; }
-wants() { [[ " ${SECTIONS:-programs device daemon measurements} " == *" $1 "* ]]; }
+wants() { [[ " ${SECTIONS:-programs device daemon compute measurements} " == *" $1 "* ]]; }
 late() { [ "$SECONDS" -ge "$LIMIT_S" ]; }
 
 # check NAME COMMAND...: in the background, at most JOBS at a time, each in a directory of its own: the sum of limits of
@@ -180,6 +180,14 @@ if wants daemon; then
     check "daemon: ${words[0]}" python3 check_daemon.py --part "${words[@]}"
   done
   settle
+fi
+
+# ---- shares of the GPU's time: about 100 s ----
+if wants compute; then
+  JOBS=1
+  check "shares of PyTorch" python3 check_compute.py
+  settle
+  measure compute 80 --quick
 fi
 
 # ---- measurements, one at a time ----
