@@ -15,8 +15,8 @@ BULKHEAD = os.environ["BULKHEAD"]
 
 
 class Load:
-    def __init__(self, tenant, kind, seconds, share, native=False):
-        run = [] if native else [BULKHEAD, "run", "-q", "--tenant", tenant, "--memory", "20GiB", *(["--compute", share] if share else []), "--"]
+    def __init__(self, kind, seconds, share, native=False):
+        run = [] if native else [BULKHEAD, "run", "-q", "--memory", "20GiB", *(["--compute", share] if share else []), "--"]
         self.process = subprocess.Popen([*run, sys.executable, str(HERE / "in_compute.py"), kind, str(seconds)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
 
@@ -50,13 +50,13 @@ def main():
     line = {"check": "shares of PyTorch", "ok": True}
     try:
         for kind in ("gemm", "decode"):
-            native, = together(Load("", kind, seconds, None, native=True))
-            free, = together(Load("free", kind, seconds, None))
+            native, = together(Load(kind, seconds, None, native=True))
+            free, = together(Load(kind, seconds, None))
             figures = {"native_per_s": native, "no_share_to_native": free / native}
             for share in (25, 50):
-                got, = together(Load(f"alone{share}", kind, seconds, f"{share}%"))
+                got, = together(Load(kind, seconds, f"{share}%"))
                 figures[f"alone_{share}_points"] = 100 * got / native - share
-            a, b = together(Load("small", kind, seconds, "30%"), Load("large", kind, seconds, "70%"))
+            a, b = together(Load(kind, seconds, "30%"), Load(kind, seconds, "70%"))
             figures["part_of_30"] = 100 * a / (a + b)
             figures["both_to_native"] = (a + b) / native
             line[kind] = {k: round(v, 3) for k, v in figures.items()}
