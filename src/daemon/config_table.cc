@@ -1,6 +1,7 @@
 #include "daemon/config_table.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace bulkhead::daemon {
 namespace {
@@ -98,7 +99,7 @@ unsigned ConfigTable::ratio(const char* key, std::uint32_t& x1000) {
     blame(line_of(*node), key, "out of range; write 0.001 to 1");
     return 0;
   }
-  x1000 = static_cast<std::uint32_t>(value * 1000 + 0.5);
+  x1000 = static_cast<std::uint32_t>(std::lround(value * 1000));
   return line_of(*node);
 }
 

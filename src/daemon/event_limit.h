@@ -25,8 +25,8 @@ class EventLimit {
   struct Key {
     wire::EventKind kind;
     std::uint32_t uid;
-    std::string tenant;  // empty also for those that share a window
-    auto operator<=>(const Key&) const = default;
+    std::string tenant;                            // empty also for those that share a window
+    auto operator<=>(const Key&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14
   };
   struct Held {  // what a window kept back
     Key key;

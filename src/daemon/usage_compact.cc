@@ -111,7 +111,8 @@ Rows compact_usage(Rows rows, std::size_t most) {
     for (const auto& line : rows)
       devices.emplace(reinterpret_cast<const char*>(line.row.uuid), sizeof line.row.uuid);
     const std::size_t stay = device ? 1 : devices.size();
-    rows = forget(std::move(rows), std::min(rows.size(), rows.size() - most + stay), device);
+    const std::size_t go = std::min(rows.size(), rows.size() - most + stay);
+    rows = forget(std::move(rows), go, device);
   }
   return rows;
 }

@@ -21,12 +21,12 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kMs = 1'000'000;
 constexpr std::uint64_t kLongestWindow_ns = 100 * kMs;  // a full window holds a launch no longer
 
-constinit const std::atomic<std::uint32_t> never{0};
-constinit const std::atomic<std::uint32_t> ask{1};
+constinit const std::atomic<std::uint32_t> kNever{0};
+constinit const std::atomic<std::uint32_t> kAsk{1};
 
 }  // namespace
 
-constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&never};
+constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&kNever};
 constinit std::atomic<std::uint32_t> captures{0};
 thread_local constinit bool in_callback = false;
 constinit Compute compute{};
@@ -199,13 +199,13 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
 }
 
 void compute_unbound() noexcept {
-  compute_word.store(&never, kRelaxed);  // no region stands behind this one
+  compute_word.store(&kNever, kRelaxed);  // no region stands behind this one
 }
 
 // Under process.binding, before mode becomes kOn.
 void compute_bound() noexcept {
   const Process& p = process;
-  const std::atomic<std::uint32_t>* word = &never;
+  const std::atomic<std::uint32_t>* word = &kNever;
   int granted = 0;
   for (int i = 0; i < p.device_count; ++i) {
     shm::ComputeEntry* const e = share_of(p.devices[i]);
@@ -213,7 +213,7 @@ void compute_bound() noexcept {
     ++granted;
     word = &e->floor_x100;
   }
-  if (granted > 0 && p.device_count > 1) word = &ask;
+  if (granted > 0 && p.device_count > 1) word = &kAsk;
   compute_word.store(word, std::memory_order_release);  // pairs with compute_limited()
 }
 
