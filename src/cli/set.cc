@@ -223,8 +223,10 @@ int set(const SetOptions& o) {
         daemon ? set_memory_by_daemon(client, o, memory) : set_memory_alone(**machine, o, memory);
   }
   if (code != kExitOk || (!has_share && !(daemon && share.has_mode))) return code;
-  return daemon ? set_share_by_daemon(client, o, share, shares)
+  code = daemon ? set_share_by_daemon(client, o, share, shares)
                 : set_share_alone(**machine, o, shares);
+  if (code == kExitOk && share.wants_idle_time()) warn(kNoLending);
+  return code;
 }
 
 }  // namespace bulkhead::cli

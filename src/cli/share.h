@@ -7,6 +7,10 @@
 
 namespace bulkhead::cli {
 
+// For who asks for a share with + (docs/compute.md, "What of this page is built").
+inline constexpr const char* kNoLending =
+    "nobody lends idle GPU time yet: a share with + is held to what stands before it";
+
 // As written; empty: not said.
 struct ShareOptions {
   std::string compute;  // --compute
@@ -25,6 +29,9 @@ struct AskedShare {
   bool has_window = false;
   wire::ComputeMode mode = wire::ComputeMode::kAuto;
   bool has_mode = false;
+  [[nodiscard]] bool wants_idle_time() const {
+    return has_compute && rules.limited() && rules.borrows();
+  }
 };
 // One line, or "". `none`: whether "none" may be said for no limit.
 [[nodiscard]] std::string read_share(const ShareOptions& options, bool none, AskedShare& out);

@@ -12,6 +12,7 @@ from daemon_control import OPEN_TO_USERS, ROOT, DaemonCase
 
 COMPUTE = 1843200  # docs/formats/region.md
 RULES, SUMS = COMPUTE + 64, COMPUTE + 128
+NO_LENDING = "bulkhead: nobody lends idle GPU time yet: a share with + is held to what stands before it\n"
 
 
 class Region:
@@ -35,11 +36,16 @@ class Region:
 
 
 class Alone(Case):
+    def test_who_asks_for_idle_time_is_told_that_nobody_lends_it_yet(self):
+        for share, told in (("25%+", True), ("25%", False)):
+            stderr = self.call("run", "--no-daemon", "--memory", "1GiB", "--compute", share, "--", "/bin/true").stderr
+            self.assertEqual(NO_LENDING in stderr, told, stderr)
+
     def make(self, name, *words, env=None):
         return self.run_it("--tenant", name, "--memory", "1GiB", *words, "--", "/bin/true", env=env)
 
     def good(self, result):
-        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertEqual((result.returncode, result.stderr.replace(NO_LENDING, "")), (0, ""))
 
     def time_of(self, name):
         tenant, = (t for t in self.status()["tenants"] if t["name"] == name)
