@@ -1,5 +1,8 @@
 // Deaths with the daemon's regions and reaper at work, which dies itself, again and again. BH_STORM_SECONDS says how
 // long (default 5), BH_STORM_SEED repeats a run's choices.
+#include <fcntl.h>
+#include <sys/prctl.h>
+
 #include <algorithm>
 #include <fstream>
 #include <iterator>
@@ -292,12 +295,31 @@ void govern(const Dir& dir) {
   for (int i = 0;; ++i) {
     (void)daemon.regions.make(made);
     (void)daemon.regions.set_limit("t", uuid, i % 2 == 0 ? kLimit / 2 : kLimit);
+    const std::uint32_t share = i % 2 == 0 ? 2500 : 5000;
+    (void)daemon.regions.set_compute("t", uuid, {share, share});
     (void)daemon.regions.remove("made", false);
+    // Every second one is watched and killed; the others end by themselves, and the scan finds them.
+    const bool watched = i % 2 == 0;
+    int told[2];
+    if (::pipe2(told, O_CLOEXEC) != 0) ::_exit(5);
     const pid_t holder = spawn([&] {
       arm_kill_point("", 0);
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       Guest me;
-      (void)(me.join_to(dir, "t") && charge(me.region(), me.member.seat.slot, 0, kMiB));
+      if (!me.join_to(dir, "t") || !charge(me.region(), me.member.seat.slot, 0, kMiB)) return;
+      const Seat seat = me.member.seat;
+      if (::write(told[1], &seat, sizeof seat) != sizeof seat || !watched) return;
+      for (;;) ::pause();
     });
+    ::close(told[1]);
+    Seat seat{};
+    if (::read(told[0], &seat, sizeof seat) == sizeof seat && watched) {
+      const int fd = static_cast<int>(::syscall(434 /* pidfd_open */, holder, 0));
+      (void)daemon.regions.watch("t", seat.slot, static_cast<std::uint32_t>(seat.gen), UniqueFd{fd},
+                                 static_cast<std::uint32_t>(holder));
+      ::kill(holder, SIGKILL);
+    }
+    ::close(told[0]);
     while (::waitpid(holder, nullptr, WNOHANG) == 0) daemon.loop.turn(1);
     daemon.loop.turn(0);
     if (i % 8 == 7 && i < 64) {  // as a new start finds it

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "shm/compute.h"
 #include "tests/storm/kill_points.h"
 #include "tests/storm/storm.h"
 
@@ -36,6 +37,8 @@ void do_everything(const Dir& dir) {
     charge_forced(r, slot, 0, 60 * kMiB);
     set_limit(r, 0, kLimit / 2);
     set_limit(r, 0, kLimit);
+    set_compute(r, 0, {2500, 2500, 5000, 2000, 1000});
+    set_compute(r, 0, {});
     give_back(r, slot, 0, 60 * kMiB);
     give_back(r, slot, 0, 44 * kMiB);
     leave_slot(r, me.member.world, me.member.seat);
