@@ -76,8 +76,9 @@ struct alignas(64) StreamBook {
 
 // The rules in force, published whole.
 struct InForce {
-  shares::Rules rules;
-  std::uint32_t rate_x100, burst_us, generation;
+  // zero, as all of Compute: it stands in .bss, and the child of a fork begins as its parent did
+  shares::Rules rules{0, 0, 0, 0, 0, 0};
+  std::uint32_t rate_x100 = 0, burst_us = 0, generation = 0;
 };
 
 struct DeviceShare {
