@@ -89,23 +89,27 @@ void apply_observed(bool lower) noexcept {
   }
 }
 
-// Under process.binding.
-void start_thread() noexcept {
+bool start_own_thread(void* (*run)(void*), void* argument) noexcept {
   sigset_t all, before;
   sigfillset(&all);
   pthread_attr_t attributes;
-  if (::pthread_attr_init(&attributes) != 0) return;
+  if (::pthread_attr_init(&attributes) != 0) return false;
   ::pthread_attr_setstacksize(&attributes, kStackBytes);
   ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the thread inherits it: no signal is ever its
   pthread_t thread;
+  const bool runs = ::pthread_create(&thread, &attributes, run, argument) == 0;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_attr_destroy(&attributes);
+  return runs;
+}
+
+// Under process.binding.
+void start_thread() noexcept {
   // as it stands at the binding, so that no poke since then is missed
   const std::uintptr_t poked =
       process.region->slots[seat_now().slot].poke.load(std::memory_order_relaxed);
-  process.thread_runs =
-      ::pthread_create(&thread, &attributes, run, reinterpret_cast<void*>(poked)) == 0;
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_attr_destroy(&attributes);
+  process.thread_runs = start_own_thread(run, reinterpret_cast<void*>(poked));
   if (!process.thread_runs) count(Count::kFault);
 }
 

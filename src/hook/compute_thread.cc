@@ -2,8 +2,6 @@
 // launch that is charged; a process without a compute limit has none.
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -23,7 +21,6 @@ namespace bulkhead::hook {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr std::size_t kStackBytes = 128u << 10;  // static TLS of big programs lies on it too
 constexpr std::uint64_t kMs = 1'000'000;
 constexpr long kHurried_ns = 50'000;               // while a launch waits for an end
 constexpr int kIdleTicks = 50;                     // then it sleeps until there is work
@@ -309,18 +306,8 @@ void wake_measuring() noexcept {
   look_for_observers();
   for (int i = 0; i < process.device_count; ++i)
     compute.device[i].threads = threads_of(process.devices[i]);
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_attr_t attributes;
-  if (::pthread_attr_init(&attributes) != 0) return;
-  ::pthread_attr_setstacksize(&attributes, kStackBytes);
-  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the thread inherits it: no signal is ever its
-  pthread_t thread;
-  const bool runs = ::pthread_create(&thread, &attributes, run, nullptr) == 0;
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_attr_destroy(&attributes);
-  if (!runs) count(Count::kFault);  // what is predicted stands, and nothing is learned
+  // Not started: what is predicted stands, and nothing is learned.
+  if (!start_own_thread(run, nullptr)) count(Count::kFault);
   compute.started.store(true, std::memory_order_release);  // pairs with compute_begin()
 }
 

@@ -100,6 +100,8 @@ Mode fault(const Status& why) noexcept;
 // not; the process is denied or off from here.
 [[nodiscard]] bool take_new_seat() noexcept;
 
+// beat.cc: a detached thread of ours, to which no signal comes. False: there is none.
+[[nodiscard]] bool start_own_thread(void* (*run)(void*), void* argument) noexcept;
 // The process's own thread (beat.cc): heartbeat, lock, and what the supervisor observed.
 void start_thread() noexcept;
 // Corrects `other` by the supervisor's figure for this process. From the thread, and from a growth
