@@ -17,7 +17,7 @@ class Sink {
   Sink& operator=(const Sink&) = delete;
   virtual ~Sink() = default;
 
-  // Leaves of the log, in this order. An error is final: the log is not written any more (full disk: kNoSpace, and the same
+  // Leaves of the log, in this order. An error is final: the log is not written any more (full disk: kFull, and the same
   // call may be repeated).
   [[nodiscard]] virtual Status entries(std::span<const abi::AuditEntry> batch) noexcept = 0;
   // One long record: canonical JSON, at most abi::kMaxRecordBytes.
