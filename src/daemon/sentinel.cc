@@ -33,7 +33,10 @@ void Looker::open_nvml() {
   ProcScanOptions scan;
   scan.root = options_.proc;
   scan.majors = gpu_majors(options_.proc);
-  if (nvml_->simulated()) scan.simulator = options_.simulator_state;
+  if (nvml_->simulated()) {
+    scan.simulator = options_.simulator_state;
+    scan.again_a_round = 4;  // each is a read of all its mappings
+  }
   scan_.emplace(std::move(scan));
 }
 
