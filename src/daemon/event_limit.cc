@@ -4,9 +4,22 @@
 
 namespace bulkhead::daemon {
 
-bool EventLimit::limited(wire::EventKind kind) {
-  return kind == wire::EventKind::kPeerRefused || kind == wire::EventKind::kAdmissionRefused ||
-         kind == wire::EventKind::kTenantFaulty || kind == wire::EventKind::kLimitTampered;
+std::uint64_t EventLimit::burst_of(wire::EventKind kind) {
+  switch (kind) {
+    case wire::EventKind::kPeerRefused:
+    case wire::EventKind::kAdmissionRefused:
+    case wire::EventKind::kTenantFaulty:
+    case wire::EventKind::kLimitTampered:
+      return kBurst;
+    case wire::EventKind::kTenantRegistered:
+    case wire::EventKind::kTenantUpdated:
+    case wire::EventKind::kTenantRemoved:
+    case wire::EventKind::kTenantAdopted:
+    case wire::EventKind::kLimitBelowUse:
+      return kBurstGranted;
+    default:
+      return 0;
+  }
 }
 
 EventLimit::Key EventLimit::window_of(const Key& key) const {
@@ -16,14 +29,16 @@ EventLimit::Key EventLimit::window_of(const Key& key) const {
   });
   const Key of_its_uid{key.kind, key.uid, ""};
   const bool names = static_cast<std::size_t>(of_uid) < kMostNamesOfOneUid;
-  if (windows_.size() < kMostWindows) return names ? key : of_its_uid;
+  const auto of_kind = std::count_if(windows_.begin(), windows_.end(),
+                                     [&key](const auto& w) { return w.first.kind == key.kind; });
+  if (static_cast<std::size_t>(of_kind) < kMostWindows) return names ? key : of_its_uid;
   return windows_.contains(of_its_uid) ? of_its_uid : Key{key.kind, wire::kNoId, ""};
 }
 
 bool EventLimit::admit(const Now& now, const Key& key, wire::Severity severity) {
   Window& w = windows_[window_of(key)];
   if (w.since_ns == 0) w.since_ns = std::max<std::uint64_t>(now.mono_ns, 1);
-  if (w.admitted < kBurst) {
+  if (w.admitted < burst_of(key.kind)) {
     ++w.admitted;
     return true;
   }

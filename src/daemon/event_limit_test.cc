@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
 
 #include "daemon/journal.h"
 
@@ -97,6 +98,67 @@ TEST(EventLimit, TheBrokenVariantsAreCaught) {
   EXPECT_EQ(flood<OneForAll>(1), "another's only refusal was kept back");
   EXPECT_EQ(flood<Forgets>(1), "what was kept back is not told within its 10 s");
   EXPECT_EQ(flood<TrustsNames>(1), "the journal is flooded");
+}
+
+// What was limited before: what is refused. Tenants came and went without a bound.
+struct OnlyRefusals {
+  EventLimit limit;
+  bool admit(const Now& now, const EventLimit::Key& key, Severity s) {
+    return EventLimit::burst_of(key.kind) != EventLimit::kBurst || limit.admit(now, key, s);
+  }
+  std::vector<EventLimit::Held> due(const Now& now, bool all) { return limit.due(now, all); }
+};
+// One bound for the windows of all kinds: made-up names of one kind take another's place.
+struct OneBoundForAllKinds {
+  EventLimit limit;
+  std::set<std::string> windows;
+  bool admit(const Now& now, EventLimit::Key key, Severity s) {
+    const std::string mine = std::to_string(static_cast<unsigned>(key.kind)) + "/" +
+                             std::to_string(key.uid) + "/" + key.tenant;
+    if (!windows.contains(mine) && windows.size() >= EventLimit::kMostWindows)
+      key.uid = wire::kNoId, key.tenant = "";
+    windows.insert(mine);
+    return limit.admit(now, key, s);
+  }
+  std::vector<EventLimit::Held> due(const Now& now, bool all) {
+    windows.clear();
+    return limit.due(now, all);
+  }
+};
+
+// Hostile uids make and remove tenants of made-up names in a loop; others are refused something once in between. "" or what went wrong.
+template <class Limit>
+std::string come_and_go() {
+  Limit limit;
+  Now now{5 * kS, 5 * kS, 0};
+  std::uint64_t reported = 0, told = 0, events = 0;
+  bool hidden = false;
+  const auto post = [&](EventKind kind, std::uint32_t uid, const std::string& name) {
+    ++reported;
+    const bool event = limit.admit(now, {kind, uid, name}, Severity::kInfo);
+    if (event) ++events, ++told;
+    hidden |= !event && uid >= 1000;
+  };
+  for (int i = 0; i < 40'000; ++i) {
+    const std::uint32_t uid = 600 + static_cast<std::uint32_t>(i % 8);
+    post(EventKind::kTenantRegistered, uid, "n" + std::to_string(i));
+    post(EventKind::kTenantRemoved, uid, "n" + std::to_string(i));
+  }
+  for (std::uint32_t uid = 1000; uid < 1020; ++uid) post(EventKind::kPeerRefused, uid, "honest");
+  now.mono_ns += EventLimit::kWindow_ns;
+  for (const EventLimit::Held& held : limit.due(now, false)) ++events, told += held.count;
+  if (told != reported) return "the sums are wrong";
+  if (hidden) return "another's only event was kept back";
+  const std::uint64_t windows = 2 * (EventLimit::kMostWindows + 9);
+  if (events > windows * (EventLimit::kBurstGranted + 1)) return "the journal is flooded";
+  return "";
+}
+
+TEST(EventLimit, TenantsThatComeAndGoAreCounted) { EXPECT_EQ(come_and_go<EventLimit>(), ""); }
+
+TEST(EventLimit, TheBrokenVariantsOfThoseAreCaught) {
+  EXPECT_EQ(come_and_go<OnlyRefusals>(), "the journal is flooded");
+  EXPECT_EQ(come_and_go<OneBoundForAllKinds>(), "another's only event was kept back");
 }
 
 TEST(EventLimit, ManyUidsShareOneLimitAndNothingIsLost) {

@@ -307,10 +307,13 @@ void Ledger::settle(const Now& now) {
 }
 
 void Ledger::drop(const std::string& name, const Now&, const std::string& why) {
-  if (entries_.erase(name) == 0) return;
+  const auto at = entries_.find(name);
+  if (at == entries_.end()) return;
+  const std::uint32_t owner = at->second.record.owner_uid;  // whose limit of events it is
+  entries_.erase(at);
   changed(true);
   post(wire::EventKind::kTenantRemoved, "tenant " + name + ": " + why,
-       {wire::Severity::kInfo, name});
+       {wire::Severity::kInfo, name, 0, owner});
 }
 
 void Ledger::gone(const std::string& name, const Now& now) {

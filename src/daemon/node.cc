@@ -18,6 +18,7 @@
 #include "daemon/node_parts.h"
 #include "daemon/picture_writer.h"
 #include "daemon/pidfd.h"
+#include "daemon/proc.h"
 #include "daemon/regions_impl.h"
 #include "daemon/server.h"
 #include "daemon/service.h"

@@ -1,15 +1,14 @@
-// What /proc says: one process, and who holds device nodes open. Used by the sentinel thread; read_process() also by the
-// control loop, for one process.
+// What /proc says of one process. Used by the sentinel thread; read_process() also by the control loop, for one process.
 #pragma once
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "base/fd.h"
 #include "policy/bypass.h"
 
 namespace bulkhead::daemon {
@@ -20,37 +19,15 @@ namespace bulkhead::daemon {
 // nullopt: gone, or another process while it was read. `root` is /proc; a test has its own.
 [[nodiscard]] std::optional<policy::SeenProcess> read_process(const std::string& root,
                                                               std::uint32_t pid);
+// The same through an open directory of the process, which is that process's for ever: it answers for no other one of the
+// same pid.
+[[nodiscard]] std::optional<policy::SeenProcess> read_process_at(int directory, std::uint32_t pid);
+// The directory of a process below an open /proc. Not ok: it is gone.
+[[nodiscard]] UniqueFd open_process_directory(int root, std::uint32_t pid);
+// A file below an open directory, `most` bytes of it. "" if there is none.
+[[nodiscard]] std::string slurp_at(int directory, const char* path, std::size_t most = 1u << 16);
 
-struct ProcScanOptions {
-  std::string root = "/proc";
-  std::vector<unsigned> majors;  // of character devices that are a GPU's
-  std::string simulator;         // directory of the simulator's state; "" = there is none
-  unsigned pids_a_round = 256;   // 10,000 processes are gone through in 40 s
-  unsigned fds_a_round = 8192;
-};
 // nvidia (195), and what /proc/devices calls nvidia-uvm. Not nvidia-caps: monitors hold nothing else.
 [[nodiscard]] std::vector<unsigned> gpu_majors(const std::string& root);
-
-class ProcScan {
- public:
-  explicit ProcScan(ProcScanOptions options) : options_(std::move(options)) {}
-  // Looks at the next pids_a_round processes and again at the known holders. Returns the holders, by pid.
-  const std::map<std::uint32_t, std::uint64_t>& round();
-  [[nodiscard]] std::uint64_t sweeps() const { return sweeps_; }  // times all were gone through
-
- private:
-  [[nodiscard]] bool holds(std::uint32_t pid, unsigned& fds_left) const;
-  [[nodiscard]] bool is_device(const std::string& link) const;
-  [[nodiscard]] bool maps_state(std::uint32_t pid) const;
-  void list_processes();
-  void list_state_files();
-
-  ProcScanOptions options_;
-  std::vector<std::uint32_t> pids_;  // of the sweep that goes on
-  std::size_t at_ = 0;
-  std::map<std::uint32_t, std::uint64_t> holders_;  // pid -> start ticks
-  std::vector<std::string> state_files_;            // "MAJOR:MINOR INODE" as in maps
-  std::uint64_t sweeps_ = 0;
-};
 
 }  // namespace bulkhead::daemon

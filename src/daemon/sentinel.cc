@@ -4,13 +4,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
-#include <set>
 #include <thread>
 
 #include "base/clock.h"
+#include "daemon/proc.h"
 
 namespace bulkhead::daemon {
 namespace {
@@ -32,7 +33,10 @@ void Looker::open_nvml() {
   ProcScanOptions scan;
   scan.root = options_.proc;
   scan.majors = gpu_majors(options_.proc);
-  if (nvml_->simulated()) scan.simulator = options_.simulator_state;
+  if (nvml_->simulated()) {
+    scan.simulator = options_.simulator_state;
+    scan.again_a_round = 4;  // each is a read of all its mappings
+  }
   scan_.emplace(std::move(scan));
 }
 
@@ -95,18 +99,27 @@ void Looker::look_at_devices(Round& round) {
   }
 }
 
+// Who is listed by NVML holds a device, whatever else /proc says of it.
 void Looker::look_at_processes(Round& round) {
-  const auto& holders = scan_->round();
-  std::set<std::uint32_t> pids;
-  for (const policy::SeenUse& use : round.seen.uses) pids.insert(use.pid);
-  for (const auto& [pid, start] : holders) pids.insert(pid);
-  for (const std::uint32_t pid : pids) {
-    auto p = read_process(options_.proc, pid);
-    if (!p) continue;
-    const auto holder = holders.find(pid);
-    p->holds_node = holder != holders.end() && holder->second == p->start_ticks;
-    round.seen.processes.push_back(std::move(*p));
+  std::vector<std::uint32_t> listed;
+  for (const policy::SeenUse& use : round.seen.uses) listed.push_back(use.pid);
+  std::sort(listed.begin(), listed.end());
+  listed.erase(std::unique(listed.begin(), listed.end()), listed.end());
+  const auto& holders = scan_->round(listed);
+  table_.begin_round();
+  for (const std::uint32_t pid : listed) {
+    const policy::SeenProcess* const p = table_.get(pid);
+    if (p == nullptr) continue;
+    round.seen.processes.push_back(*p);
+    round.seen.processes.back().holds_node = true;
   }
+  for (const auto& [pid, start] : holders) {
+    const policy::SeenProcess* const p = table_.get(pid);
+    if (p == nullptr || p->start_ticks != start) continue;
+    round.seen.processes.push_back(*p);
+    round.seen.processes.back().holds_node = true;
+  }
+  table_.end_round();
 }
 
 Round Looker::look(const Now& now) {

@@ -11,7 +11,8 @@
 
 #include "base/fd.h"
 #include "daemon/duty.h"
-#include "daemon/proc.h"
+#include "daemon/proc_scan.h"
+#include "daemon/proc_table.h"
 #include "gpu/nvml.h"
 #include "policy/bypass.h"
 #include "wire/view.h"
@@ -56,7 +57,7 @@ struct SentinelOptions {
 // One round after the other, in the caller's thread.
 class Looker {
  public:
-  explicit Looker(SentinelOptions options) : options_(std::move(options)) {}
+  explicit Looker(SentinelOptions options) : options_(std::move(options)), table_(options_.proc) {}
   Round look(const Now& now);
 
  private:
@@ -71,6 +72,7 @@ class Looker {
   std::string problem_;
   std::vector<gpu::NvmlGpu> gpus_;
   std::optional<ProcScan> scan_;
+  ProcTable table_;
   std::uint64_t rounds_ = 0;
   Now before_{};
 };

@@ -227,13 +227,15 @@ std::optional<std::vector<NvmlProcess>> Nvml::users(nvmlDevice_t gpu) const {
   return any ? std::optional{std::move(out)} : std::nullopt;
 }
 
+// One call: each takes the driver a while. The first version's `used` is the second's with what is reserved (nvml.h).
 std::optional<NvmlMemory> Nvml::memory(nvmlDevice_t gpu) const {
-  nvmlMemory_t memory{};
-  if (next_->memory(gpu, &memory) != NVML_SUCCESS) return std::nullopt;
   nvmlMemory_v2_t more{};
   more.version = nvmlMemory_v2;
-  const bool said = next_->memory_v2 != nullptr && next_->memory_v2(gpu, &more) == NVML_SUCCESS;
-  return NvmlMemory{memory.total, memory.used, said ? more.reserved : 0};
+  if (next_->memory_v2 != nullptr && next_->memory_v2(gpu, &more) == NVML_SUCCESS)
+    return NvmlMemory{more.total, more.used + more.reserved, more.reserved};
+  nvmlMemory_t memory{};
+  if (next_->memory(gpu, &memory) != NVML_SUCCESS) return std::nullopt;
+  return NvmlMemory{memory.total, memory.used, 0};
 }
 
 std::optional<unsigned> Nvml::busy_percent(nvmlDevice_t gpu) const {

@@ -61,17 +61,22 @@ void hold_presence(unsigned slot) noexcept {
   static_cast<void>(::fcntl(descriptor(), F_SETLK, &lock));
 }
 
+// The lock first: it is one cheap question, and the kernel drops it with the process. Without it (not taken yet, or our
+// own) a process of our namespace is known by its pid and start.
 bool is_present(const ProcessLedger& process, unsigned slot, std::uint64_t own_namespace,
                 std::uint32_t& pid_here) noexcept {
   pid_here = 0;
-  if (process.pid_namespace == own_namespace) {
-    pid_here = process.pid;
-    return start_ticks_of(process.pid) == process.start_ticks;
-  }
+  const bool ours = process.pid_namespace == own_namespace;
   struct flock lock = on_byte(slot);
-  if (::fcntl(descriptor(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return false;
-  if (lock.l_pid > 0) pid_here = static_cast<std::uint32_t>(lock.l_pid);
-  return true;
+  const bool locked = ::fcntl(descriptor(), F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  const std::uint32_t holder =
+      locked && lock.l_pid > 0 ? static_cast<std::uint32_t>(lock.l_pid) : 0;
+  if (ours) {
+    pid_here = process.pid;
+    return holder == process.pid || start_ticks_of(process.pid) == process.start_ticks;
+  }
+  pid_here = holder;
+  return locked;
 }
 
 }  // namespace bulkhead::sim
