@@ -62,6 +62,7 @@ struct Answer {
 
 struct LedgerOptions {
   std::uint32_t daemon_uid = 0;  // 0: a root daemon
+  bool audits = true;            // else audit modes other than off are refused: there is no writer
   // May be empty. The journal; and who keeps STATE/tenants.json (its whole text, at most once a turn).
   std::function<void(wire::EventKind, const std::string& text, const EventFields&)> post;
   std::function<void(const std::string& json)> store;
@@ -105,6 +106,8 @@ class Ledger {
   // `pidfd` is the peer's.
   [[nodiscard]] Answer join(const Peer& peer, const wire::JoinRequest& request, UniqueFd pidfd,
                             const Now& now);
+  // Whether the peer's process belongs to that tenant; what join() asks first.
+  [[nodiscard]] Answer belongs_to(const Peer& peer, const std::string& name) const;
   [[nodiscard]] Answer who(const Peer& peer) const;
   // The tenant a process belongs to whatever it asks: for strays. "" = none.
   [[nodiscard]] std::string belongs(const Peer& peer) const;

@@ -220,6 +220,8 @@ Answer Ledger::join_existing(const Peer& peer, const std::string& name,
 
 Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& now,
                       const Ahead& ahead) {
+  if (record.audit_mode != wire::AuditMode::kOff && !options_.audits)
+    return refuse(Errc::kInvalid, record.name, kNoAuditWriter);
   if (record.owner_uid == wire::kNoId) record.owner_uid = peer.uid;
   const bool named_by_us = record.name[0] == '\0';
   if (named_by_us) {
@@ -324,8 +326,7 @@ Answer Ledger::enrol(const Peer& peer, const wire::RegisterRequest& q, const Now
   return refuse(Errc::kUntrusted, asked, why);
 }
 
-Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {
-  const std::string name = q.name;
+Answer Ledger::belongs_to(const Peer& peer, const std::string& name) const {
   if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
   const std::vector<policy::Claim> claims = claims_of(entries_, file_order_);
   policy::NodeRules rules;
@@ -340,6 +341,14 @@ Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd
     post(wire::EventKind::kPeerRefused, why, {wire::Severity::kWarning, name, peer.pid, peer.uid});
     return refuse(Errc::kUntrusted, name, why);
   }
+  Answer a;
+  a.tenant = name;
+  return a;
+}
+
+Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {
+  const std::string name = q.name;
+  if (Answer no = belongs_to(peer, name); !no.ok()) return no;
   if (!pidfd.ok() || peer.pid == 0) {
     return refuse(Errc::kNotReady, name, "the process cannot be watched from here");
   }

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "daemon/audit_lanes.h"
 #include "daemon/server.h"
 #include "daemon/server_connection.h"
 #include "wire/parse.h"
@@ -84,6 +85,8 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
       return usage(c, as<wire::UsageRequest>(message));
     case wire::Kind::kReload:
       return reload(c, h, now);
+    case wire::Kind::kLane:
+      return lane(c, as<wire::LaneRequest>(message));
     case wire::Kind::kCondition: {
       Answer a;
       if (ledger_.is_operator(c.peer) && providers_.condition) a.text = providers_.condition();
@@ -107,6 +110,31 @@ void Server::reload(Connection& c, const wire::Header& request, const Now& now) 
     answer(*at->second, request, a, options_.clock());
     update_interest(*at->second);
   });
+}
+
+// What is granted does not count as one of the uid's requests: a program's threads ask within one second, and what they
+// may get is bounded by the tenant's lane_budget.
+void Server::lane(Connection& c, const wire::LaneRequest& q) {
+  LaneAnswer a;
+  const Answer belongs = ledger_.belongs_to(c.peer, q.name);
+  a.result = belongs.ok() ? Errc::kNotReady : belongs.result;
+  a.text = belongs.ok() ? "nothing is audited here: see [audit] of the configuration" : belongs.text;
+  if (belongs.ok() && providers_.lane) {
+    a = providers_.lane(c.peer, q, UniqueFd{c.pidfd.ok() ? ::dup(c.pidfd.get()) : -1});
+  }
+  wire::LaneReply r{};
+  r.header = reply_to(q.header, sizeof r, a.result);
+  r.session = a.session;
+  r.lane = a.lane;
+  r.given = a.given;
+  wire::put_text(r.text, one_line(a.text).c_str());
+  if (a.result == Errc::kOk) {
+    c.out_fds = std::move(a.fds);
+    if (c.out_fds.size() == 1) buckets_[c.peer.uid].give_back();
+  } else {
+    ++counts_.refused;
+  }
+  put(c, &r, sizeof r);
 }
 
 void Server::answer(Connection& c, const wire::Header& request, const Answer& a, const Now& now) {

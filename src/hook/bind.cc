@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "hook/alone.h"
+#include "hook/audit_mode.h"
 #include "hook/books.h"
 #include "hook/compute.h"
 #include "hook/next.h"
@@ -239,6 +240,7 @@ void forked_child() noexcept {
   forget_threads();
   forget_shares();
   compute_forked_child();
+  audit_forked_child();
   shm::forget_private_locks();
   memory_forked_child();
 }

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "hook/audit_mode.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "shm/node.h"
@@ -79,6 +80,7 @@ void DaemonLink::second(shm::Seat seat, std::uint64_t boot_s) noexcept {
   }
   if (page_.ok() && boot_s != applied_s_) {  // a poke wakes the thread more often
     applied_s_ = boot_s;
+    audit_page(*page_.as<const shm::NodePage>());
     static_cast<void>(shm::apply_page(*page_.as<const shm::NodePage>(), r,
                                       process.tenant.get().device_count(),
                                       process.tenant.get().name()));

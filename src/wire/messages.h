@@ -28,6 +28,7 @@ enum class Kind : std::uint16_t {
   kUsage = 9,       // UsageRequest -> UsageReply (more = 1: another follows)
   kReload = 10,     // Empty -> Verdict: read the configuration again; `text` says what waits
   kCondition = 11,  // Empty -> Verdict: `text` says what of the configuration is not in force
+  kLane = 20,       // LaneRequest -> LaneReply, with descriptors: a lane for audit entries
 };
 
 struct Header {
@@ -89,6 +90,30 @@ struct JoinRequest {
   std::uint32_t reserved;
   std::uint64_t start_ticks;
   std::uint64_t pid_namespace;
+};
+// A process asks for a lane (docs/formats/lane.md).
+enum LaneFlag : std::uint32_t {
+  kLaneFirst = 1,    // it has none yet: bell, page and the shared lane come, too
+  kLaneProbe = 2,    // only whether it would get one; no descriptors
+  kLaneEnforce = 4,  // its mode is enforce, else observe
+};
+struct LaneRequest {
+  Header header;
+  char name[kNameBytes];  // the tenant
+  std::uint32_t flags;
+  std::uint32_t device_count;
+  std::uint8_t devices[kMaxDevices][kUuidBytes];  // as the process numbers them
+};
+// The descriptors come in the order of these bits.
+enum LaneGiven : std::uint32_t { kGivenBell = 1, kGivenPage = 2, kGivenShared = 4, kGivenOwn = 8 };
+inline constexpr unsigned kMostDescriptors = 4;
+struct LaneReply {
+  Header header;
+  std::uint32_t session;
+  std::uint32_t lane;   // the number of the own one
+  std::uint32_t given;  // LaneGiven
+  std::uint32_t reserved;
+  char text[160];  // one line: why there is none
 };
 struct EventsRequest {
   Header header;
@@ -169,6 +194,7 @@ static_assert(sizeof(Header) == 32 && sizeof(NameRequest) == 104 &&
 static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
               sizeof(EventsRequest) == 48);
 static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
+static_assert(sizeof(LaneRequest) == 360 && sizeof(LaneReply) == 208);
 static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 152);
 
 }  // namespace bulkhead::wire

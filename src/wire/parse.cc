@@ -91,6 +91,12 @@ Status check_join(const JoinRequest& r) noexcept {
   if (!valid_name(r.name) || r.reserved != 0 || r.pid == 0) return bad("join");
   return {};
 }
+Status check_lane(const LaneRequest& r) noexcept {
+  if (!valid_name(r.name) || (r.flags & ~(kLaneFirst | kLaneProbe | kLaneEnforce)) != 0)
+    return bad("lane");
+  if (r.device_count > kMaxDevices) return bad("devices");
+  return {};
+}
 Status check_register(const RegisterRequest& r) noexcept {
   if ((r.flags & ~(kJoinExisting | kSameOrRefuse)) != 0 || r.reserved != 0) return bad("flags");
   return check_record(r.record, RecordUse::kRegister);
@@ -125,6 +131,8 @@ std::size_t request_bytes(Kind kind) noexcept {
       return sizeof(EventsRequest);
     case Kind::kUsage:
       return sizeof(UsageRequest);
+    case Kind::kLane:
+      return sizeof(LaneRequest);
   }
   return 0;
 }
@@ -232,6 +240,8 @@ Status check_request(const void* message, std::size_t bytes) noexcept {
       return check_update(as<UpdateRequest>(message));
     case Kind::kJoin:
       return check_join(as<JoinRequest>(message));
+    case Kind::kLane:
+      return check_lane(as<LaneRequest>(message));
     case Kind::kUnregister: {
       const auto& r = as<NameRequest>(message);
       return valid_name(r.name) && (r.flags & ~kForce) == 0 && r.reserved == 0 ? Status{}
@@ -270,6 +280,9 @@ Status check_reply(const void* message, std::size_t bytes, Kind kind,
       return check_events(message, bytes);
     case Kind::kUsage:
       return check_usage(message, bytes);
+    case Kind::kLane:
+      return bytes == sizeof(LaneReply) && ends(as<LaneReply>(message).text) ? Status{}
+                                                                             : bad("lane");
     default: {
       if (bytes != sizeof(Verdict)) return bad("length of its kind");
       const auto& v = as<Verdict>(message);
