@@ -13,8 +13,7 @@ INTRO = """# Coverage
 Made from `src/abi/cuda.def` and `src/abi/nvml.def` by `tools/coverage_page.py`; do not edit.
 
 *Hooked* functions are exported by `libbulkhead.so` and answered by it. *Passed* functions are the driver's own: the
-caller holds the driver's pointer, at no cost. Reasons that end in `_later` name what is passed today and hooked later.
-The page says what is intercepted, not where it was run.
+caller holds the driver's pointer, at no cost. The page says what is intercepted, not where it was run.
 
 What the tables do not hold: the OpenGL, EGL and VDPAU interoperation calls (`cuGL*`, `cuEGL*`, `cuVDPAU*`), which the
 toolkit's stub library does not export, and the private tables behind `cuGetExportTable` and

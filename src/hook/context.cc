@@ -4,6 +4,7 @@
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/shares.h"
+#include "hook/transfer.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -87,6 +88,7 @@ template <class Call>
 CUresult destroy(CUcontext ctx, Call call) noexcept {
   const TakingDown here_on;
   const ComputePause no_questions;
+  places_changed();  // its memory goes with it
   const std::uint8_t tag = books_ready() ? books.contexts.known(ctx) : 0;
   const bool retired = tag != 0 && books.contexts.retire(tag, ctx);
   const CUresult r = call();
@@ -123,6 +125,7 @@ template <class Call>
 CUresult primary_end(CUdevice dev, Call call) noexcept {
   const TakingDown here_on;
   const ComputePause no_questions;
+  places_changed();  // its memory goes with it
   Device* const d = device(dev);
   const CUresult r = call();
   if (r != CUDA_SUCCESS || d == nullptr || !books_ready() || active(dev)) return r;

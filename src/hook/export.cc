@@ -16,6 +16,7 @@ enum class Family : std::uint8_t {
   context,
   device,
   launch,
+  map,
   transfer,
   share,
   module,

@@ -1,10 +1,10 @@
 // Graph memory nodes. An executable graph with allocation nodes takes its memory when it is uploaded or first
 // launched, from the device's graph memory, which keeps it until it is trimmed. docs/formats/charge.md.
-#include <sys/mman.h>
-
 #include "hook/books.h"
 #include "hook/compute.h"
 #include "hook/next.h"
+#include "hook/node_list.h"
+#include "hook/transfer.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -12,30 +12,6 @@ namespace {
 struct Sums {
   std::uint64_t bytes[kMaxDevices] = {};
   bool unsure = false;  // the driver did not let us look
-};
-
-// Scratch for node lists: on the stack for most graphs, else mapped.
-class NodeList {
- public:
-  explicit NodeList(std::size_t n) noexcept {
-    if (n <= kInline) return;
-    bytes_ = n * sizeof(CUgraphNode);
-    void* const at =
-        ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    far_ = at == MAP_FAILED ? nullptr : static_cast<CUgraphNode*>(at);
-  }
-  ~NodeList() {
-    if (far_ != nullptr) ::munmap(far_, bytes_);
-  }
-  NodeList(const NodeList&) = delete;
-  NodeList& operator=(const NodeList&) = delete;
-  CUgraphNode* data() noexcept { return bytes_ != 0 ? far_ : near_; }
-
- private:
-  static constexpr std::size_t kInline = 128;
-  CUgraphNode near_[kInline];
-  CUgraphNode* far_ = nullptr;
-  std::size_t bytes_ = 0;
 };
 
 void add_nodes(CUgraph graph, Sums& sums, int depth) noexcept;
@@ -89,6 +65,7 @@ void forget_exec(CUgraphExec exec) noexcept {
 
 CUresult instantiated(CUresult r, CUgraphExec* exec, CUgraph graph) noexcept {
   if (r != CUDA_SUCCESS || exec == nullptr || mode() != Mode::kOn || !usable()) return r;
+  graph_moves_made(*exec, graph);
   Sums sums;
   add_nodes(graph, sums, 0);
   if (sums.unsure) count(Count::kFault);
@@ -98,6 +75,7 @@ CUresult instantiated(CUresult r, CUgraphExec* exec, CUgraph graph) noexcept {
     const std::uint64_t booked = bytes < kMostBytes ? bytes : kMostBytes;
     if (!keep(exec_key(*exec, i), {units_of(booked), i, Kind::kGraph, 0})) {
       forget_exec(*exec);
+      graph_moves_gone(*exec);
       next.cuGraphExecDestroy(*exec);
       return CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -243,6 +221,7 @@ CUresult cuGraphInstantiateWithParams_ptsz(
 }
 
 CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
+  graph_moves_gone(hGraphExec);  // before: a new one may be at this address at once
   const CUresult r = next.cuGraphExecDestroy(hGraphExec);
   graph_changed(hGraphExec);  // the next one at this address is another
   // relaxed: who destroys an exec knows of its instantiation
@@ -252,17 +231,22 @@ CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
   return r;
 }
 
+// Recorded first, then held: a launch that waits for its share has its entries already.
 CUresult cuGraphLaunch(CUgraphExec hGraph, CUstream hStream) noexcept {
   const auto call = [=] { return next.cuGraphLaunch(hGraph, hStream); };
-  if (!compute_limited()) [[likely]]
-    return launch(hGraph, call);
-  return limited_launch(hGraph, hStream, Twin::kPlain, call);
+  return graph_moves(hGraph, On{hStream, Twin::kPlain, true}, [=] {
+    if (!compute_limited()) [[likely]]
+      return launch(hGraph, call);
+    return limited_launch(hGraph, hStream, Twin::kPlain, call);
+  });
 }
 CUresult cuGraphLaunch_ptsz(CUgraphExec hGraphExec, CUstream hStream) noexcept {
   const auto call = [=] { return next.cuGraphLaunch_ptsz(hGraphExec, hStream); };
-  if (!compute_limited()) [[likely]]
-    return launch(hGraphExec, call);
-  return limited_launch(hGraphExec, hStream, Twin::kPerThread, call);
+  return graph_moves(hGraphExec, On{hStream, Twin::kPerThread, true}, [=] {
+    if (!compute_limited()) [[likely]]
+      return launch(hGraphExec, call);
+    return limited_launch(hGraphExec, hStream, Twin::kPerThread, call);
+  });
 }
 CUresult cuGraphUpload(CUgraphExec hGraph, CUstream hStream) noexcept {
   return launch(hGraph, [=] { return next.cuGraphUpload(hGraph, hStream); });

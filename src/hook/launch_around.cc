@@ -1,6 +1,7 @@
 // What a launch has to know of: captures under way, host functions that a stream calls, streams that end.
 #include "hook/compute.h"
 #include "hook/next.h"
+#include "hook/transfer_where.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -185,10 +186,12 @@ CUresult cuStreamAddCallback_ptsz(CUstream hStream, CUstreamCallback callback, v
 
 CUresult cuStreamDestroy(CUstream hStream) noexcept {
   compute_stream_gone(hStream);
+  stream_ordinal_gone(hStream);
   return next.cuStreamDestroy(hStream);
 }
 CUresult cuStreamDestroy_v2(CUstream hStream) noexcept {
   compute_stream_gone(hStream);
+  stream_ordinal_gone(hStream);
   return next.cuStreamDestroy_v2(hStream);
 }
 

@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "hook/memory_plain.h"
+#include "hook/transfer_map.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -75,7 +76,7 @@ void forget_unified() noexcept {
   for (auto& word : unified) word.store(0, std::memory_order_relaxed);  // alone after a fork
 }
 
-CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flags) noexcept {
+static CUresult mem_alloc_managed(CUdeviceptr* dptr, size_t bytesize, unsigned int flags) noexcept {
   const auto call = [=](CUdeviceptr* p) { return next.cuMemAllocManaged(p, bytesize, flags); };
   const Here at = here();
   if (at.device == nullptr || !usable() || dptr == nullptr || bytesize == 0) [[unlikely]] {
@@ -156,6 +157,13 @@ CUresult cuMemAllocPitch(CUdeviceptr_v1* dptr, unsigned int* pPitch, unsigned in
       dptr, pPitch, WidthInBytes, Height, [=](CUdeviceptr_v1* p, unsigned int* pitch) {
         return next.cuMemAllocPitch(p, pitch, WidthInBytes, Height, ElementSizeBytes);
       });
+}
+
+// Managed memory moves without a call: granted and recorded first.
+
+CUresult cuMemAllocManaged(CUdeviceptr* dptr, size_t bytesize, unsigned int flags) noexcept {
+  return map_event([&] { return map_of(AuditOp::k_cuMemAllocManaged, 0, bytesize); },
+                   [&] { return mem_alloc_managed(dptr, bytesize, flags); });
 }
 
 }  // namespace bulkhead::hook

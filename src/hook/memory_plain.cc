@@ -3,6 +3,8 @@
 
 #include <sched.h>
 
+#include "hook/transfer.h"
+
 namespace bulkhead::hook {
 
 namespace {
@@ -86,10 +88,12 @@ CUresult plain_free(CUdeviceptr p, Free call) noexcept {
   const std::uint64_t key = pointer_key(p);
   Value v;
   if (!books.map.remove(key, v)) {
+    places_changed();  // a pool's, or an external buffer's: of a size that is not known
     const CUresult r = call();
     if (r == CUDA_SUCCESS && books.pools.any()) pools_reconcile();  // it may have been a pool's
     return r;
   }
+  places_changed(p, bytes_of(v.units));  // before: the addresses may be another device's at once
   const CUresult r = call();
   if (r != CUDA_SUCCESS) [[unlikely]] {
     restore(key, v);

@@ -4,6 +4,7 @@
 #include "hook/next.h"
 #include "hook/plain_deferred.h"
 #include "hook/shares.h"
+#include "hook/transfer.h"
 
 namespace bulkhead::hook {
 
@@ -108,6 +109,7 @@ CUresult cuMemPoolDestroy(CUmemoryPool pool) noexcept {
   Pool* const p = books_ready() ? books.pools.find(pool) : nullptr;
   std::uint64_t used = 0;
   const bool idle = p != nullptr && pool_used(*p, used) && used == 0;
+  places_changed();  // before: its addresses may be another device's at once
   const CUresult r = next.cuMemPoolDestroy(pool);
   if (r != CUDA_SUCCESS || p == nullptr) return r;
   // what others have of it is charged anew: the pool's own charge goes with its reserved bytes

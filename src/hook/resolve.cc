@@ -58,7 +58,7 @@ struct Pair {
   std::atomic<const void*> real{nullptr};
   std::atomic<void*> ours{nullptr};
 };
-constexpr unsigned kPlacesLog2 = 10;
+constexpr unsigned kPlacesLog2 = 11;
 static_assert(kHooks * 3 < 1u << kPlacesLog2);
 constinit Pair places[1u << kPlacesLog2]{};
 

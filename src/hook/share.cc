@@ -3,6 +3,7 @@
 #include "hook/books.h"
 #include "hook/next.h"
 #include "hook/shares.h"
+#include "hook/transfer_map.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -69,7 +70,7 @@ void opened_gone(const Value& v) noexcept {
   books.nodes.put(v.units);
 }
 
-CUresult cuIpcGetMemHandle(CUipcMemHandle* pHandle, CUdeviceptr dptr) noexcept {
+static CUresult ipc_get_mem_handle(CUipcMemHandle* pHandle, CUdeviceptr dptr) noexcept {
   const CUresult r = next.cuIpcGetMemHandle(pHandle, dptr);
   if (r != CUDA_SUCCESS || mode() != Mode::kOn || !usable()) return r;
   CUdeviceptr base = dptr;
@@ -91,18 +92,19 @@ CUresult cuIpcGetMemHandle(CUipcMemHandle* pHandle, CUdeviceptr dptr) noexcept {
   return r;
 }
 
-CUresult cuIpcOpenMemHandle_v2(CUdeviceptr* pdptr, CUipcMemHandle handle,
-                               unsigned int Flags) noexcept {
+static CUresult ipc_open_mem_handle_v2(CUdeviceptr* pdptr, CUipcMemHandle handle,
+                                       unsigned int Flags) noexcept {
   return open_ipc(pdptr, handle,
                   [&](CUdeviceptr* p) { return next.cuIpcOpenMemHandle_v2(p, handle, Flags); });
 }
-CUresult cuIpcOpenMemHandle(CUdeviceptr* pdptr, CUipcMemHandle handle,
-                            unsigned int Flags) noexcept {
+static CUresult ipc_open_mem_handle(CUdeviceptr* pdptr, CUipcMemHandle handle,
+                                    unsigned int Flags) noexcept {
   return open_ipc(pdptr, handle,
                   [&](CUdeviceptr* p) { return next.cuIpcOpenMemHandle(p, handle, Flags); });
 }
 
 CUresult cuIpcCloseMemHandle(CUdeviceptr dptr) noexcept {
+  places_changed();  // before: the addresses may be another device's at once
   const CUresult r = next.cuIpcCloseMemHandle(dptr);
   if (r != CUDA_SUCCESS || !books_ready()) return r;
   const AllocMap::Cursor c = books.map.find(opened_key(dptr));
@@ -118,9 +120,10 @@ CUresult cuIpcCloseMemHandle(CUdeviceptr dptr) noexcept {
   return r;
 }
 
-CUresult cuMemExportToShareableHandle(void* shareableHandle, CUmemGenericAllocationHandle handle,
-                                      CUmemAllocationHandleType handleType,
-                                      unsigned long long flags) noexcept {
+static CUresult mem_export_to_shareable_handle(void* shareableHandle,
+                                               CUmemGenericAllocationHandle handle,
+                                               CUmemAllocationHandleType handleType,
+                                               unsigned long long flags) noexcept {
   const CUresult r = next.cuMemExportToShareableHandle(shareableHandle, handle, handleType, flags);
   if (r == CUDA_SUCCESS && mode() == Mode::kOn && usable()) {
     vmm_exported(handle, handleType, shareableHandle);
@@ -128,8 +131,9 @@ CUresult cuMemExportToShareableHandle(void* shareableHandle, CUmemGenericAllocat
   return r;
 }
 
-CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* handle, void* osHandle,
-                                        CUmemAllocationHandleType shHandleType) noexcept {
+static CUresult mem_import_from_shareable_handle(CUmemGenericAllocationHandle* handle,
+                                                 void* osHandle,
+                                                 CUmemAllocationHandleType shHandleType) noexcept {
   const auto call = [=] {
     return next.cuMemImportFromShareableHandle(handle, osHandle, shHandleType);
   };
@@ -152,9 +156,9 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* handle, vo
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult cuMemPoolExportToShareableHandle(void* handle_out, CUmemoryPool pool,
-                                          CUmemAllocationHandleType handleType,
-                                          unsigned long long flags) noexcept {
+static CUresult mem_pool_export_to_shareable_handle(void* handle_out, CUmemoryPool pool,
+                                                    CUmemAllocationHandleType handleType,
+                                                    unsigned long long flags) noexcept {
   const CUresult r = next.cuMemPoolExportToShareableHandle(handle_out, pool, handleType, flags);
   if (r != CUDA_SUCCESS || mode() != Mode::kOn || !usable()) return r;
   const std::uint64_t key = handle_key(pool, Space::kOpened);
@@ -166,9 +170,9 @@ CUresult cuMemPoolExportToShareableHandle(void* handle_out, CUmemoryPool pool,
   return r;
 }
 
-CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle,
-                                            CUmemAllocationHandleType handleType,
-                                            unsigned long long flags) noexcept {
+static CUresult mem_pool_import_from_shareable_handle(CUmemoryPool* pool_out, void* handle,
+                                                      CUmemAllocationHandleType handleType,
+                                                      unsigned long long flags) noexcept {
   const auto call = [=] {
     return next.cuMemPoolImportFromShareableHandle(pool_out, handle, handleType, flags);
   };
@@ -188,7 +192,8 @@ CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle
   return r;
 }
 
-CUresult cuMemPoolExportPointer(CUmemPoolPtrExportData* shareData_out, CUdeviceptr ptr) noexcept {
+static CUresult mem_pool_export_pointer(CUmemPoolPtrExportData* shareData_out,
+                                        CUdeviceptr ptr) noexcept {
   const CUresult r = next.cuMemPoolExportPointer(shareData_out, ptr);
   if (r != CUDA_SUCCESS || mode() != Mode::kOn || !usable()) return r;
   CUmemoryPool handle = nullptr;
@@ -209,8 +214,8 @@ CUresult cuMemPoolExportPointer(CUmemPoolPtrExportData* shareData_out, CUdevicep
 }
 
 // Its memory stays until this process ends, whatever it frees (sharing.md): the hold is never given up.
-CUresult cuMemPoolImportPointer(CUdeviceptr* ptr_out, CUmemoryPool pool,
-                                CUmemPoolPtrExportData* shareData) noexcept {
+static CUresult mem_pool_import_pointer(CUdeviceptr* ptr_out, CUmemoryPool pool,
+                                        CUmemPoolPtrExportData* shareData) noexcept {
   const auto call = [=] { return next.cuMemPoolImportPointer(ptr_out, pool, shareData); };
   if (shareData == nullptr || mode() != Mode::kOn || !usable()) return call();
   Import import;
@@ -220,8 +225,8 @@ CUresult cuMemPoolImportPointer(CUdeviceptr* ptr_out, CUmemoryPool pool,
   return r;
 }
 
-CUresult cuImportExternalMemory(CUexternalMemory* extMem_out,
-                                const CUDA_EXTERNAL_MEMORY_HANDLE_DESC* memHandleDesc) noexcept {
+static CUresult import_external_memory(
+    CUexternalMemory* extMem_out, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC* memHandleDesc) noexcept {
   const auto call = [=](CUexternalMemory* m) {
     return next.cuImportExternalMemory(m, memHandleDesc);
   };
@@ -261,6 +266,90 @@ CUresult cuDestroyExternalMemory(CUexternalMemory extMem) noexcept {
   give_back(numbered(v.device), bytes_of(v.units));
   count(Count::kFree);
   return r;
+}
+
+// Each of these opens a way for bytes to move: granted and recorded first.
+
+namespace {
+
+AuditEvent exported_address(AuditOp op, CUdeviceptr p) noexcept {
+  AuditEvent e = map_of(op, p, 0);
+  e.source_device = current_device();
+  return e;
+}
+AuditEvent imported_handle(AuditOp op, void* handle, CUmemAllocationHandleType type) noexcept {
+  const bool fabric = type == CU_MEM_HANDLE_TYPE_FABRIC;
+  return map_of(op, fabric ? first_word(handle) : reinterpret_cast<std::uintptr_t>(handle), 0);
+}
+AuditEvent external_memory(const CUDA_EXTERNAL_MEMORY_HANDLE_DESC* d) noexcept {
+  AuditEvent e = map_of(AuditOp::k_cuImportExternalMemory, 0, d != nullptr ? d->size : 0);
+  if (d == nullptr) return e;
+  const bool fd = d->type == CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD;
+  e.source = fd ? static_cast<std::uint64_t>(d->handle.fd) : first_word(&d->handle);
+  e.destination_device = current_device();
+  return e;
+}
+
+}  // namespace
+
+CUresult cuIpcGetMemHandle(CUipcMemHandle* pHandle, CUdeviceptr dptr) noexcept {
+  return map_event([&] { return exported_address(AuditOp::k_cuIpcGetMemHandle, dptr); },
+                   [&] { return ipc_get_mem_handle(pHandle, dptr); });
+}
+CUresult cuIpcOpenMemHandle_v2(CUdeviceptr* pdptr, CUipcMemHandle handle,
+                               unsigned int Flags) noexcept {
+  return map_event([&] { return map_of(AuditOp::k_cuIpcOpenMemHandle, first_word(&handle), 0); },
+                   [&] { return ipc_open_mem_handle_v2(pdptr, handle, Flags); });
+}
+CUresult cuIpcOpenMemHandle(CUdeviceptr* pdptr, CUipcMemHandle handle,
+                            unsigned int Flags) noexcept {
+  return map_event([&] { return map_of(AuditOp::k_cuIpcOpenMemHandle, first_word(&handle), 0); },
+                   [&] { return ipc_open_mem_handle(pdptr, handle, Flags); });
+}
+CUresult cuMemExportToShareableHandle(void* shareableHandle, CUmemGenericAllocationHandle handle,
+                                      CUmemAllocationHandleType handleType,
+                                      unsigned long long flags) noexcept {
+  return map_event(
+      [&] { return map_of(AuditOp::k_cuMemExportToShareableHandle, handle, 0); },
+      [&] { return mem_export_to_shareable_handle(shareableHandle, handle, handleType, flags); });
+}
+CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* handle, void* osHandle,
+                                        CUmemAllocationHandleType shHandleType) noexcept {
+  return map_event(
+      [&] {
+        return imported_handle(AuditOp::k_cuMemImportFromShareableHandle, osHandle, shHandleType);
+      },
+      [&] { return mem_import_from_shareable_handle(handle, osHandle, shHandleType); });
+}
+CUresult cuMemPoolExportToShareableHandle(void* handle_out, CUmemoryPool pool,
+                                          CUmemAllocationHandleType handleType,
+                                          unsigned long long flags) noexcept {
+  return map_event(
+      [&] { return map_of_handle(AuditOp::k_cuMemPoolExportToShareableHandle, pool); },
+      [&] { return mem_pool_export_to_shareable_handle(handle_out, pool, handleType, flags); });
+}
+CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool_out, void* handle,
+                                            CUmemAllocationHandleType handleType,
+                                            unsigned long long flags) noexcept {
+  return map_event(
+      [&] {
+        return imported_handle(AuditOp::k_cuMemPoolImportFromShareableHandle, handle, handleType);
+      },
+      [&] { return mem_pool_import_from_shareable_handle(pool_out, handle, handleType, flags); });
+}
+CUresult cuMemPoolExportPointer(CUmemPoolPtrExportData* shareData_out, CUdeviceptr ptr) noexcept {
+  return map_event([&] { return exported_address(AuditOp::k_cuMemPoolExportPointer, ptr); },
+                   [&] { return mem_pool_export_pointer(shareData_out, ptr); });
+}
+CUresult cuMemPoolImportPointer(CUdeviceptr* ptr_out, CUmemoryPool pool,
+                                CUmemPoolPtrExportData* shareData) noexcept {
+  return map_event([&] { return map_of_handle(AuditOp::k_cuMemPoolImportPointer, pool); },
+                   [&] { return mem_pool_import_pointer(ptr_out, pool, shareData); });
+}
+CUresult cuImportExternalMemory(CUexternalMemory* extMem_out,
+                                const CUDA_EXTERNAL_MEMORY_HANDLE_DESC* memHandleDesc) noexcept {
+  return map_event([&] { return external_memory(memHandleDesc); },
+                   [&] { return import_external_memory(extMem_out, memHandleDesc); });
 }
 
 }  // namespace bulkhead::hook

@@ -6,6 +6,7 @@
 #include "hook/books.h"
 #include "hook/next.h"
 #include "hook/shares.h"
+#include "hook/transfer_map.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -160,8 +161,8 @@ void vmm_exported(CUmemGenericAllocationHandle h, CUmemAllocationHandleType type
   }
 }
 
-CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
-                  unsigned long long flags) noexcept {
+static CUresult mem_map(CUdeviceptr ptr, size_t size, size_t offset,
+                        CUmemGenericAllocationHandle handle, unsigned long long flags) noexcept {
   const std::uint32_t index = books_ready() ? record_of(handle) : 0;
   const bool held =
       index != 0 && hold(index, kMapped);  // before: a release beside us may be the last
@@ -187,6 +188,7 @@ CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAlloc
 }
 
 CUresult cuMemUnmap(CUdeviceptr ptr, size_t size) noexcept {
+  places_changed(ptr, size);  // before: the addresses may be another device's at once
   const CUresult r = next.cuMemUnmap(ptr, size);
   if (r != CUDA_SUCCESS || !books_ready()) return r;
   constexpr std::uint64_t kStep = std::uint64_t{2} << 20;  // no mapping is finer
@@ -239,9 +241,9 @@ void multicast_gone(CUmemGenericAllocationHandle mc) noexcept {
   });
 }
 
-CUresult cuMulticastBindMem(CUmemGenericAllocationHandle mcHandle, size_t mcOffset,
-                            CUmemGenericAllocationHandle memHandle, size_t memOffset, size_t size,
-                            unsigned long long flags) noexcept {
+static CUresult multicast_bind_mem(CUmemGenericAllocationHandle mcHandle, size_t mcOffset,
+                                   CUmemGenericAllocationHandle memHandle, size_t memOffset,
+                                   size_t size, unsigned long long flags) noexcept {
   const std::uint32_t index = books_ready() ? record_of(memHandle) : 0;
   const bool held = index != 0 && hold(index, kMapped);
   const CUresult r = next.cuMulticastBindMem(mcHandle, mcOffset, memHandle, memOffset, size, flags);
@@ -267,6 +269,32 @@ CUresult cuMulticastUnbind(CUmemGenericAllocationHandle mcHandle, CUdevice dev, 
   books.nodes.put(v.units);
   drop(index, kMapped);
   return r;
+}
+
+// Both open a way for bytes to move: granted and recorded first.
+
+namespace {
+
+AuditEvent mapped_to(AuditOp op, std::uint64_t source, std::uint64_t destination,
+                     std::uint64_t bytes) noexcept {
+  AuditEvent e = map_of(op, source, bytes);
+  e.destination = destination;
+  return e;
+}
+
+}  // namespace
+
+CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
+                  unsigned long long flags) noexcept {
+  return map_event([&] { return mapped_to(AuditOp::k_cuMemMap, handle, ptr, size); },
+                   [&] { return mem_map(ptr, size, offset, handle, flags); });
+}
+CUresult cuMulticastBindMem(CUmemGenericAllocationHandle mcHandle, size_t mcOffset,
+                            CUmemGenericAllocationHandle memHandle, size_t memOffset, size_t size,
+                            unsigned long long flags) noexcept {
+  return map_event(
+      [&] { return mapped_to(AuditOp::k_cuMulticastBindMem, memHandle, mcHandle, size); },
+      [&] { return multicast_bind_mem(mcHandle, mcOffset, memHandle, memOffset, size, flags); });
 }
 
 }  // namespace bulkhead::hook

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Holds the tables of entry points against their lists of names and against the rule that nothing passes which can
-take device memory. `--mutants` breaks copies of the tables, one fault each, and fails if a fault goes unnoticed."""
+take device memory or move bytes. `--mutants` breaks copies of the tables, one fault each, and fails if a fault goes unnoticed."""
 import os
 import re
 import sys
@@ -10,10 +10,16 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 from def_table import meanings, parse, split_name  # noqa: E402
 
-FAMILIES = set("alloc free query context device launch transfer share module stream graph resolver".split())
+FAMILIES = set("alloc free query context device launch transfer map share module stream graph resolver".split())
 # A word in a name that may mean that device memory is taken. A new CUDA release's name that has one must be hooked, or
 # be put into takes_none.txt with its reason.
 TAKES = re.compile("Alloc|Create|Import|Load|Instantiate|Retain|OpenMem|Map")
+# A word in a name that may mean that bytes move, or that a way opens for them. A new name that has one must be hooked in one
+# of MOVING, be put into moves_bytes.txt if it does not sound like it, or into moves_none.txt with its reason.
+MOVES = re.compile("Memcpy|Memset|Memcp|Prefetch|Decompress|WriteValue|BatchMemOp|Copy|Transfer|Export|Import|GetMemHandle|OpenMem"
+                   "|PeerAccess|SetAccess|HostRegister|AllocHost|HostAlloc|AllocManaged|HandleFor|Shareable|MulticastBind|MapResources"
+                   "|MemMap|Checkpoint|Restore|GraphLaunch|GraphInstantiate|GraphExec(Update|(Memcpy|Memset|Child|BatchMem|Node).*Set)")
+MOVING = {"transfer", "map", "share", "alloc", "graph"}
 # NVML names that sound like telling of memory, processes or utilisation; those that pass all the same, with why, are
 # the families of TELLS_PASS.
 TELLS = re.compile("MemoryInfo|RunningProcess|Process(es)?Util|Accounting(Pids|Stats)|UtilizationRates")
@@ -107,6 +113,22 @@ def check_memory(rows, must, none):
             yield f"{base}: takes_none.txt does not say why"
 
 
+def check_moves(rows, must, none):
+    bases = {split_name(row.name)[0] for row in rows}
+    for row in rows:
+        base = split_name(row.name)[0]
+        moves = base in must or (MOVES.search(base) and base not in none)
+        if moves and not (row.hook and row.word in MOVING):
+            yield f"{row.name}: can move bytes or open a way for them, and is {'hooked' if row.hook else 'passed'} as {row.word}"
+        elif row.word in ("transfer", "map") and base in none:
+            yield f"{row.name}: is a {row.word}, but moves_none.txt has it"
+    for base in sorted((must | set(none)) - bases):
+        yield f"{base}: in a list of moves, not in the table"
+    for base, why in none.items():
+        if not why:
+            yield f"{base}: moves_none.txt does not say why"
+
+
 def check(table, text, names):
     rows, faults = parse(text)
     faults += check_names(rows, names)
@@ -117,6 +139,7 @@ def check(table, text, names):
     if table == "cuda":
         faults += check_versions(rows)
         faults += check_memory(rows, {base for base, _ in listed("takes_memory.txt")}, dict(listed("takes_none.txt")))
+        faults += check_moves(rows, {base for base, _ in listed("moves_bytes.txt")}, dict(listed("moves_none.txt")))
     return faults
 
 
@@ -140,7 +163,7 @@ def mutants():
         return once(line_of(name), re.sub(r"HOOK\((\w+), (\d+), \w+", rf"PASS(\1, \2, {reason}", line_of(name)))
     yield "an allocation passes", as_pass("cuMemAlloc_v2", "fact"), "cuMemAlloc_v2"
     yield "a 32-bit allocation passes", as_pass("cuMemAlloc", "fact"), "cuMemAlloc:"
-    yield "a per-thread twin passes", as_pass("cuMemAllocAsync_ptsz", "transfer_later"), "cuMemAllocAsync_ptsz"
+    yield "a per-thread twin passes", as_pass("cuMemAllocAsync_ptsz", "access"), "cuMemAllocAsync_ptsz"
     yield "an import passes", as_pass("cuMemImportFromShareableHandle", "access"), "cuMemImportFromShareableHandle"
     yield "a function with a plain name passes", as_pass("cuCtxSetLimit", "config"), "cuCtxSetLimit"
     processes = "nvmlDeviceGetComputeRunningProcesses_v3"
@@ -157,6 +180,23 @@ def mutants():
     yield ("a new release's allocation passes",
            lambda text, names: (text.replace(line_of("cuDeviceGetName"), line_of("cuDeviceGetName") + shiny),
                                 names + ["cuMemAllocShiny"]), "cuMemAllocShiny: can take")
+
+
+    yield "a copy passes", as_pass("cuMemcpyHtoDAsync_v2", "fact"), "cuMemcpyHtoDAsync_v2: can move"
+    yield "a set passes", as_pass("cuMemsetD8_v2", "fact"), "cuMemsetD8_v2: can move"
+    yield "peer access passes", as_pass("cuCtxEnablePeerAccess", "access"), "cuCtxEnablePeerAccess: can move"
+    yield "an export passes", as_pass("cuMemGetHandleForAddressRange", "access"), "cuMemGetHandleForAddressRange: can move"
+    yield "an update of a graph's copies passes", as_pass("cuGraphExecMemcpyNodeSetParams", "build"), "NodeSetParams: can move"
+    yield ("a copy is hooked for something else",
+           once("cuMemcpy_ptds, 7000, transfer", "cuMemcpy_ptds, 7000, stream"), "cuMemcpy_ptds: can move")
+    beamed = "BH_PASS(cuMemcpyBeamAsync, 13020, fact, (CUdeviceptr, dst), (size_t, bytes))\n"
+    yield ("a new release's copy is unclassified",
+           lambda text, names: (text.replace(line_of("cuDeviceGetName"), line_of("cuDeviceGetName") + beamed),
+                                names + ["cuMemcpyBeamAsync"]), "cuMemcpyBeamAsync: can move")
+    opened = "BH_PASS(cuMemExportToFabric, 13020, fact, (void*, handle))\n"
+    yield ("a new release's way for bytes is unclassified",
+           lambda text, names: (text.replace(line_of("cuDeviceGetName"), line_of("cuDeviceGetName") + opened),
+                                names + ["cuMemExportToFabric"]), "cuMemExportToFabric: can move")
 
 
 def run_mutants():
@@ -183,8 +223,7 @@ def main():
             print(f"{table}.def: {fault}")
             bad += 1
         rows = parse(text)[0]
-        later = sum(row.word.endswith("_later") for row in rows)
-        print(f"{table}.def: {len(rows)} functions, {sum(row.hook for row in rows)} hooked, {later} to be hooked later")
+        print(f"{table}.def: {len(rows)} functions, {sum(row.hook for row in rows)} hooked")
     return 1 if bad else 0
 
 
