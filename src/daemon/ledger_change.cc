@@ -171,6 +171,7 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
     lower |= want.floor_x100 < is.floor_x100;
     if (times.empty()) times = change_text(is, want);
   }
+  if ((mask & wire::kSetPriority) != 0) (void)regions_.set_priority(name, after.priority);
   if ((mask & wire::kSetOnFault) != 0) (void)regions_.set_on_fault(name, after.on_fault);
   at->second.record = after;
   if ((mask & wire::kSetShareWith) != 0) apply(name, after, now);

@@ -41,6 +41,7 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
       const auto rules = shm::node_compute(old, tenant.name, tenant.limits[d].uuid);
       if (rules.ok()) (void)shm::set_node_compute(page, tenant.name, tenant.limits[d].uuid, *rules);
     }
+    shm::set_node_latency(page, tenant.name, shm::node_latency(old, tenant.name));
   }
   for (std::uint32_t i = 0; i < end; ++i) {  // indices differ: by their names
     std::uint16_t partners[shm::kMaxPartners] = {};
@@ -102,6 +103,14 @@ Status NodeFile::set_compute(const std::string& name, const std::uint8_t* uuid,
 
 void NodeFile::set_flags(std::uint32_t flags) {
   shm::set_node_flags(*map_.as<shm::NodePage>(), flags);
+}
+
+void NodeFile::set_latency(const std::string& name, bool latency) {
+  shm::set_node_latency(*map_.as<shm::NodePage>(), name.c_str(), latency);
+}
+
+bool NodeFile::latency(const std::string& name) const {
+  return shm::node_latency(*map_.as<const shm::NodePage>(), name.c_str());
 }
 
 void NodeFile::drop(const std::string& name) {

@@ -28,6 +28,8 @@ class NodeFile {
                                    const shm::ComputeRules& rules);
   // The tenants whose memory it may import, of those that the page names.
   void set_partners(const std::string& name, const std::vector<std::string>& others);
+  void set_latency(const std::string& name, bool latency);
+  [[nodiscard]] bool latency(const std::string& name) const;
   void drop(const std::string& name);
   void set_flags(std::uint32_t flags);  // shm::NodeFlag
   // kNotFound.

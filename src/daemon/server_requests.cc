@@ -80,6 +80,8 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
       c.follow_sequence = h.sequence;
       return events(c, h, c.next_event - 1);
     }
+    case wire::Kind::kBeacons:
+      return beacons(c, as<wire::NameRequest>(message));
     case wire::Kind::kUsage:
       return usage(c, as<wire::UsageRequest>(message));
     case wire::Kind::kReload:
@@ -201,6 +203,20 @@ void Server::hello(Connection& c, const wire::Header& q) {
   r.next_event_id = providers_.next_event_id ? providers_.next_event_id() : 1;
   wire::put_text(r.version, options_.version.c_str());
   put(c, &r, sizeof r);
+}
+
+void Server::beacons(Connection& c, const wire::NameRequest& q) {
+  std::vector<Regions::Beacon> all;
+  wire::BeaconsReply r{};
+  const Errc result = ledger_.beacons(c.peer, q.name, all);
+  r.header = reply_to(q.header, result == Errc::kOk ? sizeof r : sizeof r.header, result);
+  std::vector<UniqueFd> fds;
+  for (Regions::Beacon& b : all) {
+    r.beacons[r.count++] = b.entry;
+    fds.push_back(std::move(b.fd));
+  }
+  if (result != Errc::kOk) ++counts_.refused;
+  put(c, &r, r.header.bytes, std::move(fds));
 }
 
 void Server::list(Connection& c, const wire::NameRequest& q) {

@@ -114,12 +114,52 @@ Status Client::send(const void* message, std::size_t bytes, int timeout_ms) noex
   }
 }
 
+namespace {
+
+// One message and the descriptors with it; what does not fit into `fds` is closed.
+ssize_t receive_one(int socket, void* buffer, std::size_t room, UniqueFd* fds, unsigned most,
+                    unsigned& count) noexcept {
+  constexpr unsigned kMostFds = kMaxBeacons;
+  alignas(cmsghdr) char control[CMSG_SPACE(kMostFds * sizeof(int))];
+  iovec part{buffer, room};
+  msghdr m{};
+  m.msg_iov = &part;
+  m.msg_iovlen = 1;
+  if (most != 0) {
+    m.msg_control = control;
+    m.msg_controllen = sizeof control;
+  }
+  // MSG_TRUNC: the length of the message, not of what fitted
+  const ssize_t got = ::recvmsg(socket, &m, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+  if (got <= 0 || most == 0) return got;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr; c = CMSG_NXTHDR(&m, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < n; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+      UniqueFd own{fd};
+      if (count < most) fds[count++] = std::move(own);
+    }
+  }
+  return got;
+}
+
+}  // namespace
+
 Result<std::size_t> Client::receive(void* buffer, std::size_t room, Kind kind,
                                     std::uint32_t sequence, int timeout_ms) noexcept {
+  unsigned none = 0;
+  return receive(buffer, room, kind, sequence, timeout_ms, nullptr, 0, none);
+}
+
+Result<std::size_t> Client::receive(void* buffer, std::size_t room, Kind kind,
+                                    std::uint32_t sequence, int timeout_ms, UniqueFd* fds,
+                                    unsigned most, unsigned& count) noexcept {
   const Deadline deadline{timeout_ms};
   for (;;) {
-    // MSG_TRUNC: the length of the message, not of what fitted
-    const ssize_t got = ::recv(fd_.get(), buffer, room, MSG_DONTWAIT | MSG_TRUNC);
+    count = 0;
+    const ssize_t got = receive_one(fd_.get(), buffer, room, fds, most, count);
     if (got > 0) {
       const auto bytes = static_cast<std::size_t>(got);
       if (bytes > room) return Status{Errc::kInvalid, 0, "a reply longer than its kind"};

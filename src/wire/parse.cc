@@ -116,6 +116,7 @@ std::size_t request_bytes(Kind kind) noexcept {
       return sizeof(RegisterRequest);
     case Kind::kUnregister:
     case Kind::kList:
+    case Kind::kBeacons:
       return sizeof(NameRequest);
     case Kind::kUpdate:
       return sizeof(UpdateRequest);
@@ -179,6 +180,18 @@ Status check_usage(const void* message, std::size_t bytes) noexcept {
   return {};
 }
 
+Status check_beacons(const void* message, std::size_t bytes) noexcept {
+  if (bytes != sizeof(BeaconsReply)) return bad("length of its kind");
+  const auto& r = as<BeaconsReply>(message);
+  if (r.count > kMaxBeacons || r.reserved != 0) return bad("counts");
+  for (unsigned i = 0; i < r.count; ++i) {
+    const BeaconEntry& e = r.beacons[i];
+    if (!valid_name(e.name) || e.device_count > kMaxDevices || (e.flags & ~kOwnBeacon) != 0)
+      return bad("beacon");
+  }
+  return {};
+}
+
 }  // namespace
 
 bool valid_name(const char (&name)[kNameBytes]) noexcept {
@@ -237,6 +250,10 @@ Status check_request(const void* message, std::size_t bytes) noexcept {
       return valid_name(r.name) && (r.flags & ~kForce) == 0 && r.reserved == 0 ? Status{}
                                                                                : bad("name");
     }
+    case Kind::kBeacons: {
+      const auto& r = as<NameRequest>(message);
+      return valid_name(r.name) && r.flags == 0 && r.reserved == 0 ? Status{} : bad("name");
+    }
     case Kind::kList: {
       const auto& r = as<NameRequest>(message);
       return name_or_empty(r.name) && r.flags == 0 && r.reserved == 0 ? Status{} : bad("name");
@@ -270,6 +287,8 @@ Status check_reply(const void* message, std::size_t bytes, Kind kind,
       return check_events(message, bytes);
     case Kind::kUsage:
       return check_usage(message, bytes);
+    case Kind::kBeacons:
+      return check_beacons(message, bytes);
     default: {
       if (bytes != sizeof(Verdict)) return bad("length of its kind");
       const auto& v = as<Verdict>(message);
