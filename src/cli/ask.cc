@@ -60,7 +60,14 @@ std::optional<DaemonSays> ask_list(const Machine& machine) {
     const auto* stray = reinterpret_cast<const wire::StrayView*>(device + reply.devices);
     out.strays.insert(out.strays.end(), stray, stray + reply.strays);  // the first reply's only
     const auto* tenant = reinterpret_cast<const wire::TenantView*>(stray + reply.strays);
+    for (std::uint32_t i = 0; i < reply.devices; ++i) {
+      Uuid uuid;
+      std::copy_n(device[i].uuid, uuid.size(), uuid.begin());
+      out.gate_bound_us[uuid] = device[i].gate_bound_us;
+    }
     for (std::uint32_t i = 0; i < reply.tenants; ++i) {
+      out.latency[tenant[i].name] =
+          tenant[i].priority == static_cast<std::uint32_t>(wire::Priority::kLatency);
       for (std::uint32_t d = 0; d < tenant[i].device_count; ++d) {  // checked by check_reply()
         Uuid uuid;
         std::copy_n(tenant[i].devices[d].uuid, uuid.size(), uuid.begin());

@@ -32,6 +32,8 @@ extern template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest
 struct DaemonSays {
   std::vector<wire::StrayView> strays;
   std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;  // by tenant and device
+  std::map<std::string, bool> latency;                                   // by tenant: its priority
+  std::map<Uuid, std::uint32_t> gate_bound_us;                           // by device
 };
 [[nodiscard]] std::optional<DaemonSays> ask_list(const Machine& machine);
 

@@ -75,6 +75,9 @@ void add_share(CLI::App& app, ShareOptions& o, const char* which) {
       ->type_name("TIME");
   app.add_option("--mode", o.mode, "How the share is held: auto or temporal")
       ->type_name("auto|temporal");
+  app.add_option("--priority", o.priority,
+                 "latency: batch tenants' work waits while this one's runs (needs the daemon)")
+      ->type_name("latency|batch");
 }
 
 void add_run(CLI::App& app, RunOptions& o) {

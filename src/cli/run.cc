@@ -475,6 +475,9 @@ int run(const RunOptions& options) {
     return fail(kExitOurs, p);
   }
   if (state.request.share.wants_idle_time() && !options.quiet) warn(kNoLending);
+  if (state.request.share.priority == wire::Priority::kLatency && !state.by_daemon &&
+      !options.quiet)
+    warn(kNoGate);
   return supervise(state);
 }
 

@@ -170,7 +170,7 @@ int set_share_by_daemon(wire::Client& client, const SetOptions& o, const AskedSh
   put_pace(asked, q.record);
   q.mask = (asked.has_compute ? wire::kSetCompute : 0u) |
            (asked.has_burst || asked.has_window ? wire::kSetPace : 0u) |
-           (asked.has_mode ? wire::kSetMode : 0u);
+           (asked.has_mode ? wire::kSetMode : 0u) | (asked.has_priority ? wire::kSetPriority : 0u);
   return ask_update(client, o, q);
 }
 
@@ -222,7 +222,9 @@ int set(const SetOptions& o) {
     code =
         daemon ? set_memory_by_daemon(client, o, memory) : set_memory_alone(**machine, o, memory);
   }
-  if (code != kExitOk || (!has_share && !(daemon && share.has_mode))) return code;
+  if (!daemon && share.has_priority && code == kExitOk) return fail(kExitProblem, kNoGate);
+  if (code != kExitOk || (!has_share && !(daemon && (share.has_mode || share.has_priority))))
+    return code;
   code = daemon ? set_share_by_daemon(client, o, share, shares)
                 : set_share_alone(**machine, o, shares);
   if (code == kExitOk && share.wants_idle_time()) warn(kNoLending);

@@ -43,10 +43,20 @@ std::string read_mode(const std::string& text, AskedShare& out) {
   return {};
 }
 
+std::string read_priority(const std::string& text, AskedShare& out) {
+  if (text.empty()) return {};
+  if (text != "latency" && text != "batch")
+    return fmt::format("--priority '{}' is neither latency nor batch", text);
+  out.priority = text == "latency" ? wire::Priority::kLatency : wire::Priority::kBatch;
+  out.has_priority = true;
+  return {};
+}
+
 }  // namespace
 
 std::string read_share(const ShareOptions& o, bool none, AskedShare& out) {
   if (std::string p = read_mode(o.mode, out); !p.empty()) return p;
+  if (std::string p = read_priority(o.priority, out); !p.empty()) return p;
   policy::Share share;
   if (o.compute == "none" && none) {
     out.has_compute = true;
@@ -89,6 +99,7 @@ void put_pace(const AskedShare& share, wire::TenantRecord& record) {
   if (share.has_burst) record.burst_us = share.rules.burst_us;
   if (share.has_window) record.window_us = share.rules.window_us;
   record.compute_mode = share.mode;
+  record.priority = share.priority;
 }
 
 std::string sums_text(const shm::ComputeSums& sums) {

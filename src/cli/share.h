@@ -11,14 +11,20 @@ namespace bulkhead::cli {
 inline constexpr const char* kNoLending =
     "nobody lends idle GPU time yet: a share with + is held to what stands before it";
 
+// For who asks for priority where nobody hands out beacons.
+inline constexpr const char* kNoGate =
+    "no daemon, so nobody waits for --priority latency: start bulkheadd";
+
 // As written; empty: not said.
 struct ShareOptions {
-  std::string compute;  // --compute
-  std::string burst;    // --compute-burst
-  std::string window;   // --compute-window
-  std::string mode;     // --mode
+  std::string compute;   // --compute
+  std::string burst;     // --compute-burst
+  std::string window;    // --compute-window
+  std::string mode;      // --mode
+  std::string priority;  // --priority
   [[nodiscard]] bool any() const {
-    return !compute.empty() || !burst.empty() || !window.empty() || !mode.empty();
+    return !compute.empty() || !burst.empty() || !window.empty() || !mode.empty() ||
+           !priority.empty();
   }
 };
 
@@ -29,6 +35,8 @@ struct AskedShare {
   bool has_window = false;
   wire::ComputeMode mode = wire::ComputeMode::kAuto;
   bool has_mode = false;
+  wire::Priority priority = wire::Priority::kBatch;
+  bool has_priority = false;
   [[nodiscard]] bool wants_idle_time() const {
     return has_compute && rules.limited() && rules.borrows();
   }

@@ -29,6 +29,8 @@ struct Picture {
   std::vector<TenantBooks> tenants;
   std::optional<std::vector<wire::StrayView>> strays;  // nullopt: no daemon told us
   std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;
+  std::map<std::string, bool> latency;
+  std::map<Uuid, std::uint32_t> gate_bound_us;
   std::string condition;  // of its configuration; "": all in force
 };
 
@@ -94,6 +96,27 @@ void print_process(const ProcessBooks& process, const TenantBooks& tenant) {
   }
 }
 
+bool has_priority(const Picture& p, const TenantBooks& t) {
+  const auto at = p.latency.find(t.name);
+  return at != p.latency.end() && at->second;
+}
+// 0: no latency tenant there, or nothing measured yet.
+std::uint32_t gate_bound_us(const Picture& p, const Uuid& uuid) {
+  const auto at = p.gate_bound_us.find(uuid);
+  return at == p.gate_bound_us.end() ? 0 : at->second;
+}
+void print_gate(const Picture& p, const TenantBooks& t, const DeviceBooks& d) {
+  if (has_priority(p, t)) {
+    const std::uint32_t bound = gate_bound_us(p, d.uuid);
+    fmt::print("  goes first on GPU {}: {}\n", gpu_label(p, d.uuid),
+               bound == 0 ? "no batch work was measured there yet"
+                          : fmt::format("waits for batch work {:.2f} ms at most", bound / 1e3));
+  } else if (d.time.gates != 0) {
+    fmt::print("  held {:.1f} s for latency tenants on GPU {}\n",
+               static_cast<double>(d.time.gated_ns) / 1e9, gpu_label(p, d.uuid));
+  }
+}
+
 // What a daemon says it had in the last second; kUnknownShare: none says.
 std::uint32_t delivered(const Picture& p, const TenantBooks& t, const Uuid& uuid) {
   const auto at = p.delivered_x100.find({t.name, uuid});
@@ -121,6 +144,7 @@ void print_tenant(const Picture& p, const TenantBooks& t) {
   }
   for (const DeviceBooks& device : t.devices) {
     if (device.compute.limited()) print_time(p, t, device);
+    print_gate(p, t, device);
   }
   for (const ProcessBooks& process : t.processes) print_process(process, t);
 }
@@ -166,6 +190,13 @@ void print_people(const Picture& p) {
 }
 
 // ---- for programs -------------------------------------------------------------------------------
+// null: no latency tenant there, or nothing measured yet.
+json gate_json(const Picture& p, const std::string& gpu) {
+  const auto uuid = parse_uuid(gpu);
+  const std::uint32_t bound = uuid ? gate_bound_us(p, *uuid) : 0;
+  return bound == 0 ? json(nullptr) : json(bound);
+}
+
 json gpus_json(const Picture& p) {
   json out = json::array();
   for (const NvmlGpu& g : p.gpus) {
@@ -175,7 +206,8 @@ json gpus_json(const Picture& p) {
                    {"mig", g.mig},
                    {"total_bytes", g.total_bytes},
                    {"used_bytes", g.used_bytes},
-                   {"promised_bytes", promised(p, g.uuid).bytes}});
+                   {"promised_bytes", promised(p, g.uuid).bytes},
+                   {"gate_bound_us", gate_json(p, g.uuid)}});
   }
   return out;
 }
@@ -199,6 +231,24 @@ json time_json(const Picture& p, const TenantBooks& t, const DeviceBooks& d) {
           {"copied_bytes", d.time.copied_bytes}};
 }
 
+json counted_json(const shm::ComputeSums& s) {
+  return {{"moved_bytes",
+           {{"to_device", s.moved_bytes[0]},
+            {"to_host", s.moved_bytes[1]},
+            {"within", s.moved_bytes[2]},
+            {"peer", s.moved_bytes[3]},
+            {"set", s.moved_bytes[4]}}},
+          {"copy_held_ns", s.copy_held_ns},
+          {"stream_ops",
+           {{"compute", s.stream_ops[0]},
+            {"copy", s.stream_ops[1]},
+            {"collective", s.stream_ops[2]},
+            {"capturing", s.stream_ops[3]}}},
+          {"gated_ns", s.gated_ns},
+          {"gates", s.gates},
+          {"longest_op_ns", s.longest_op_ns}};
+}
+
 json tenant_json(const Picture& picture, const TenantBooks& t) {
   json devices = json::array();
   json processes = json::array();
@@ -211,6 +261,7 @@ json tenant_json(const Picture& picture, const TenantBooks& t) {
                        {"other_bytes", d.other_bytes},
                        {"dead_bytes", d.dead_bytes},
                        {"context_bytes", d.context_bytes},
+                       {"counted", counted_json(d.time)},
                        {"time", time_json(picture, t, d)}});
   }
   for (const ProcessBooks& p : t.processes) {
@@ -224,7 +275,11 @@ json tenant_json(const Picture& picture, const TenantBooks& t) {
                          {"used_bytes", p.held_bytes},
                          {"other_bytes", p.other_bytes}});
   }
+  const auto known = picture.latency.find(t.name);
   return {{"name", t.name},
+          {"priority", known == picture.latency.end() ? json(nullptr)
+                       : known->second                ? json("latency")
+                                                      : json("batch")},
           {"ephemeral", t.ephemeral},
           {"overcommitted", t.overcommitted},
           {"on_fault", t.open_on_fault ? "open" : "deny"},
@@ -302,10 +357,12 @@ int status(const StatusOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
-  Picture picture{**machine, {}, {}, {}, {}, {}};
+  Picture picture{**machine, {}, {}, {}, {}, {}, {}, {}};
   if (auto said = ask_list(**machine)) {
     picture.strays = std::move(said->strays);
     picture.delivered_x100 = std::move(said->delivered_x100);
+    picture.latency = std::move(said->latency);
+    picture.gate_bound_us = std::move(said->gate_bound_us);
     // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
     picture.condition = ask_condition(picture.machine.dir);
   }

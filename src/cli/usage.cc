@@ -55,7 +55,8 @@ bool read_files(const std::string& state, Report& report) {
   std::set<std::uint64_t> seen;
   const auto take = [&](const wire::UsageLine& line) {
     if (seen.insert(line.serial).second && line.row.to_unix_s > report.since_s &&
-        (line.row.byte_seconds != 0 || line.row.peak_bytes != 0 || line.row.refused != 0)) {
+        (line.row.byte_seconds != 0 || line.row.peak_bytes != 0 || line.row.refused != 0 ||
+         (line.row.moved_bytes != 0 && line.row.moved_bytes != wire::kNotMeasured))) {
       report.rows.push_back(line.row);
     }
   };
@@ -174,7 +175,7 @@ void print_people(const Report& report, const std::vector<NvmlGpu>& gpus) {
     to = std::max(to, r.to_unix_s);
   }
   fmt::print("{} to {}\n", local_time(from), local_time(to));
-  fmt::print("{:<16}{:>4}{:>13}{:>11}{:>12}{:>6}{:>10}{:>8}\n", "TENANT", "GPU", "GIB-HOURS",
+  fmt::print("{:<15}{:>4}{:>12}{:>11}{:>11}{:>10}{:>9}{:>8}\n", "TENANT", "GPU", "GIB-HOURS",
              "HELD", "GPU-S", "MOVED", "PEAK", "REFUSED");
   bool counted = false;
   for (const UsageRow& r : totals) {
@@ -188,8 +189,8 @@ void print_people(const Report& report, const std::vector<NvmlGpu>& gpus) {
     counted |= r.counted_ms != 0;
     char moved[policy::kSizeText] = "-";
     if (r.moved_bytes != wire::kNotMeasured) policy::format_size(r.moved_bytes, moved);
-    fmt::print("{:<16}{:>4}{:>13.3f}{:>11}{:>12}{:>6}{:>10}{:>8}\n",
-               name.size() <= 16 ? name : name.substr(0, 14) + "..", gpu_label(gpus, r.uuid),
+    fmt::print("{:<15}{:>4}{:>12.3f}{:>11}{:>11}{:>10}{:>9}{:>8}\n",
+               name.size() <= 14 ? name : name.substr(0, 12) + "..", gpu_label(gpus, r.uuid),
                gib_hours(r.byte_seconds), duration(r.held_ms), gpu_s, moved,
                policy::format_size(r.peak_bytes, peak), r.refused);
   }

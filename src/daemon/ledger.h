@@ -108,6 +108,9 @@ class Ledger {
                             const Now& now);
   // Whether the peer's process belongs to that tenant; what join() asks first.
   [[nodiscard]] Answer belongs_to(const Peer& peer, const std::string& name) const;
+  // For a process of that tenant: the beacons that it is to have. kUntrusted, kNotFound: it is not one.
+  [[nodiscard]] Errc beacons(const Peer& peer, const std::string& name,
+                             std::vector<Regions::Beacon>& out) const;
   [[nodiscard]] Answer who(const Peer& peer) const;
   // The tenant a process belongs to whatever it asks: for strays. "" = none.
   [[nodiscard]] std::string belongs(const Peer& peer) const;
@@ -135,6 +138,7 @@ class Ledger {
     std::string reserve_class;
     std::uint32_t reserve_x100 = 0;
   };
+  [[nodiscard]] bool is_member(const Peer& peer, const std::string& name) const;
   [[nodiscard]] const Capacity* device(const std::uint8_t* uuid) const;
   [[nodiscard]] Answer check_room(const wire::TenantRecord& record, const std::string& name,
                                   bool waiting_helps) const;

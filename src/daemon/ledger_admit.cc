@@ -326,16 +326,19 @@ Answer Ledger::enrol(const Peer& peer, const wire::RegisterRequest& q, const Now
   return refuse(Errc::kUntrusted, asked, why);
 }
 
-Answer Ledger::belongs_to(const Peer& peer, const std::string& name) const {
-  if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
+// Whether the process belongs to that tenant, which it asks for.
+bool Ledger::is_member(const Peer& peer, const std::string& name) const {
   const std::vector<policy::Claim> claims = claims_of(entries_, file_order_);
   policy::NodeRules rules;
   rules.daemon_uid = options_.daemon_uid;
   rules.default_tenant = rules_.default_tenant;
   const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, name, claims);
-  const bool belongs =
-      b.by != policy::By::kRefused && b.claim != policy::kNone && claims[b.claim].name == name;
-  if (!belongs) {
+  return b.by != policy::By::kRefused && b.claim != policy::kNone && claims[b.claim].name == name;
+}
+
+Answer Ledger::belongs_to(const Peer& peer, const std::string& name) const {
+  if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
+  if (!is_member(peer, name)) {
     const std::string why =
         "a process of uid " + std::to_string(peer.uid) + " does not belong to tenant " + name;
     post(wire::EventKind::kPeerRefused, why, {wire::Severity::kWarning, name, peer.pid, peer.uid});
@@ -344,6 +347,15 @@ Answer Ledger::belongs_to(const Peer& peer, const std::string& name) const {
   Answer a;
   a.tenant = name;
   return a;
+}
+
+Errc Ledger::beacons(const Peer& peer, const std::string& name,
+                     std::vector<Regions::Beacon>& out) const {
+  const auto at = entries_.find(name);
+  if (at == entries_.end()) return Errc::kNotFound;
+  if (!is_member(peer, name)) return Errc::kUntrusted;
+  out = regions_.hand_out(name, peer.uid == 0 || peer.uid == at->second.record.owner_uid);
+  return Errc::kOk;
 }
 
 Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {

@@ -173,6 +173,7 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
     lower |= want.floor_x100 < is.floor_x100;
     if (times.empty()) times = change_text(is, want);
   }
+  if ((mask & wire::kSetPriority) != 0) (void)regions_.set_priority(name, after.priority);
   if ((mask & wire::kSetOnFault) != 0) (void)regions_.set_on_fault(name, after.on_fault);
   if ((mask & wire::kSetAudit) != 0) (void)regions_.set_audit(name, after.audit_mode);
   at->second.record = after;

@@ -24,6 +24,7 @@
 #include "daemon/service.h"
 #include "daemon/sight/child.h"
 #include "daemon/watch.h"
+#include "policy/compute/gate.h"
 
 namespace bulkhead::daemon {
 namespace {
@@ -269,6 +270,10 @@ std::vector<wire::NodeDevice> WholeNode::device_views() {
   std::vector<wire::NodeDevice> out = watch_->devices();
   for (wire::NodeDevice& device : out) {
     device.promised_bytes = ledger_->promised(device.uuid);
+    const std::uint64_t bound_ns =
+        policy::compute::gate_bound_ns(regions_->longest_batch_op_ns(device.uuid));
+    device.gate_bound_us =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(bound_ns / 1000, ~std::uint32_t{0}));
     for (const Capacity& c : ledger_->capacities()) {
       if (std::memcmp(c.uuid, device.uuid, sizeof c.uuid) != 0) continue;
       device.usable_bytes = c.total_bytes;

@@ -42,6 +42,7 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
       if (rules.ok()) (void)shm::set_node_compute(page, tenant.name, tenant.limits[d].uuid, *rules);
     }
     (void)shm::set_node_audit(page, tenant.name, shm::node_audit(old, tenant.name));
+    shm::set_node_latency(page, tenant.name, shm::node_latency(old, tenant.name));
   }
   for (std::uint32_t i = 0; i < end; ++i) {  // indices differ: by their names
     std::uint16_t partners[shm::kMaxPartners] = {};
@@ -107,6 +108,14 @@ void NodeFile::set_flags(std::uint32_t flags) {
 
 Status NodeFile::set_audit(const std::string& name, std::uint32_t mode) {
   return shm::set_node_audit(*map_.as<shm::NodePage>(), name.c_str(), mode);
+}
+
+void NodeFile::set_latency(const std::string& name, bool latency) {
+  shm::set_node_latency(*map_.as<shm::NodePage>(), name.c_str(), latency);
+}
+
+bool NodeFile::latency(const std::string& name) const {
+  return shm::node_latency(*map_.as<const shm::NodePage>(), name.c_str());
 }
 
 void NodeFile::drop(const std::string& name) {

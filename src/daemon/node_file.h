@@ -29,6 +29,8 @@ class NodeFile {
   // The tenants whose memory it may import, of those that the page names.
   void set_partners(const std::string& name, const std::vector<std::string>& others);
   [[nodiscard]] Status set_audit(const std::string& name, std::uint32_t mode);  // kNotFound
+  void set_latency(const std::string& name, bool latency);
+  [[nodiscard]] bool latency(const std::string& name) const;
   void drop(const std::string& name);
   void set_flags(std::uint32_t flags);  // shm::NodeFlag
   // kNotFound.

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "daemon/duty.h"
 #include "shm/compute.h"
+#include "wire/messages.h"
 #include "wire/record.h"
 #include "wire/view.h"
 
@@ -40,6 +41,14 @@ class Regions {
   // Sets one share of a device's time, in the page first, as above; nothing happens if it is that already. kNotFound.
   virtual Status set_compute(const std::string& name, const std::uint8_t* uuid,
                              const shm::ComputeRules& rules) = 0;
+  // Whether the others' work waits for it: told to all in the page. kNotFound.
+  virtual Status set_priority(const std::string&, wire::Priority) { return {}; }
+  // The beacons for a process of this tenant (docs/formats/beacon.md); `writes`: it may have its own tenant's to write.
+  struct Beacon {
+    wire::BeaconEntry entry{};
+    UniqueFd fd;
+  };
+  virtual std::vector<Beacon> hand_out(const std::string&, bool /*writes*/) const { return {}; }
   virtual Status set_on_fault(const std::string& name, wire::OnFault value) = 0;
   // The tenants whose shareable memory this one may import, and the other way round (both must name each other).
   virtual Status set_share_with(const std::string& name,

@@ -159,6 +159,7 @@ bool TenantRegions::take_over(const std::string& name, HeldRegion held) {
   }
   tenant.view.since_unix_s = outside_.clock().unix_ns / 1'000'000'000;
   tenant.view.flags = wire::kViewAdopted;
+  if (page_counts && page_.latency(name)) found.priority = wire::Priority::kLatency;
   tenants_[name] = std::move(made);
   bool ours = !on_found || on_found(found);
   for (unsigned d = 0; ours && d < found.device_count; ++d) {
@@ -175,6 +176,7 @@ bool TenantRegions::take_over(const std::string& name, HeldRegion held) {
     tenant.beacon = std::move(*beacon);
     shm::format_beacon(*tenant.beacon.map.as<shm::Beacon>(), name.c_str());
   }
+  (void)set_priority(name, found.priority);
   if (!tenant.region.adopt()) broken(tenant, "its file was cut short");
   BH_KILL_POINT("adopt.raised");
   name_partners();

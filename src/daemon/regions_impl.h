@@ -53,6 +53,8 @@ class TenantRegions : public Regions, public Duty {
   Status set_limit(const std::string& name, const std::uint8_t* uuid, std::uint64_t bytes) override;
   Status set_compute(const std::string& name, const std::uint8_t* uuid,
                      const shm::ComputeRules& rules) override;
+  Status set_priority(const std::string& name, wire::Priority priority) override;
+  std::vector<Beacon> hand_out(const std::string& name, bool writes) const override;
   Status set_on_fault(const std::string& name, wire::OnFault value) override;
   Status set_share_with(const std::string& name, const std::vector<std::string>& others) override;
   Status set_audit(const std::string& name, wire::AuditMode mode) override;
@@ -73,6 +75,9 @@ class TenantRegions : public Regions, public Duty {
   [[nodiscard]] std::size_t watched() const { return watched_; }
   // The tenant's beacon, for those that may write it; -1: none.
   [[nodiscard]] int beacon(const std::string& name) const;
+  // The longest operation that any batch tenant was measured to take on a device on which there is a latency tenant, too;
+  // 0: none, or no latency tenant. What a tenant says of itself.
+  [[nodiscard]] std::uint64_t longest_batch_op_ns(const std::uint8_t* uuid) const;
 
  private:
   struct Slot;

@@ -63,6 +63,7 @@ struct TenantRegions::Tenant {
   bool told_excess = false;  // its file is longer than a region
   shm::Identity creator;
   Sealed beacon;
+  bool latency = false;  // its priority
 
   explicit Tenant(HeldRegion held) : region(std::move(held)) {}
 };

@@ -303,6 +303,11 @@ void TenantRegions::add_time(Tenant& tenant, const Now& now) {
     rise(to.forgiven_ns, t.seen.forgiven_ns, is.forgiven_ns);
     rise(to.held_ns, t.seen.held_ns, is.held_ns);
     rise(to.launches, t.seen.launches, is.launches);
+    rise(to.gated_ns, t.seen.gated_ns, is.gated_ns);
+    rise(to.gates, t.seen.gates, is.gates);
+    for (unsigned i = 0; i < shm::kCopyDirections; ++i)
+      rise(to.moved_bytes[i], t.seen.moved_bytes[i], is.moved_bytes[i]);
+    to.longest_op_ns = t.seen.longest_op_ns = is.longest_op_ns;
     to.compute_x100 = t.rules.floor_x100;
     to.ceiling_x100 = t.rules.limited() ? t.rules.ceiling_x100 : 0;
     to.rate_x100 = std::min(is.rate_x100, shm::kWholeDevice_x100);

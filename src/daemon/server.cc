@@ -30,24 +30,23 @@ sockaddr_un address(int dir_fd) {
   return at;
 }
 
-ssize_t send_now(int socket, const std::vector<char>& message, const std::vector<UniqueFd>& fds) {
-  iovec part{const_cast<char*>(message.data()), message.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(wire::kMostDescriptors * sizeof(int))] = {};
+// One message, with the descriptors that belong to it.
+ssize_t send_one(int socket, const std::vector<char>& bytes, const std::vector<UniqueFd>& fds) {
+  if (fds.empty()) return ::send(socket, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  alignas(cmsghdr) char control[CMSG_SPACE(wire::kMostOfAReply * sizeof(int))] = {};
+  iovec part{const_cast<char*>(bytes.data()), bytes.size()};
   msghdr m{};
   m.msg_iov = &part;
   m.msg_iovlen = 1;
-  if (!fds.empty()) {
-    const std::size_t count = std::min<std::size_t>(fds.size(), wire::kMostDescriptors);
-    m.msg_control = control;
-    m.msg_controllen = CMSG_SPACE(count * sizeof(int));
-    cmsghdr* const c = CMSG_FIRSTHDR(&m);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(count * sizeof(int));
-    for (std::size_t i = 0; i < count; ++i) {
-      const int fd = fds[i].get();
-      std::memcpy(CMSG_DATA(c) + i * sizeof fd, &fd, sizeof fd);
-    }
+  m.msg_control = control;
+  m.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+  cmsghdr* const c = CMSG_FIRSTHDR(&m);
+  c->cmsg_level = SOL_SOCKET;
+  c->cmsg_type = SCM_RIGHTS;
+  c->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+  for (std::size_t i = 0; i < fds.size(); ++i) {
+    const int fd = fds[i].get();
+    std::memcpy(CMSG_DATA(c) + i * sizeof fd, &fd, sizeof fd);
   }
   return ::sendmsg(socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -212,14 +211,14 @@ bool Server::spend(std::uint32_t uid, const Now& now) { return buckets_[uid].tak
 
 // What the ledger has not stored yet is not answered: the end of the turn stores it, once for all who asked in it
 // (let_go()). Who hears that a limit is set finds it set after our SIGKILL.
-void Server::put(Connection& c, const void* message, std::size_t bytes) {
+void Server::put(Connection& c, const void* message, std::size_t bytes, std::vector<UniqueFd> fds) {
   if (c.closing) return;
   const auto* at = static_cast<const char*>(message);
   if (c.out.empty()) c.unread_since_ns = options_.clock().mono_ns;
-  c.out.emplace_back(at, at + bytes);
+  c.out.push_back({{at, at + bytes}, std::move(fds)});
   if (!ledger_.unstored()) flush(c);
   std::size_t lying = 0;
-  for (const auto& m : c.out) lying += m.size();
+  for (const auto& m : c.out) lying += m.bytes.size();
   if (lying > kMostUnread) {
     ++counts_.dropped;
     close(c.key);
@@ -229,13 +228,12 @@ void Server::put(Connection& c, const void* message, std::size_t bytes) {
 
 void Server::flush(Connection& c) {
   while (!c.out.empty()) {
-    const std::vector<char>& m = c.out.front();
-    const ssize_t sent = send_now(c.socket.get(), m, c.out_fds);
+    const Connection::Outgoing& m = c.out.front();
+    const ssize_t sent = send_one(c.socket.get(), m.bytes, m.fds);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && errno == EAGAIN) return;
     if (sent < 0) return close(c.key);
     c.out.pop_front();
-    c.out_fds.clear();
     c.unread_since_ns = options_.clock().mono_ns;
   }
 }

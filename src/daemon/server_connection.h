@@ -23,8 +23,11 @@ struct Server::Connection {
   std::uint64_t next_event = 0;  // following: the first id that was not sent
   std::uint32_t follow_sequence = 0;
   wire::RegisterRequest waits_for{};  // in the queue
-  std::deque<std::vector<char>> out;
-  std::vector<UniqueFd> out_fds;  // they go with the first of `out`
+  struct Outgoing {
+    std::vector<char> bytes;
+    std::vector<UniqueFd> fds;  // go with it (SCM_RIGHTS)
+  };
+  std::deque<Outgoing> out;
   std::uint64_t unread_since_ns = 0;  // out is not empty since
   std::uint32_t interest = 0;
 };

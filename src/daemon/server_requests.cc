@@ -81,6 +81,8 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
       c.follow_sequence = h.sequence;
       return events(c, h, c.next_event - 1);
     }
+    case wire::Kind::kBeacons:
+      return beacons(c, as<wire::NameRequest>(message));
     case wire::Kind::kUsage:
       return usage(c, as<wire::UsageRequest>(message));
     case wire::Kind::kReload:
@@ -129,12 +131,12 @@ void Server::lane(Connection& c, const wire::LaneRequest& q) {
   r.given = a.given;
   wire::put_text(r.text, one_line(a.text).c_str());
   if (a.result == Errc::kOk) {
-    c.out_fds = std::move(a.fds);
-    if (c.out_fds.size() == 1) buckets_[c.peer.uid].give_back();
+    if (a.fds.size() == 1) buckets_[c.peer.uid].give_back();
   } else {
+    a.fds.clear();
     ++counts_.refused;
   }
-  put(c, &r, sizeof r);
+  put(c, &r, sizeof r, std::move(a.fds));
 }
 
 void Server::answer(Connection& c, const wire::Header& request, const Answer& a, const Now& now) {
@@ -229,6 +231,20 @@ void Server::hello(Connection& c, const wire::Header& q) {
   r.next_event_id = providers_.next_event_id ? providers_.next_event_id() : 1;
   wire::put_text(r.version, options_.version.c_str());
   put(c, &r, sizeof r);
+}
+
+void Server::beacons(Connection& c, const wire::NameRequest& q) {
+  std::vector<Regions::Beacon> all;
+  wire::BeaconsReply r{};
+  const Errc result = ledger_.beacons(c.peer, q.name, all);
+  r.header = reply_to(q.header, result == Errc::kOk ? sizeof r : sizeof r.header, result);
+  std::vector<UniqueFd> fds;
+  for (Regions::Beacon& b : all) {
+    r.beacons[r.count++] = b.entry;
+    fds.push_back(std::move(b.fd));
+  }
+  if (result != Errc::kOk) ++counts_.refused;
+  put(c, &r, r.header.bytes, std::move(fds));
 }
 
 void Server::list(Connection& c, const wire::NameRequest& q) {

@@ -24,7 +24,8 @@ void add_measured(std::uint64_t& sum, std::uint64_t more) {
 
 bool says_nothing(const wire::UsageRow& r) {
   return r.byte_seconds == 0 && r.held_ms == 0 && r.peak_bytes == 0 && r.refused == 0 &&
-         (r.gpu_ms == 0 || r.gpu_ms == wire::kNotMeasured);
+         (r.gpu_ms == 0 || r.gpu_ms == wire::kNotMeasured) &&
+         (r.moved_bytes == 0 || r.moved_bytes == wire::kNotMeasured);
 }
 
 }  // namespace
@@ -76,9 +77,21 @@ void Usage::take(const Key& key, const UsageSample& sample, std::int64_t unix_s)
   }
   add_measured(row.gpu_ms, sample.gpu_ms);
   add_measured(totals_[key].gpu_ms, sample.gpu_ms);
+  take_moved(key, sample.moved_total, r);
   row.counted_ms += sample.counted_ms;
   totals_[key].counted_ms += sample.counted_ms;
   last = {sample.used_bytes, sample.held, sample.refused_total, true};
+}
+
+// What the tenant's own sum has risen by since the rows last counted it, a daemon's restart in between or not: the sum outlives
+// both. One that fell began anew.
+void Usage::take_moved(const Key& key, std::uint64_t total, Running& r) {
+  if (total == wire::kNotMeasured) return;
+  std::uint64_t& seen = moved_seen_[key];
+  const std::uint64_t more = total >= seen ? total - seen : total;
+  seen = r.line.moved_seen = total;
+  add_measured(r.line.row.moved_bytes, more);
+  add_measured(totals_[key].moved_bytes, more);
 }
 
 void Usage::sample(const Now& now, const std::vector<UsageSample>& samples) {
@@ -127,7 +140,7 @@ void Usage::finish_all(std::int64_t to_unix_s) {
 
 void Usage::finish(wire::UsageLine line) {
   if (says_nothing(line.row)) return;
-  line.rest_ns = 0;
+  line.rest_ns = line.moved_seen = 0;
   sinks_.append(wire::usage_line(line));
   keep(line);
 }
@@ -155,6 +168,7 @@ void Usage::restore(const Now& now, const std::string& open_text,
     total.byte_seconds += row.byte_seconds;
     total.held_ms += row.held_ms;
     add_measured(total.gpu_ms, row.gpu_ms);
+    add_measured(total.moved_bytes, row.moved_bytes);
     total.counted_ms += row.counted_ms;
     return key;
   };
@@ -169,11 +183,15 @@ void Usage::restore(const Now& now, const std::string& open_text,
   std::uint64_t next = 1;
   if (!wire::parse_usage_open(open_text, open, next)) open.clear();
   next_serial_ = std::max(next_serial_, next);
+  // A row that is finished and has no running successor yet: its tenant's sum is not known, what its rows counted is.
+  for (const auto& [key, total] : totals_)
+    moved_seen_[key] = total.moved_bytes == wire::kNotMeasured ? 0 : total.moved_bytes;
   const std::int64_t hour = hour_of(seconds(now.unix_ns));
   for (const wire::UsageLine& line : open) {
     next_serial_ = std::max(next_serial_, line.serial + 1);
     if (finished.contains(line.serial)) continue;
     const Key key = count(line.row);
+    if (line.moved_seen != 0) moved_seen_[key] = line.moved_seen;
     const bool goes_on =
         hour_of(line.row.from_unix_s) == hour && line.row.to_unix_s <= seconds(now.unix_ns);
     if (goes_on && running_.try_emplace(key, Running{line}).second) continue;

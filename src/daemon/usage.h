@@ -29,13 +29,15 @@ struct UsageSample {  // one tenant on one device, now
   std::string tenant;
   DeviceId device{};
   std::uint64_t used_bytes = 0;
-  bool held = false;                // a living process holds memory
-  std::uint64_t refused_total = 0;  // rises; of the tenant, given with its first device only
-  std::uint64_t gpu_ms = ~0ull;     // used since the sample before; ~0 = not measured
-  std::uint64_t counted_ms = 0;     // the part of it that the library counted
+  bool held = false;                  // a living process holds memory
+  std::uint64_t refused_total = 0;    // rises; of the tenant, given with its first device only
+  std::uint64_t gpu_ms = ~0ull;       // used since the sample before; ~0 = not measured
+  std::uint64_t counted_ms = 0;       // the part of it that the library counted
+  std::uint64_t moved_total = ~0ull;  // the tenant's sum on the device, rises; ~0 = not measured
 };
 struct UsageTotals {  // since the tenant was first seen
   std::uint64_t byte_seconds = 0, held_ms = 0, gpu_ms = ~0ull, counted_ms = 0;
+  std::uint64_t moved_bytes = ~0ull;
 };
 
 class Usage {
@@ -69,6 +71,7 @@ class Usage {
   Running& running(const Key& key, std::int64_t from_unix_s);
   void integrate(std::uint64_t span_ns);
   void take(const Key& key, const UsageSample& sample, std::int64_t unix_s);
+  void take_moved(const Key& key, std::uint64_t total, Running& r);
   void finish_all(std::int64_t to_unix_s);
   void finish(wire::UsageLine line);
   void keep(const wire::UsageLine& line);
@@ -78,6 +81,8 @@ class Usage {
   std::map<Key, Last> last_;
   std::map<Key, std::uint64_t> rest_ns_;  // what the finished rows of a key have left over
   std::map<Key, UsageTotals> totals_;
+  std::map<Key, std::uint64_t>
+      moved_seen_;  // up to which the rows count; kept while the tenant is away
   std::vector<wire::UsageLine> finished_;
   std::uint64_t next_serial_ = 1;
   Now before_{};

@@ -41,6 +41,13 @@ std::vector<policy::BookedProcess> booked(const std::vector<Regions::Member>& me
   return out;
 }
 
+std::uint64_t moved_bytes(const wire::DeviceView& device) {
+  std::uint64_t sum = 0;
+  for (const std::uint64_t bytes : device.moved_bytes)
+    sum += std::min(bytes, ~std::uint64_t{1} - sum);
+  return sum;
+}
+
 }  // namespace
 
 Watch::Watch(Regions& regions, Journal& journal, Usage& usage, Store* store,
@@ -231,6 +238,7 @@ void Watch::sample_usage(const Now& now) {
         s.gpu_ms = use == gpu_use_.end() ? 0 : use->second.ms;
       }
       if (const auto ms = counted_ms({tenant, s.device}, device); ms) s.gpu_ms = s.counted_ms = *ms;
+      s.moved_total = moved_bytes(device);
       still[{tenant, s.device}] = counted_[{tenant, s.device}];
       samples.push_back(std::move(s));
     }

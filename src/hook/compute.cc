@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "hook/compute_books.h"
+#include "hook/gate.h"
 #include "hook/hot.h"
 #include "hook/next.h"
 #include "hook/process.h"
@@ -66,9 +67,14 @@ void sleep_until(shm::ComputeEntry& e, std::uint32_t generation, std::uint64_t u
 struct Gate {
   DeviceShare& share;
   shm::ComputeEntry& entry;
-  [[nodiscard]] std::uint64_t window_ns() const noexcept {
+  [[nodiscard]] std::uint64_t window_ns(std::uint64_t now) const noexcept {
     const std::uint32_t us = entry.window_us.load(kRelaxed);  // one number
-    return std::uint64_t{us == 0 ? kDefaultWindow_us : us} * 1000;
+    const std::uint64_t window = std::uint64_t{us == 0 ? kDefaultWindow_us : us} * 1000;
+    const unsigned device = number_of(share);
+    if (!gate_beside(device)) [[likely]]
+      return window;
+    const std::uint64_t beside = gate_window_ns(device, now);
+    return beside < window ? beside : window;
   }
   [[nodiscard]] std::uint64_t in_flight_ns() const noexcept {
     return share.in_flight_ns.load(kRelaxed);  // a sum; looked at again soon
@@ -87,7 +93,7 @@ std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t n
   const std::uint64_t tat = g.entry.tat_ns.load(kRelaxed);  // the word orders nothing but itself
   const bool held = since_ns != 0;
   const bool waited_out = held && now - since_ns >= kLongestWindow_ns;
-  const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns();
+  const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns(now);
   return shares::gate_ns(tat, now, rules, g.in_flight_ns(), window, held);
 }
 
@@ -95,14 +101,14 @@ std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t n
 [[gnu::cold, gnu::noinline]] std::uint64_t hold(const Gate& g, std::uint64_t now) noexcept {
   const Undisturbed keep;
   const std::uint64_t since = now;
-  for (std::uint32_t step = 0; g.entry.floor_x100.load(kRelaxed) != 0; ++step) {
+  for (std::uint32_t step = 0; floor_now(g.share, g.entry) != 0; ++step) {
     const InForce& in = in_force(g.share, g.entry);
     const std::uint64_t left = left_ns(g, in.rules, now, since);
     if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
     // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
     if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
     want(g.entry, now);
-    if (g.in_flight_ns() >= g.window_ns()) hurry();
+    if (g.in_flight_ns() >= g.window_ns(now)) hurry();
     const shares::HoldStep next_step = shares::hold_step(step, now, left);
     if (next_step.pauses != 0) {
       pause_for(next_step.pauses);
@@ -129,7 +135,12 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
                                      Twin twin) noexcept {
   Device* const d = device_for(stream);
   shm::ComputeEntry* const e = d == nullptr ? nullptr : share_of(*d);
-  if (e == nullptr || e->floor_x100.load(kRelaxed) == 0) return;  // a number, read anew each time
+  if (e == nullptr) return;
+  if (e->floor_x100.load(kRelaxed) == 0 &&
+      !gate_beside(d->number)) {  // a number, read anew each time
+    gate_raise(d->number, stream);
+    return;
+  }
   // acquire pairs with a capture's beginning in this thread or one that told it
   const bool any_capture = captures.load(std::memory_order_acquire) != 0;
   if (any_capture && is_capturing(stream, twin)) return;  // nothing runs: the graph will be charged
@@ -149,16 +160,19 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
                           (what.function != nullptr && is_collective(what.function));
   if (!never_held && left_ns(gate, in->rules, now, 0) != 0) [[unlikely]] {
     now = hold(gate, now);
-    if (e->floor_x100.load(kRelaxed) == 0) return;  // the limit is gone
+    if (floor_now(share, *e) == 0) return;  // the limit is gone
     in = &in_force(share, *e);
   }
+  gate_raise(d->number, stream);
+  if (!never_held && gate_beside(d->number)) [[unlikely]]
+    now = gate_hold(d->number, *e, now);
   want(*e, now);
   t.entry = e;
   t.cost = &cost;
   t.device = static_cast<std::uint8_t>(d->number);
   t.charged_ns = predicted;
   const bool sampled = coarse || cost.samples.load(kRelaxed) != 0;  // a statistic
-  t.window_ns = shares::window_ns_of(predicted, sampled, gate.window_ns());
+  t.window_ns = shares::window_ns_of(predicted, sampled, gate.window_ns(now));
   t.now_ns = now;
   t.dependent = what.dependent;
   const std::uint64_t lost = shares::charge(e->tat_ns, now, predicted, in->rules);
@@ -202,7 +216,7 @@ void compute_unbound() noexcept {
   compute_word.store(&kNever, kRelaxed);  // no region stands behind this one
 }
 
-// Under process.binding, before mode becomes kOn.
+// Under process.binding; before mode becomes kOn, and whenever the gate comes or goes.
 void compute_bound() noexcept {
   const Process& p = process;
   const std::atomic<std::uint32_t>* word = &kNever;
@@ -213,7 +227,7 @@ void compute_bound() noexcept {
     ++granted;
     word = &e->floor_x100;
   }
-  if (granted > 0 && p.device_count > 1) word = &kAsk;
+  if (granted > 0 && (p.device_count > 1 || gate_active())) word = &kAsk;
   compute_word.store(word, std::memory_order_release);  // pairs with compute_limited()
 }
 

@@ -132,6 +132,13 @@ void give_event(ContextBook& c, CUevent e) noexcept;
 // One millisecond's step of the rate.
 void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept;
 [[nodiscard]] shm::ComputeEntry* share_of(const Device& d) noexcept;  // null: no grant
+[[nodiscard]] inline unsigned number_of(const DeviceShare& share) noexcept {
+  return static_cast<unsigned>(&share - compute.device);
+}
+// The floor as far as launches are concerned: one without a limit is measured as if it had the whole device while there are
+// latency tenants beside it. 0: no limit, nothing to measure for.
+[[nodiscard]] std::uint32_t floor_now(const DeviceShare& share,
+                                      const shm::ComputeEntry& e) noexcept;
 
 // compute.cc. No limit, until the process is bound.
 void compute_unbound() noexcept;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "hook/compute.h"
 #include "hook/compute_books.h"
+#include "hook/gate.h"
 #include "hook/process.h"
 #include "policy/compute/rates.h"
 
@@ -63,7 +64,7 @@ const InForce& publish(DeviceShare& share, const shm::ComputeEntry& e, std::uint
   // acquire pairs with the governor's raising: the limits it wrote before are seen
   const std::uint32_t generation = e.rules.load(std::memory_order_acquire);
   const InForce* const was = share.now.load(kRelaxed);  // written under this lock
-  const std::uint32_t floor = in_range(e.floor_x100.load(kRelaxed));
+  const std::uint32_t floor = floor_now(share, e);
   std::uint32_t rate = e.rate_x100.load(kRelaxed);  // relaxed: a number
   const bool first = rate == 0;
   if (floor != 0 && (first || was == nullptr || was->generation != generation)) {
@@ -77,6 +78,11 @@ const InForce& publish(DeviceShare& share, const shm::ComputeEntry& e, std::uint
 }
 
 }  // namespace
+
+std::uint32_t floor_now(const DeviceShare& share, const shm::ComputeEntry& e) noexcept {
+  const std::uint32_t floor = in_range(e.floor_x100.load(kRelaxed));  // one number
+  return floor == 0 && gate_beside(number_of(share)) ? shares::kWhole_x100 : floor;
+}
 
 shm::ComputeEntry* share_of(const Device& d) noexcept {
   return d.index < 0 ? nullptr : &process.region->compute[d.index];
@@ -94,8 +100,8 @@ const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept {
 }
 
 void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept {
-  const std::uint32_t floor = in_range(e.floor_x100.load(kRelaxed));  // one number
-  const std::uint32_t rate = e.rate_x100.load(kRelaxed);              // as above
+  const std::uint32_t floor = floor_now(share, e);
+  const std::uint32_t rate = e.rate_x100.load(kRelaxed);  // as above
   const std::uint32_t due = rate_due(e, floor, rate);
   if (floor == 0 || rate == due) return;
   const std::uint32_t d = e.dampening_x1000.load(kRelaxed);  // as above

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "hook/compute.h"
 #include "hook/compute_books.h"
+#include "hook/gate.h"
 #include "hook/next.h"
 #include "hook/process.h"
 
@@ -343,6 +344,7 @@ void compute_context_gone(CUcontext context) noexcept {
 // The child has one thread and no driver state: its books begin anew.
 void compute_forked_child() noexcept {
   compute_unbound();
+  gate_forked_child();
   captures.store(0, kRelaxed);  // alone
   forget_names();
   if (!compute.started.load(kRelaxed)) return;

@@ -21,6 +21,8 @@ class DaemonLink {
   void map_page() noexcept;
   [[nodiscard]] bool due(std::uint64_t boot_s) noexcept;
   [[nodiscard]] static Status join(shm::Seat seat) noexcept;
+  [[nodiscard]] static Status take_beacons() noexcept;
+  void look_for_beacons(std::uint64_t boot_s) noexcept;
 
   Mapping page_;
   std::uint32_t adopted_ = 0;
@@ -28,6 +30,11 @@ class DaemonLink {
   unsigned tries_ = 0;
   std::uint64_t next_try_s_ = 0;
   std::uint64_t applied_s_ = 0;
+  std::uint32_t latency_epoch_ = 0;
+  bool has_beacons_ = false;  // as that epoch has them
+  bool ever_asked_ = false;
+  unsigned beacon_tries_ = 0;
+  std::uint64_t next_beacons_s_ = 0;
 };
 
 }  // namespace bulkhead::hook

@@ -1,6 +1,7 @@
 // Making, choosing, trimming and destroying pools; and the synchronising calls, after which the driver may have
 // returned reserved memory.
 #include "hook/books.h"
+#include "hook/gate.h"
 #include "hook/next.h"
 #include "hook/plain_deferred.h"
 #include "hook/shares.h"
@@ -48,15 +49,21 @@ void choose(Device* d, CUmemoryPool pool) noexcept {
 
 }  // namespace
 
-CUresult cuCtxSynchronize() noexcept { return all_synced(next.cuCtxSynchronize()); }
+CUresult cuCtxSynchronize() noexcept {
+  const GateWait wait;
+  return all_synced(wait.done(next.cuCtxSynchronize()));
+}
 CUresult cuCtxSynchronize_v2(CUcontext ctx) noexcept {
-  return all_synced(next.cuCtxSynchronize_v2(ctx));
+  const GateWait wait;
+  return all_synced(wait.done(next.cuCtxSynchronize_v2(ctx)));
 }
 CUresult cuStreamSynchronize(CUstream hStream) noexcept {
-  return synced(next.cuStreamSynchronize(hStream));
+  const GateWait wait{hStream};
+  return synced(wait.done(next.cuStreamSynchronize(hStream)));
 }
 CUresult cuStreamSynchronize_ptsz(CUstream hStream) noexcept {
-  return synced(next.cuStreamSynchronize_ptsz(hStream));
+  const GateWait wait{hStream};
+  return synced(wait.done(next.cuStreamSynchronize_ptsz(hStream)));
 }
 CUresult cuEventSynchronize(CUevent hEvent) noexcept {
   return synced(next.cuEventSynchronize(hEvent));

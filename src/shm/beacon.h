@@ -19,16 +19,17 @@ struct Beacon {
   std::uint32_t reserved0;
   char name[kNameBytes];
   std::uint8_t reserved1[48];
-  AtomicU32 flag;  // this line and the two below: the tenant's processes
-  std::uint8_t reserved2[60];
+  // This and all below: the tenant's processes. By the tenant's device, as the hand-out names them: busy until,
+  // CLOCK_MONOTONIC (policy/compute/gate.h).
+  AtomicU64 busy_until_ns[kMaxDevices];
   AtomicU64 demand_ns;
-  std::uint8_t reserved3[56];
+  std::uint8_t reserved2[56];
   AtomicU64 used_ns;
-  std::uint8_t reserved4[3832];
+  std::uint8_t reserved3[3768];
 };
 static_assert(std::is_standard_layout_v<Beacon> && sizeof(Beacon) == 4096);
-static_assert(offsetof(Beacon, name) == 16 && offsetof(Beacon, flag) == 128);
-static_assert(offsetof(Beacon, demand_ns) == 192 && offsetof(Beacon, used_ns) == 256);
+static_assert(offsetof(Beacon, name) == 16 && offsetof(Beacon, busy_until_ns) == 128);
+static_assert(offsetof(Beacon, demand_ns) == 256 && offsetof(Beacon, used_ns) == 320);
 
 // Into zeroed memory; `name` is a valid tenant's name.
 inline void format_beacon(Beacon& b, const char* name) noexcept {

@@ -92,7 +92,15 @@ ComputeSums compute_sums(const Region& r, unsigned dev) noexcept {
   out.forgiven_ns = e.forgiven_ns.load(kRelaxed);
   out.held_ns = e.held_ns.load(kRelaxed);
   out.launches = e.launches.load(kRelaxed);
-  out.copied_bytes = e.copied_bytes.load(kRelaxed);
+  for (unsigned i = 0; i < kCopyDirections; ++i) {
+    out.moved_bytes[i] = e.moved_bytes[i].load(kRelaxed);
+    out.copied_bytes += out.moved_bytes[i];
+  }
+  for (unsigned i = 0; i < kStreamClasses; ++i) out.stream_ops[i] = e.stream_ops[i].load(kRelaxed);
+  out.gated_ns = e.gated_ns.load(kRelaxed);
+  out.gates = e.gates.load(kRelaxed);
+  out.copy_held_ns = e.copy_held_ns.load(kRelaxed);
+  out.longest_op_ns = e.longest_op_ns.load(kRelaxed);
   out.rate_x100 = e.rate_x100.load(kRelaxed);
   return out;
 }

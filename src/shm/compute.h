@@ -55,7 +55,10 @@ void set_compute(Region& r, unsigned dev, const ComputeRules& rules) noexcept;
 struct ComputeSums {
   std::uint64_t used_ns = 0, borrowed_ns = 0, forgiven_ns = 0;  // GPU time
   std::uint64_t held_ns = 0;                                    // of all threads together
-  std::uint64_t launches = 0, copied_bytes = 0;
+  std::uint64_t launches = 0, copied_bytes = 0;                 // copied: the sum of moved_bytes
+  std::uint64_t moved_bytes[kCopyDirections] = {};
+  std::uint64_t stream_ops[kStreamClasses] = {};
+  std::uint64_t gated_ns = 0, gates = 0, copy_held_ns = 0, longest_op_ns = 0;
   std::uint32_t rate_x100 = 0;  // in force
 };
 [[nodiscard]] ComputeSums compute_sums(const Region& r, unsigned dev) noexcept;

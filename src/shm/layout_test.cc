@@ -95,6 +95,7 @@ std::string layout() {
   BH_AT(ComputeEntry, dampening_x1000);
   BH_AT(ComputeEntry, flags);
   BH_AT(ComputeEntry, rules);
+  BH_AT(ComputeEntry, copy_rate_mb_s);
   BH_AT(ComputeEntry, used_ns);
   BH_AT(ComputeEntry, borrowed_ns);
   BH_AT(ComputeEntry, forgiven_ns);
@@ -105,6 +106,11 @@ std::string layout() {
   BH_AT(ComputeEntry, wanted_at_ns);
   BH_AT(ComputeEntry, longest_op_ns);
   BH_AT(ComputeEntry, copy_tat_ns);
+  BH_AT(ComputeEntry, gated_ns);
+  BH_AT(ComputeEntry, gates);
+  BH_AT(ComputeEntry, stream_ops);
+  BH_AT(ComputeEntry, copy_held_ns);
+  BH_AT(ComputeEntry, moved_bytes);
   BH_SIZE(Region);
   BH_AT(Region, header);
   BH_AT(Region, devices);

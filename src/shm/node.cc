@@ -215,7 +215,7 @@ class Writing {
 // Under Writing.
 void empty(NodeTenant& tenant) noexcept {
   tenant.device_count.store(0, kRelease);                              // pairs with node_limit()
-  tenant.flags.store(0, kRelaxed);                                     // one word
+  tenant.flags.store(0, kRelease);                                     // pairs with node_latency()
   for (auto& partner : tenant.share_with) partner.store(0, kRelease);  // pairs with node_partners()
   std::memset(tenant.name, 0, sizeof tenant.name);
 }
@@ -317,9 +317,44 @@ bool remove_node_tenant(NodePage& page, const char* name) noexcept {
       partner.store(0, kRelease);  // after odd: pairs with node_partners()
     }
   }
-  const Writing odd{page.tenants[index]};
-  empty(page.tenants[index]);
+  const bool latency = (page.tenants[index].flags.load(kRelaxed) & kNodeLatency) != 0;  // own word
+  {
+    const Writing odd{page.tenants[index]};
+    empty(page.tenants[index]);
+  }
+  if (latency) page.latency_epoch.fetch_add(1, kRelease);  // pairs with the library's acquire
   return true;
+}
+
+bool set_node_latency(NodePage& page, const char* name, bool latency) noexcept {
+  const unsigned index = valid_name(name) ? node_index(page, name) : kMaxTenants;
+  if (index == kMaxTenants) return false;
+  NodeTenant& tenant = page.tenants[index];
+  const std::uint32_t flags = tenant.flags.load(kRelaxed);  // the only writer
+  const std::uint32_t wanted =
+      latency ? flags | kNodeLatency : flags & ~std::uint32_t{kNodeLatency};
+  if (wanted == flags) return false;
+  {
+    const Writing odd{tenant};
+    tenant.flags.store(wanted, kRelease);  // after odd: pairs with node_latency()
+  }
+  page.latency_epoch.fetch_add(1, kRelease);  // pairs with the library's acquire
+  return true;
+}
+
+bool node_latency(const NodePage& page, const char* name) noexcept {
+  const unsigned index = node_index(page, name);
+  if (index == kMaxTenants) return false;
+  const NodeTenant& tenant = page.tenants[index];
+  for (int tries = 0; tries < kTries; ++tries) {
+    const std::uint64_t version = tenant.version.load(kAcquire);  // pairs with Writing
+    if ((version & 1) != 0) continue;
+    const bool named = is_named(tenant, name);
+    const std::uint32_t flags = tenant.flags.load(kAcquire);  // pairs with set_node_latency()
+    if (tenant.version.load(kRelaxed) != version) continue;   // ordered by the acquires above
+    return named && (flags & kNodeLatency) != 0;
+  }
+  return false;
 }
 
 void repair_node(NodePage& page) noexcept {

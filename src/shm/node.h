@@ -16,10 +16,11 @@ struct Dir;
 
 inline constexpr std::uint64_t kNodeMagic = 0x0031'4544'4f4e'4842;  // "BHNODE1" in memory order
 inline constexpr std::uint16_t kNodeMajor = 1;
-inline constexpr std::uint16_t kNodeMinor = 0;
+inline constexpr std::uint16_t kNodeMinor = 1;
 inline constexpr unsigned kMaxTenants = 1024;
 inline constexpr unsigned kMaxPartners = 8;
 
+enum NodeTenantFlag : std::uint32_t { kNodeLatency = 4 };  // priority latency; beside kAuditMask
 enum NodeFlag : std::uint32_t { kPrivateDirs = 1 };  // BULKHEAD_DIR may be honoured all the same
 
 // The low two bits of a tenant's flags: its audit mode, as wire::AuditMode.
@@ -35,7 +36,7 @@ struct NodeLimit {
 struct alignas(64) NodeTenant {
   AtomicU64 version;  // odd while the daemon writes the entry
   AtomicU32 device_count;
-  AtomicU32 flags;
+  AtomicU32 flags;                                      // NodeTenantFlag
   std::atomic<std::uint16_t> share_with[kMaxPartners];  // index + 1 of entries; 0 = none
   std::uint8_t reserved[32];
   char name[kNameBytes];  // empty = the entry is unused
@@ -48,8 +49,9 @@ struct NodePage {
   std::uint32_t header_bytes;
   std::uint64_t page_bytes;
   AtomicU32 flags;
-  AtomicU32 tenant_count;  // entries in use are below it
-  std::uint8_t reserved[4064];
+  AtomicU32 tenant_count;   // entries in use are below it
+  AtomicU32 latency_epoch;  // moves when the latency tenants change
+  std::uint8_t reserved[4060];
   std::uint8_t verdicts[4096];  // self-test verdicts, zero = unknown; a later minor fills them
   NodeTenant tenants[kMaxTenants];
 };
@@ -58,6 +60,7 @@ static_assert(sizeof(NodeLimit) == 40 && sizeof(NodeTenant) == 768);
 static_assert(offsetof(NodeTenant, share_with) == 16 && sizeof(std::atomic<std::uint16_t>) == 2);
 static_assert(offsetof(NodeTenant, name) == 64 && offsetof(NodeTenant, limits) == 128);
 static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) == 24);
+static_assert(offsetof(NodePage, latency_epoch) == 32);
 static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
 static_assert(sizeof(NodePage) == 794'624);
 
@@ -101,6 +104,10 @@ void set_node_flags(NodePage& page, std::uint32_t flags) noexcept;
 [[nodiscard]] Status set_node_audit(NodePage& page, const char* name, std::uint32_t mode) noexcept;
 // Takes a tenant's name and limits out. True if it was there.
 bool remove_node_tenant(NodePage& page, const char* name) noexcept;
+// Priority latency, or not. True: it was otherwise, and latency_epoch has moved.
+bool set_node_latency(NodePage& page, const char* name, bool latency) noexcept;
+// Whether the page says that the tenant has priority latency. False also: it names no such tenant, or is being written.
+[[nodiscard]] bool node_latency(const NodePage& page, const char* name) noexcept;
 // After another writer may have died over the page: entries it left half-made are taken out, half-set ones are
 // completed (a limit is one word). What is no name or has too many devices is taken out, too.
 void repair_node(NodePage& page) noexcept;

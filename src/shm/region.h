@@ -10,7 +10,7 @@ namespace bulkhead::shm {
 
 inline constexpr std::uint64_t kRegionMagic = 0x0031'4e47'4552'4842;  // "BHREGN1" in memory order
 inline constexpr std::uint16_t kRegionMajor = 1;                      // differs: refuse to attach
-inline constexpr std::uint16_t kRegionMinor = 0;
+inline constexpr std::uint16_t kRegionMinor = 1;
 inline constexpr unsigned kMaxDevices = 16;
 inline constexpr unsigned kMaxSlots = 1024;
 inline constexpr unsigned kMaxShares = 2048;
@@ -128,6 +128,8 @@ struct alignas(64) ShareEntry {
 
 // Shares of a device's time: docs/compute.md.
 enum ComputeFlag : std::uint32_t { kComputeBorrow = 1 };
+inline constexpr unsigned kStreamClasses = 4;   // compute, copy, collective, capturing
+inline constexpr unsigned kCopyDirections = 5;  // to the device, to the host, within, peer, set
 
 struct alignas(64) ComputeEntry {
   AtomicU64 tat_ns;  // the bucket; CLOCK_MONOTONIC; the tenant's processes, by CAS
@@ -140,8 +142,9 @@ struct alignas(64) ComputeEntry {
   AtomicU32 dampening_x1000;  // 1..1000
   AtomicU32 flags;
   AtomicU32 rules;  // futex, raised after each change of this line
-  std::uint8_t reserved1[36];
-  AtomicU64 used_ns;  // this line: the tenant's processes, sums that only rise; GPU time
+  std::uint8_t reserved1[32];
+  AtomicU32 copy_rate_mb_s;  // 10^6 bytes a second; 0 = no limit
+  AtomicU64 used_ns;         // this line: the tenant's processes, sums that only rise; GPU time
   AtomicU64 borrowed_ns;
   AtomicU64 forgiven_ns;
   AtomicU64 held_ns;  // wall time, of all threads together
@@ -155,7 +158,15 @@ struct alignas(64) ComputeEntry {
   std::uint8_t reserved4[40];
   AtomicU64 copy_tat_ns;  // the bucket of copies, bytes at the rules' rate; by CAS
   std::uint8_t reserved5[56];
-  std::uint8_t reserved6[192];
+  std::uint8_t reserved6[64];
+  AtomicU64
+      gated_ns;     // this line: the tenant's processes, sums. Wall time held for latency tenants
+  AtomicU64 gates;  // holds of that kind
+  AtomicU64 stream_ops[kStreamClasses];  // launches by what their stream was
+  AtomicU64 copy_held_ns;                // wall time held for the copy rate
+  std::uint8_t reserved7[8];
+  AtomicU64 moved_bytes[kCopyDirections];  // this line: the tenant's processes, sums that only rise
+  std::uint8_t reserved8[24];
 };
 
 struct Region {

@@ -144,7 +144,7 @@ Result<std::size_t> Client::receive_with(void* buffer, std::size_t room, Kind ki
   count = 0;
   for (;;) {
     iovec part{buffer, room};
-    alignas(cmsghdr) char control[CMSG_SPACE(kMostDescriptors * sizeof(int))];
+    alignas(cmsghdr) char control[CMSG_SPACE(kMostOfAReply * sizeof(int))];
     msghdr m{};
     m.msg_iov = &part;
     m.msg_iovlen = 1;

@@ -303,6 +303,7 @@ std::string usage_line(const UsageLine& line) {
   number(out, "peak_bytes", r.peak_bytes);
   number(out, "refused", r.refused);
   if (line.rest_ns != 0) number(out, "rest", line.rest_ns);
+  if (line.moved_seen != 0) number(out, "moved_seen", line.moved_seen);
   return out += '}';
 }
 
@@ -325,6 +326,7 @@ bool parse_usage_line(std::string_view text, UsageLine& line) {
     if (k == "peak_bytes") return to_number(v, r.peak_bytes);
     if (k == "refused") return to_number(v, r.refused);
     if (k == "rest") return to_number(v, l.rest_ns);
+    if (k == "moved_seen") return to_number(v, l.moved_seen);
     return true;
   });
   if (whole && seen == 63) line = l;

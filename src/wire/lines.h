@@ -31,6 +31,8 @@ struct UsageLine {
   UsageRow row{};
   std::uint64_t serial = 0;   // "row"
   std::uint64_t rest_ns = 0;  // byte x ns that byte_seconds lacks; 0 in finished rows
+  // The tenant's own sum of moved bytes up to which row.moved_bytes counts; only in running rows, 0 in finished ones.
+  std::uint64_t moved_seen = 0;
 };
 [[nodiscard]] std::string usage_line(const UsageLine& line);
 [[nodiscard]] bool parse_usage_line(std::string_view text, UsageLine& line);

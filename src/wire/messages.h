@@ -28,6 +28,8 @@ enum class Kind : std::uint16_t {
   kUsage = 9,       // UsageRequest -> UsageReply (more = 1: another follows)
   kReload = 10,     // Empty -> Verdict: read the configuration again; `text` says what waits
   kCondition = 11,  // Empty -> Verdict: `text` says what of the configuration is not in force
+  kBeacons =
+      12,  // NameRequest (the tenant the peer is of) -> BeaconsReply, with a descriptor for each entry
   kLane = 20,       // LaneRequest -> LaneReply, with descriptors: a lane for audit entries
 };
 
@@ -188,7 +190,26 @@ struct UsageReply {
   std::uint32_t reserved;
   // then UsageRow[rows]
 };
+// docs/formats/beacon.md, 'Hand-out'. Entry i is of the i-th descriptor that came with the message (SCM_RIGHTS).
+inline constexpr unsigned kMaxBeacons = 32;
+inline constexpr unsigned kMostOfAReply = kMaxBeacons;  // descriptors, of any kind of reply
+static_assert(kMostDescriptors <= kMostOfAReply);
+inline constexpr std::uint32_t kOwnBeacon = 1;  // the peer's own tenant's: it may be written
+struct BeaconEntry {
+  char name[kNameBytes];
+  std::uint32_t flags;
+  std::uint32_t device_count;
+  std::uint8_t uuids[kMaxDevices][kUuidBytes];  // in the order of the beacon's words
+  std::uint32_t share_x100[kMaxDevices];        // of the device's time; 0 = no limit
+};
+struct BeaconsReply {
+  Header header;
+  std::uint32_t count;
+  std::uint32_t reserved;
+  BeaconEntry beacons[kMaxBeacons];
+};
 
+static_assert(sizeof(BeaconEntry) == 392 && sizeof(BeaconsReply) == 12'584);
 static_assert(sizeof(Header) == 32 && sizeof(NameRequest) == 104 &&
               sizeof(RegisterRequest) == 1680);
 static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&

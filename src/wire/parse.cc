@@ -122,6 +122,7 @@ std::size_t request_bytes(Kind kind) noexcept {
       return sizeof(RegisterRequest);
     case Kind::kUnregister:
     case Kind::kList:
+    case Kind::kBeacons:
       return sizeof(NameRequest);
     case Kind::kUpdate:
       return sizeof(UpdateRequest);
@@ -187,6 +188,18 @@ Status check_usage(const void* message, std::size_t bytes) noexcept {
   return {};
 }
 
+Status check_beacons(const void* message, std::size_t bytes) noexcept {
+  if (bytes != sizeof(BeaconsReply)) return bad("length of its kind");
+  const auto& r = as<BeaconsReply>(message);
+  if (r.count > kMaxBeacons || r.reserved != 0) return bad("counts");
+  for (unsigned i = 0; i < r.count; ++i) {
+    const BeaconEntry& e = r.beacons[i];
+    if (!valid_name(e.name) || e.device_count > kMaxDevices || (e.flags & ~kOwnBeacon) != 0)
+      return bad("beacon");
+  }
+  return {};
+}
+
 }  // namespace
 
 bool valid_name(const char (&name)[kNameBytes]) noexcept {
@@ -247,6 +260,10 @@ Status check_request(const void* message, std::size_t bytes) noexcept {
       return valid_name(r.name) && (r.flags & ~kForce) == 0 && r.reserved == 0 ? Status{}
                                                                                : bad("name");
     }
+    case Kind::kBeacons: {
+      const auto& r = as<NameRequest>(message);
+      return valid_name(r.name) && r.flags == 0 && r.reserved == 0 ? Status{} : bad("name");
+    }
     case Kind::kList: {
       const auto& r = as<NameRequest>(message);
       return name_or_empty(r.name) && r.flags == 0 && r.reserved == 0 ? Status{} : bad("name");
@@ -283,6 +300,8 @@ Status check_reply(const void* message, std::size_t bytes, Kind kind,
     case Kind::kLane:
       return bytes == sizeof(LaneReply) && ends(as<LaneReply>(message).text) ? Status{}
                                                                              : bad("lane");
+    case Kind::kBeacons:
+      return check_beacons(message, bytes);
     default: {
       if (bytes != sizeof(Verdict)) return bad("length of its kind");
       const auto& v = as<Verdict>(message);

@@ -44,6 +44,10 @@ struct DeviceView {  // one tenant on one device
   std::uint64_t used_ns, borrowed_ns, forgiven_ns;
   std::uint64_t held_ns;  // of all threads together
   std::uint64_t launches;
+  std::uint64_t moved_bytes[5];  // to the device, to the host, within it, peer, set: of all tenants
+  std::uint64_t gated_ns;        // held for latency tenants, wall time of all threads together
+  std::uint64_t gates;           // how often
+  std::uint64_t longest_op_ns;   // of those that were measured
 };
 
 struct TenantView {
@@ -73,7 +77,8 @@ struct NodeDevice {
   std::uint64_t promised_bytes;    // sum of the tenants' limits
   std::uint64_t reserve_bytes;     // kept for the reserve class
   std::uint32_t utilisation_x100;  // NVML; kUnknownShare
-  std::uint32_t reserved0;
+  std::uint32_t
+      gate_bound_us;  // docs/compute.md, 'Gate'; 0 = no latency tenant, or nothing measured
 };
 
 // A process on a device that no tenant's books explain.
@@ -132,7 +137,7 @@ struct EventView {
 [[nodiscard]] const char* event_name(EventKind kind) noexcept;  // "process-reaped"; "unknown"
 [[nodiscard]] const char* severity_name(Severity severity) noexcept;
 
-static_assert(sizeof(DeviceView) == 152 && sizeof(TenantView) == 2624);
+static_assert(sizeof(DeviceView) == 216 && sizeof(TenantView) == 3648);
 static_assert(sizeof(NodeDevice) == 136 && sizeof(StrayView) == 144 && sizeof(EventView) == 280);
 static_assert(std::is_trivially_copyable_v<TenantView> && std::is_trivially_copyable_v<EventView>);
 

@@ -34,6 +34,7 @@ json time_json(const DeviceView& d) {
           {"held_ms", d.held_ns / 1'000'000},
           {"borrowed_ms", d.borrowed_ns / 1'000'000},
           {"forgiven_ms", d.forgiven_ns / 1'000'000},
+          {"gated_ms", d.gated_ns / 1'000'000},
           {"launches", d.launches}};
 }
 

@@ -52,7 +52,7 @@ struct TimeRow {
   const char* help;
   std::uint64_t DeviceView::*field;
 };
-constexpr std::array<TimeRow, 4> kTimeRows{{
+constexpr std::array<TimeRow, 5> kTimeRows{{
     {"bulkhead_tenant_compute_used_seconds",
      "GPU time of a limited tenant, as the library counted it.", &DeviceView::used_ns},
     {"bulkhead_tenant_compute_borrowed_seconds", "The part of it above the share asked.",
@@ -61,6 +61,8 @@ constexpr std::array<TimeRow, 4> kTimeRows{{
      "GPU time beyond the largest debt: used, and not paid back.", &DeviceView::forgiven_ns},
     {"bulkhead_tenant_compute_held_seconds",
      "Time that the tenant's threads were held, all threads added up.", &DeviceView::held_ns},
+    {"bulkhead_tenant_compute_gated_seconds",
+     "Time that they were held for latency tenants, all threads added up.", &DeviceView::gated_ns},
 }};
 
 struct CountRow {
@@ -111,6 +113,34 @@ void shares_of(Exposition& out, const Picture& p, const char* name, const char* 
     if (d.compute_x100 != 0 && d.*field != unknown)
       out.sample(labels, static_cast<double>(d.*field) / 1e4);
   });
+}
+
+// What was copied and set, of every tenant: 0 is a figure.
+void write_moved(Exposition& out, const Picture& p) {
+  constexpr std::array<const char*, 5> kDirections{"to_device", "to_host", "within", "peer", "set"};
+  out.family(Type::kCounter, "bulkhead_tenant_moved_bytes", "bytes",
+             "Bytes that the tenant's programs copied or set, by direction.");
+  each_device(p, [&](const Labels& labels, const DeviceView& d) {
+    for (std::size_t i = 0; i < kDirections.size(); ++i) {
+      out.sample(labels.with({"direction", kDirections[i]}), d.moved_bytes[i]);
+    }
+  });
+}
+
+// The gate: who goes first, and what that is worth.
+void write_gate(Exposition& out, const Picture& p) {
+  out.family(Type::kGauge, "bulkhead_tenant_latency_priority", "",
+             "1 if others' work waits for the tenant's.");
+  for (std::uint32_t t = 0; t < p.tenants; ++t)
+    out.sample({{"tenant", p.tenant[t].name}}, std::uint64_t{p.tenant[t].priority});
+  out.family(Type::kGauge, "bulkhead_device_gate_bound_seconds", "seconds",
+             "The longest a latency tenant's request waits for batch work: longest operation seen, "
+             "window, switch.");
+  for (std::uint32_t i = 0; i < p.devices; ++i) {
+    if (p.device[i].gate_bound_us == 0) continue;
+    out.sample({{"gpu_uuid", gpu_text(p.device[i].uuid)}},
+               static_cast<double>(p.device[i].gate_bound_us) / 1e6);
+  }
 }
 
 // Only of tenants whose time is, or was, limited: the library counts nobody else's.
@@ -204,6 +234,8 @@ void write_tenants(Exposition& out, const Picture& p) {
              "estimate.",
              &DeviceView::gpu_ms);
   write_time(out, p);
+  write_moved(out, p);
+  write_gate(out, p);
   for (const CountRow& row : kCountRows) {
     out.family(Type::kCounter, row.name, row.unit, row.help);
     for (std::uint32_t t = 0; t < p.tenants; ++t) {
