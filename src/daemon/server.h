@@ -106,6 +106,7 @@ class Server : public Duty {
   void events(Connection& c, const wire::Header& request, std::uint64_t after);
   void usage(Connection& c, const wire::UsageRequest& request);
   void reload(Connection& c, const wire::Header& request, const Now& now);
+  void lane(Connection& c, const wire::LaneRequest& request);
   void beacons(Connection& c, const wire::NameRequest& request);
   void put(Connection& c, const void* message, std::size_t bytes, std::vector<UniqueFd> fds = {});
   void flush(Connection& c);
