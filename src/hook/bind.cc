@@ -10,6 +10,7 @@
 #include "hook/alone.h"
 #include "hook/books.h"
 #include "hook/compute.h"
+#include "hook/mode.h"
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/process.h"
@@ -264,6 +265,7 @@ Mode bind_locked() noexcept {
   set_seat(p.member.seat);
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
+  measure_partition();
   compute_bound();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
   if (!p.thread_runs) start_thread();
