@@ -52,9 +52,10 @@ struct Config {
   // [reserve]
   std::string reserve_class;
   std::uint32_t reserve_x100 = 0;  // of each device's memory
-  // [mps], [audit], [siem]: read and checked; what acts on them comes with those parts
+  // [mps]; [audit], [siem]: read and checked, what acts on them comes with those parts
   bool mps_enabled = false;
   std::vector<std::string> mps_groups;
+  std::string mps_control = "nvidia-cuda-mps-control";
   std::string audit_dir, audit_full = "block";
   std::uint32_t audit_deadline_ms = 0, audit_sync_ms = 0, audit_lane_budget = 0;
   std::vector<std::string> audit_witnesses;

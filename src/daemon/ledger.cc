@@ -238,6 +238,7 @@ void Ledger::apply(const std::string& name, const wire::TenantRecord& record, co
   for (unsigned i = 0; i < record.device_count; ++i) {
     (void)regions_.set_compute(name, record.devices[i].uuid, rules_of(record, record.devices[i]));
   }
+  apply_mode(name, record);
   (void)regions_.set_on_fault(name, record.on_fault);
   std::vector<std::string> shares;
   for (const auto& other : record.share_with) {

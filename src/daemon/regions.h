@@ -40,6 +40,11 @@ class Regions {
   // Sets one share of a device's time, in the page first, as above; nothing happens if it is that already. kNotFound.
   virtual Status set_compute(const std::string& name, const std::uint8_t* uuid,
                              const shm::ComputeRules& rules) = 0;
+  // How its share is enforced (shm::NodeTenantFlag), in the page; `group` "" unless spatial. kNotFound.
+  virtual Status set_enforcer(const std::string&, std::uint32_t /*flags*/,
+                              const std::string& /*group*/) {
+    return {};
+  }
   virtual Status set_on_fault(const std::string& name, wire::OnFault value) = 0;
   // The tenants whose shareable memory this one may import, and the other way round (both must name each other).
   virtual Status set_share_with(const std::string& name,

@@ -148,16 +148,14 @@ void MpsManager::noted_end(const MpsKey& key, const std::string& who) {
   if (const auto at = controls_.find(key); at != controls_.end()) at->second->noted_end(who);
 }
 
-std::vector<MpsView> MpsManager::views() const {
-  std::vector<MpsView> out;
-  for (const auto& [key, control] : controls_)
-    out.push_back({key, control->serving(), control->silent()});
-  return out;
-}
-
 bool MpsManager::serving(const MpsKey& key) const {
   const auto at = controls_.find(key);
   return at != controls_.end() && at->second->serving();
+}
+
+bool MpsManager::silent(const MpsKey& key) const {
+  const auto at = controls_.find(key);
+  return at != controls_.end() && at->second->silent();
 }
 
 }  // namespace bulkhead::daemon

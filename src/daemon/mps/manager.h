@@ -20,11 +20,6 @@ struct MpsKey {
   auto operator<=>(const MpsKey&) const = default;
 };
 
-struct MpsView {
-  MpsKey key;
-  bool serving = false, silent = false;
-};
-
 class MpsManager final : public Duty {
  public:
   struct Outside {
@@ -52,8 +47,8 @@ class MpsManager final : public Duty {
   void evict_all(const MpsKey& key, const std::vector<std::uint32_t>& pids);
   void noted_end(const MpsKey& key, const std::string& who);
 
-  [[nodiscard]] std::vector<MpsView> views() const;
   [[nodiscard]] bool serving(const MpsKey& key) const;
+  [[nodiscard]] bool silent(const MpsKey& key) const;
   // Why a pair cannot have a control daemon at all; "": it can.
   [[nodiscard]] std::string problem(const MpsKey& key) const;
 
