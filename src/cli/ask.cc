@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/places.h"
+#include "wire/lines.h"
 #include "wire/parse.h"
 
 namespace bulkhead::cli {
@@ -61,6 +62,9 @@ std::optional<DaemonSays> ask_list(const Machine& machine) {
     out.strays.insert(out.strays.end(), stray, stray + reply.strays);  // the first reply's only
     const auto* tenant = reinterpret_cast<const wire::TenantView*>(stray + reply.strays);
     for (std::uint32_t i = 0; i < reply.tenants; ++i) {
+      const wire::TenantView& t = tenant[i];
+      out.modes[t.name] = {t.compute_mode, t.enforcer, t.mps_state, t.owner_uid,
+                           std::string{wire::text_of(t.mps_group, sizeof t.mps_group)}};
       for (std::uint32_t d = 0; d < tenant[i].device_count; ++d) {  // checked by check_reply()
         Uuid uuid;
         std::copy_n(tenant[i].devices[d].uuid, uuid.size(), uuid.begin());

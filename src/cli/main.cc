@@ -73,8 +73,9 @@ void add_share(CLI::App& app, ShareOptions& o, const char* which) {
   app.add_option("--compute-window", o.window,
                  "GPU time that may be queued ahead: 2ms if nothing is said")
       ->type_name("TIME");
-  app.add_option("--mode", o.mode, "How the share is held: auto or temporal")
-      ->type_name("auto|temporal");
+  app.add_option("--mode", o.mode,
+                 "How the share is held: in time, in multiprocessors (MPS), by short time slices")
+      ->type_name("auto|spatial|slice|temporal");
 }
 
 void add_run(CLI::App& app, RunOptions& o) {
@@ -86,6 +87,9 @@ void add_run(CLI::App& app, RunOptions& o) {
       ->type_name("SPEC");
   add_share(app, o.share,
             "Share of each GPU's time: 25% is a cap, 25%+ may use what others leave idle");
+  app.add_option("--mps-group", o.share.mps_group,
+                 "The failure domain it may share with others (operators; see [mps] groups)")
+      ->type_name("NAME");
   app.add_option("--on-fault", o.on_fault,
                  "If the library cannot do its work: deny (default) or open")
       ->check(CLI::IsMember({"deny", "open"}))

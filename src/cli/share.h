@@ -13,10 +13,11 @@ inline constexpr const char* kNoLending =
 
 // As written; empty: not said.
 struct ShareOptions {
-  std::string compute;  // --compute
-  std::string burst;    // --compute-burst
-  std::string window;   // --compute-window
-  std::string mode;     // --mode
+  std::string compute;    // --compute
+  std::string burst;      // --compute-burst
+  std::string window;     // --compute-window
+  std::string mode;       // --mode
+  std::string mps_group;  // --mps-group
   [[nodiscard]] bool any() const {
     return !compute.empty() || !burst.empty() || !window.empty() || !mode.empty();
   }
@@ -29,6 +30,7 @@ struct AskedShare {
   bool has_window = false;
   wire::ComputeMode mode = wire::ComputeMode::kAuto;
   bool has_mode = false;
+  std::string mps_group;  // "": none
   [[nodiscard]] bool wants_idle_time() const {
     return has_compute && rules.limited() && rules.borrows();
   }

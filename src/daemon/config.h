@@ -8,6 +8,7 @@
 
 #include "base/outcome.h"
 #include "daemon/ledger.h"
+#include "gpu/selftest.h"
 #include "policy/size.h"
 #include "wire/record.h"
 
@@ -62,6 +63,7 @@ struct Config {
   std::string siem_url, siem_ca;
 
   std::vector<ConfiguredTenant> tenants;  // in file order
+  std::vector<gpu::SelfTest> self_tests;  // not of the file: read together with it
   std::vector<std::string>
       idle;  // "[mps] enabled": set, and nothing acts on it yet; told by reload and doctor
 };

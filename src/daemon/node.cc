@@ -57,6 +57,7 @@ class WholeNode final : public Node {
   std::vector<wire::NodeDevice> device_views();
   void fill_daemon(wire::DaemonView& d) const;
   policy::BypassRules bypass_rules() const;
+  void take_verdicts(const std::vector<gpu::SelfTest>& tests);
   void wire_mps();
   void take_modes();
   std::map<MpsKey, bool> mps_in_force() const;
@@ -75,6 +76,7 @@ class WholeNode final : public Node {
   Config config_;
   std::map<DeviceId, std::uint64_t> measured_;
   std::map<DeviceId, shm::Verdict> verdicts_;  // of the driver that runs
+  std::string driver_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Usage> usage_;
@@ -90,7 +92,13 @@ class WholeNode final : public Node {
   PictureWriter picture_;
   SightChild sight_;
   bool serves_sight_ = false;
-  ConfigReader reader_;
+  // Where self-tests are kept, known once there is a state directory; the reader's thread may outlive this.
+  std::shared_ptr<std::string> tests_in_ = std::make_shared<std::string>();
+  ConfigReader reader_{[where = tests_in_](const std::string& file) {
+    auto read = load_config(file);
+    if (read.ok()) read->self_tests = gpu::load_self_tests(*where);
+    return read;
+  }};
   std::uint64_t capacity_round_ = 0;
   Now started_ = read_clocks();
 
@@ -170,8 +178,9 @@ std::string WholeNode::open_state() {
                  [this](std::string text) { store_->replace(kUsageOpenFile, std::move(text)); }});
   usage_->restore(read_clocks(), read_state_file(state_, kUsageOpenFile, kStateBytes),
                   read_last_lines(state_, kUsageFile, ~std::size_t{0}, kUsageBytes));
-  measured_ =
-      measured_totals(simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory());
+  *tests_in_ = simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory();
+  measured_ = measured_totals(*tests_in_);
+  config_.self_tests = gpu::load_self_tests(*tests_in_);
   return "";
 }
 
@@ -290,8 +299,19 @@ void WholeNode::note_end(const RegionNews& news) {
                   "process " + std::to_string(news.pid) + " of tenant " + news.tenant);
 }
 
+void WholeNode::take_verdicts(const std::vector<gpu::SelfTest>& tests) {
+  verdicts_.clear();
+  for (const gpu::SelfTest& t : tests) {
+    const auto uuid = gpu::parse_uuid(t.uuid);
+    if (!uuid || t.driver != driver_) continue;
+    verdicts_[*uuid] = t.verdict();
+    regions_->set_verdict(uuid->data(), t.driver, t.verdict());
+  }
+}
+
 // What the configuration allows and the self-tests saw, into force.
 void WholeNode::take_modes() {
+  if (mps_) take_verdicts(config_.self_tests);  // then there is a page
   ModeFacts facts;
   facts.rules = {config_.mps_enabled, config_.mps_groups};
   facts.verdict = [this](const std::uint8_t* uuid) {
@@ -488,6 +508,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   wire_regions();
   Looker first{sentinel_options()};
   const Round round = first.look(read_clocks());
+  driver_ = round.driver;
   std::vector<wire::NodeDevice> devices;
   for (const RoundDevice& from : round.devices) {
     wire::NodeDevice to{};

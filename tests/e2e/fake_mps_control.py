@@ -4,7 +4,7 @@ CUDA_MPS_PIPE_DIRECTORY, anything else is a command on standard input.
 
 The daemon is a process that holds a lock, its one server another. The simulated driver takes the file `bulkhead-sim-mps` for a
 running server. Clients are the processes that were started with this pipe directory and have loaded libcuda. Tests read HOME/commands,
-one command a line (HOME = the directory above the pipe directory), and write HOME/fail, "COMMAND hang|error" a line, and HOME/status."""
+one command a line (HOME = the directory above the pipe directory), and write HOME/fail, "COMMAND hang|wait|error" a line ("look" is any command that finds no daemon), and HOME/status."""
 import fcntl
 import os
 import pathlib
@@ -33,6 +33,10 @@ def fails(word):
             continue
         if how == "hang":
             signal.pause()
+        if how == "wait":  # until the test says so
+            while HOME.exists() and not (HOME / "go").exists():
+                time.sleep(0.02)
+            return
         print(f"told to fail: {word}")
         sys.exit(1)
 
@@ -143,6 +147,9 @@ def main():
         return start()
     lock = held()
     if lock is not None:
+        os.close(lock)
+        note("look")
+        fails("look")
         print("Cannot find MPS control daemon process")
         sys.exit(1)
     for line in sys.stdin.read().splitlines():
