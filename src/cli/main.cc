@@ -13,6 +13,7 @@
 #include "cli/rm.h"
 #include "cli/run.h"
 #include "cli/say.h"
+#include "cli/selftest.h"
 #include "cli/set.h"
 #include "cli/sniff.h"
 #include "cli/status.h"
@@ -179,6 +180,13 @@ int parse_and_run(int argc, char** argv) {
   CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
   doctor.add_flag("--json", o.doctor.json, "For programs");
   doctor.add_flag("--sim{h200}", o.doctor.simulator, "Check with the simulated driver");
+  doctor.add_flag(
+      "--self-test", o.doctor.self_test,
+      "Try on the idle GPUs how shares can be held, with a private MPS, and keep what was seen");
+  doctor
+      .add_option("--mps-control", o.doctor.mps_control,
+                  "The MPS control program for the self-test")
+      ->type_name("FILE");
   CLI::App& sniff = *app.add_subcommand("sniff", "List the driver functions a command asks for");
   sniff.add_flag("--sim{h200}", o.sniff.simulator, "Use the simulated driver");
   sniff.prefix_command();
@@ -219,6 +227,7 @@ int main(int argc, char** argv) {
   // Hidden: children of ours. They come before the grammar so that nobody's --help shows them.
   if (argc == 3 && std::string{argv[1]} == "__probe") return probe_main(argv[2]);
   if (argc >= 2 && std::string{argv[1]} == "__demo-worker") return demo_worker();
+  if (argc == 4 && std::string{argv[1]} == "__selftest") return self_test_worker(argv[2], argv[3]);
   try {
     return parse_and_run(argc, argv);
   } catch (const std::exception& error) {  // a library's: out of memory, for the most part
