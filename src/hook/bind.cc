@@ -16,6 +16,7 @@
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "hook/shares.h"
+#include "hook/slice.h"
 #include "shm/node.h"
 #include "shm/quota.h"
 
@@ -240,6 +241,7 @@ void forked_child() noexcept {
   forget_threads();
   forget_shares();
   compute_forked_child();
+  forget_slices();
   shm::forget_private_locks();
   memory_forked_child();
 }

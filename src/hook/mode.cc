@@ -8,10 +8,12 @@
 #include <cstring>
 
 #include "hook/compute_books.h"
+#include "hook/ioctl.h"
 #include "hook/next.h"
 #include "hook/private_lock.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
+#include "hook/slice.h"
 #include "policy/spatial.h"
 #include "shm/compute.h"
 #include "shm/dir.h"
@@ -33,7 +35,6 @@ struct Enforcer {
   // Written under process.binding before the mode becomes kOn, read after.
   Partition partition[kMaxDevices]{};
   bool spatial = false;
-  std::atomic<bool> slices{false};
 };
 constinit Enforcer enforcer{};
 
@@ -100,7 +101,11 @@ void point_at(const shm::Dir& dir, const char* group, std::uint32_t share_x100) 
 
 // Before main(), with one thread: setenv() is safe here and nowhere else.
 [[gnu::constructor]] void at_load() noexcept {
-  if (::getauxval(AT_SECURE) != 0 || tenant_asked() == nullptr) return;
+  find_next_ioctl();
+  if (::getauxval(AT_SECURE) != 0) return;
+  if (const char* const us = ::getenv("BULKHEAD_SLICE_US"); us != nullptr && us[0] != '\0')
+    want_slices(static_cast<std::uint32_t>(::strtoul(us, nullptr, 10)));
+  if (tenant_asked() == nullptr) return;
   take_enforcer(::getenv("BULKHEAD_SIM") != nullptr);
 }
 
@@ -116,7 +121,9 @@ void take_enforcer(bool simulated) noexcept {
   if (!map.ok()) return;
   const shm::NodePage& page = *map->as<const shm::NodePage>();
   const Result<shm::NodeMode> how = shm::node_mode(page, name);
-  if (!how.ok() || (how->flags & shm::kTenantSpatial) == 0) return;
+  if (!how.ok()) return;
+  if ((how->flags & shm::kTenantSlice) != 0) want_slices(kSlice_us);
+  if ((how->flags & shm::kTenantSpatial) == 0) return;
   if (!shm::valid_name(how->mps_group)) return;
   const std::uint32_t share = lowest_share(page, shm::node_index(page, name), name);
   if (share != 0) point_at(*dir, how->mps_group, share);
@@ -126,7 +133,6 @@ void measure_partition() noexcept {
   const Process& p = process;
   Enforcer& e = enforcer;
   e.spatial = false;
-  e.slices.store(false, kRelaxed);  // read when channels are made, later
   for (Partition& part : e.partition) part = {};
   Result<shm::Dir> dir = shm::open_dir(shm::dir_options(on_simulator(), false));
   if (!dir.ok()) return;
@@ -136,7 +142,6 @@ void measure_partition() noexcept {
   const Result<shm::NodeMode> how = shm::node_mode(page, settings().tenant);
   if (!how.ok()) return;
   e.spatial = (how->flags & shm::kTenantSpatial) != 0;
-  e.slices.store((how->flags & shm::kTenantSlice) != 0, kRelaxed);  // as above
   for (int i = 0; e.spatial && i < p.device_count; ++i) {
     std::uint8_t uuid[shm::kUuidBytes];
     std::memcpy(uuid, p.devices[i].uuid.bytes, sizeof uuid);
@@ -149,8 +154,6 @@ void measure_partition() noexcept {
     e.partition[i].all = seen.sms;
   }
 }
-
-bool wants_slices() noexcept { return enforcer.slices.load(kRelaxed); }  // a flag of its own
 
 std::uint32_t rate_in_partition(unsigned number, std::uint32_t floor_x100) noexcept {
   const Partition& part = enforcer.partition[number % kMaxDevices];

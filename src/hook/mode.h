@@ -14,9 +14,6 @@ void take_enforcer(bool simulated) noexcept;
 
 // Under process.binding, after the devices are matched: asks the driver how many multiprocessors this process has.
 void measure_partition() noexcept;
-// Whether slices of its own channel groups are to be short (slice.cc).
-[[nodiscard]] bool wants_slices() noexcept;
-
 // The rate of the bucket, hundredths of a percent, for a share of `floor_x100` of the device (by Device::number): the share itself, or
 // what it is of the partition that the process runs in, at most kPartition_x100 (then it is confined). Any thread.
 inline constexpr std::uint32_t kPartition_x100 = 9'999;  // 10000 would mean: never held
