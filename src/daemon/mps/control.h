@@ -43,6 +43,7 @@ class MpsControl {
   [[nodiscard]] bool idle() const {
     return state_ == State::kAbsent && !wanted_ && looked_ && !command_.running() && queue_.empty();
   }
+  [[nodiscard]] bool running() const { return command_.running() || !queue_.empty(); }
   [[nodiscard]] const MpsPlace& place() const { return place_; }
 
  private:

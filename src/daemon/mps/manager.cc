@@ -158,4 +158,11 @@ bool MpsManager::silent(const MpsKey& key) const {
   return at != controls_.end() && at->second->silent();
 }
 
+bool MpsManager::running() const {
+  for (const auto& [key, control] : controls_) {
+    if (control->running()) return true;
+  }
+  return false;
+}
+
 }  // namespace bulkhead::daemon
