@@ -83,6 +83,18 @@ std::uint64_t spin_cost(const Launch& l) { return kLaunchNs + l.arg<std::uint64_
 bool persist_twin(const Launch& l) { return l.reaches(l.arg<std::uint64_t>(0), 4); }
 std::uint64_t persist_until(const Launch& l) { return l.arg<std::uint64_t>(0); }
 
+// Blocks as wide as a multiprocessor, so one on each until there are no more.
+constexpr unsigned kSmidBits = 2048;
+bool smid_twin(const Launch& l) {
+  const auto at = l.arg<std::uint64_t>(0);
+  if (!l.reaches(at, kSmidBits / 8)) return false;
+  if (!l.moves_bytes) return true;
+  for (unsigned sm = 0; sm < l.sms && sm < l.grid[0] && sm < kSmidBits; ++sm)
+    reinterpret_cast<std::uint32_t*>(at)[sm / 32] |= 1u << sm % 32;
+  return true;
+}
+std::uint64_t smid_cost(const Launch& l) { return kLaunchNs + l.arg<std::uint64_t>(1); }
+
 bool fault_twin(const Launch&) { return false; }
 
 constexpr Kernel kKernels[] = {
@@ -94,6 +106,7 @@ constexpr Kernel kKernels[] = {
     {"bh_spin", null_twin, spin_cost, 1, {8}},
     {"bh_persist", persist_twin, null_cost, 1, {8}, persist_until},
     {"bh_work", work_twin, work_cost, 2, {8, 8}},
+    {"bh_smid", smid_twin, smid_cost, 2, {8, 8}},
     {"bh_fault", fault_twin, null_cost, 0, {}},
 };
 

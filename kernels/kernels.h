@@ -14,6 +14,7 @@ struct Launch {
   bool moves_bytes;  // false: only check addresses
   // True if [at, at + bytes) may be accessed; the rest is an illegal address.
   bool (*reaches)(std::uint64_t at, std::uint64_t bytes);
+  unsigned sms;  // multiprocessors that its context has
   template <class T>
   [[nodiscard]] T arg(unsigned i) const noexcept {
     return *static_cast<const T*>(args[i]);
@@ -48,6 +49,8 @@ const Kernel* find(const char* name) noexcept;
 //   bh_persist(u64 at)                                     busy until the 32-bit word at `at` is not zero
 //   bh_work(u64 rounds, u64 out)                           rounds of arithmetic: takes its own time on the GPU only,
 //                                                          where bh_spin also counts what others take; out may be 0
+//   bh_smid(u64 at, u64 ns)                                each block: bit %smid of the 2048 bits at `at` is set, then busy
+//                                                          for ns, so that blocks spread over all multiprocessors there are
 //   bh_fault()                                             stores to address 16
 // All loops are grid-stride, so any grid will do.
 extern const char* const kPtx;

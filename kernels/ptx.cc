@@ -194,6 +194,35 @@ NOTHING_OUT:
   ret;
 }
 
+.visible .entry bh_smid(.param .u64 at, .param .u64 ns) {
+  .reg .pred %p<3>;
+  .reg .b32 %r<9>;
+  .reg .b64 %rd<8>;
+  ld.param.u64 %rd1, [at];
+  ld.param.u64 %rd4, [ns];
+  cvta.to.global.u64 %rd1, %rd1;
+  mov.u32 %r1, %tid.x;
+  setp.ne.u32 %p1, %r1, 0;
+  @%p1 bra MARKED;
+  mov.u32 %r2, %smid;
+  and.b32 %r3, %r2, 2047;
+  shr.u32 %r4, %r3, 5;
+  and.b32 %r5, %r3, 31;
+  mov.u32 %r6, 1;
+  shl.b32 %r7, %r6, %r5;
+  mul.wide.u32 %rd2, %r4, 4;
+  add.u64 %rd3, %rd1, %rd2;
+  atom.global.or.b32 %r8, [%rd3], %r7;
+MARKED:
+  mov.u64 %rd5, %globaltimer;
+LOOP:
+  mov.u64 %rd6, %globaltimer;
+  sub.u64 %rd7, %rd6, %rd5;
+  setp.lt.u64 %p2, %rd7, %rd4;
+  @%p2 bra LOOP;
+  ret;
+}
+
 .visible .entry bh_fault() {
   .reg .b32 %r<2>;
   .reg .b64 %rd<2>;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/places.h"
+#include "wire/lines.h"
 #include "wire/parse.h"
 
 namespace bulkhead::cli {
@@ -68,6 +69,9 @@ std::optional<DaemonSays> ask_list(const Machine& machine) {
     for (std::uint32_t i = 0; i < reply.tenants; ++i) {
       out.latency[tenant[i].name] =
           tenant[i].priority == static_cast<std::uint32_t>(wire::Priority::kLatency);
+      const wire::TenantView& t = tenant[i];
+      out.modes[t.name] = {t.compute_mode, t.enforcer, t.mps_state, t.owner_uid,
+                           std::string{wire::text_of(t.mps_group, sizeof t.mps_group)}};
       for (std::uint32_t d = 0; d < tenant[i].device_count; ++d) {  // checked by check_reply()
         Uuid uuid;
         std::copy_n(tenant[i].devices[d].uuid, uuid.size(), uuid.begin());

@@ -29,7 +29,13 @@ extern template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest
                                     const std::function<bool(const void*)>&);
 
 // What only the daemon knows; nullopt if none answers. Quiet: never a line on stderr.
+struct TenantMode {
+  std::uint32_t asked = 0, enforcer = 0, mps_state = 0;  // of wire::TenantView
+  std::uint32_t owner_uid = 0;
+  std::string mps_group;
+};
 struct DaemonSays {
+  std::map<std::string, TenantMode> modes;
   std::vector<wire::StrayView> strays;
   std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;  // by tenant and device
   std::map<std::string, bool> latency;                                   // by tenant: its priority

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -19,6 +20,7 @@
 #include "cli/machine.h"
 #include "cli/remote.h"
 #include "cli/request.h"
+#include "cli/selftest.h"
 #include "shm/region.h"
 
 namespace bulkhead::cli {
@@ -190,6 +192,50 @@ void check_calibration(Doctor& d, const Machine& machine) {
   }
 }
 
+std::string one_finding(const char* what, const gpu::Finding& f) {
+  return fmt::format("{} {}{}", what, gpu::seen_text(f.verdict),
+                     f.evidence.empty() ? "" : " (" + f.evidence + ")");
+}
+
+// What is known of how shares can be held here, with its evidence and its date.
+void check_self_tests(Doctor& d, const Machine& machine) {
+  if (!machine.nvml) return;
+  const auto kept = gpu::load_self_tests(machine.state);
+  for (const NvmlGpu& g : machine.nvml->gpus()) {
+    const auto at = std::find_if(kept.begin(), kept.end(), [&](const gpu::SelfTest& t) {
+      return t.uuid == g.uuid && t.driver == machine.nvml->driver_version();
+    });
+    const std::string what = fmt::format("GPU {} shares", g.index);
+    if (at == kept.end()) {
+      d.note(what, "not tested with this driver: held in time only",
+             "bulkhead doctor --self-test, while nobody uses the GPU");
+      continue;
+    }
+    d.good(what, fmt::format("{}, {}, {}, {}; tested {}", one_finding("spatial", at->spatial),
+                             one_finding("slice", at->slice), one_finding("green", at->green),
+                             one_finding("partitions", at->partitions), at->tested));
+  }
+}
+
+// Tests, keeps, and lets a daemon read it.
+void run_self_test(Doctor& d, const Machine& machine, const DoctorOptions& o) {
+  SelfTestOptions options;
+  if (!o.mps_control.empty()) options.control = o.mps_control;
+  std::vector<gpu::SelfTest> seen;
+  const std::string problem = self_test(machine, options, seen);
+  if (!problem.empty()) return d.bad("self-test", problem, "as it says");
+  wire::Client client;
+  std::string silent;
+  if (connect_daemon(machine.dir, client, silent) != Daemon::kAnswers)
+    return d.good("self-test", "done");
+  wire::Empty q{};
+  bool ok = false;
+  const std::string text = ask_verdict(client, wire::Kind::kReload, q, ok);
+  ok ? d.good("self-test", "done, and told to the daemon")
+     : d.note("self-test", "done; the daemon did not take it: " + text,
+              "systemctl reload bulkheadd");
+}
+
 void check_memory_lock(Doctor& d) {
   rlimit limit{};
   ::getrlimit(RLIMIT_MEMLOCK, &limit);
@@ -248,6 +294,8 @@ int doctor(const DoctorOptions& options) {
     check_directory(d, **machine);
     check_daemon(d, **machine);
     check_calibration(d, **machine);
+    if (options.self_test) run_self_test(d, **machine, options);
+    check_self_tests(d, **machine);
   } else {
     d.bad("directory", machine.problem, "as it says");
   }

@@ -7,6 +7,8 @@ namespace bulkhead::cli {
 struct DoctorOptions {
   bool json = false;
   std::string simulator;  // a profile
+  bool self_test = false;
+  std::string mps_control;  // "": nvidia-cuda-mps-control
 };
 // 0: `run` can be used here; 1: it cannot.
 int doctor(const DoctorOptions& options);

@@ -13,6 +13,7 @@
 #include "cli/rm.h"
 #include "cli/run.h"
 #include "cli/say.h"
+#include "cli/selftest.h"
 #include "cli/set.h"
 #include "cli/sniff.h"
 #include "cli/status.h"
@@ -73,8 +74,9 @@ void add_share(CLI::App& app, ShareOptions& o, const char* which) {
   app.add_option("--compute-window", o.window,
                  "GPU time that may be queued ahead: 2ms if nothing is said")
       ->type_name("TIME");
-  app.add_option("--mode", o.mode, "How the share is held: auto or temporal")
-      ->type_name("auto|temporal");
+  app.add_option("--mode", o.mode,
+                 "How the share is held: in time, in multiprocessors (MPS), by short time slices")
+      ->type_name("auto|spatial|slice|temporal");
   app.add_option("--priority", o.priority,
                  "latency: batch tenants' work waits while this one's runs (needs the daemon)")
       ->type_name("latency|batch");
@@ -89,6 +91,9 @@ void add_run(CLI::App& app, RunOptions& o) {
       ->type_name("SPEC");
   add_share(app, o.share,
             "Share of each GPU's time: 25% is a cap, 25%+ may use what others leave idle");
+  app.add_option("--mps-group", o.share.mps_group,
+                 "The failure domain it may share with others (operators; see [mps] groups)")
+      ->type_name("NAME");
   app.add_option("--on-fault", o.on_fault,
                  "If the library cannot do its work: deny (default) or open")
       ->check(CLI::IsMember({"deny", "open"}))
@@ -178,6 +183,13 @@ int parse_and_run(int argc, char** argv) {
   CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
   doctor.add_flag("--json", o.doctor.json, "For programs");
   doctor.add_flag("--sim{h200}", o.doctor.simulator, "Check with the simulated driver");
+  doctor.add_flag(
+      "--self-test", o.doctor.self_test,
+      "Try on the idle GPUs how shares can be held, with a private MPS, and keep what was seen");
+  doctor
+      .add_option("--mps-control", o.doctor.mps_control,
+                  "The MPS control program for the self-test")
+      ->type_name("FILE");
   CLI::App& sniff = *app.add_subcommand("sniff", "List the driver functions a command asks for");
   sniff.add_flag("--sim{h200}", o.sniff.simulator, "Use the simulated driver");
   sniff.prefix_command();
@@ -218,6 +230,7 @@ int main(int argc, char** argv) {
   // Hidden: children of ours. They come before the grammar so that nobody's --help shows them.
   if (argc == 3 && std::string{argv[1]} == "__probe") return probe_main(argv[2]);
   if (argc >= 2 && std::string{argv[1]} == "__demo-worker") return demo_worker();
+  if (argc == 4 && std::string{argv[1]} == "__selftest") return self_test_worker(argv[2], argv[3]);
   try {
     return parse_and_run(argc, argv);
   } catch (const std::exception& error) {  // a library's: out of memory, for the most part

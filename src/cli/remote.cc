@@ -129,6 +129,10 @@ std::string ask_verdict(wire::Client& client, wire::Kind kind, wire::UpdateReque
   return verdict(client, kind, request, ok);
 }
 
+std::string ask_verdict(wire::Client& client, wire::Kind kind, wire::Empty& request, bool& ok) {
+  return verdict(client, kind, request, ok);
+}
+
 std::string ask_who(wire::Client& client) {
   wire::Empty q{};
   wire::Verdict v{};

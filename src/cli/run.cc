@@ -13,6 +13,7 @@
 #include "cli/install.h"
 #include "cli/launch.h"
 #include "cli/machine.h"
+#include "cli/mode.h"
 #include "cli/remote.h"
 #include "gpu/sampler.h"
 #include "policy/compute_spec.h"
@@ -459,6 +460,8 @@ int run(const RunOptions& options) {
   Run state{options, *request.value, **machine};
   if (Problem p = check_daemon(state); !p.empty()) return fail(kExitOurs, p);
   const bool daemon = state.daemon.ok();
+  if (Problem p = daemon ? "" : mode_without_daemon(state.request.share.mode); !p.empty())
+    return fail(kExitOurs, p);
   if (!daemon && !state.request.has_memory && state.request.tenant.empty()) {
     return fail(kExitUsage, kNoQuota);
   }
@@ -470,6 +473,11 @@ int run(const RunOptions& options) {
   Problem p = check_node(state);
   if (Problem cut = region_cut_short(state); !cut.empty()) p = std::move(cut);
   if (p.empty()) p = prepare_environment(state);
+  if (p.empty() && state.by_daemon) {
+    if (const std::string note = enter_mode(**machine, state.tenant.name());
+        !note.empty() && !options.quiet)
+      warn(note);
+  }
   if (!p.empty()) {
     forget_tenant(state);
     return fail(kExitOurs, p);

@@ -8,6 +8,7 @@
 #include "cli/guarded_limits.h"
 #include "cli/install.h"
 #include "cli/machine.h"
+#include "cli/mode.h"
 #include "cli/remote.h"
 #include "cli/request.h"
 #include "cli/say.h"
@@ -215,7 +216,8 @@ int set(const SetOptions& o) {
     return fail(kExitProblem,
                 "with a daemon a tenant is overcommitted when it is made, not by set");
   }
-  if (!daemon) p = not_alone(**machine, o.name);
+  if (!daemon) p = mode_without_daemon(share.mode);
+  if (!daemon && p.empty()) p = not_alone(**machine, o.name);
   if (!p.empty()) return fail(kExitProblem, p);
   int code = kExitOk;  // the first that is refused ends it
   if (memory.count != 0) {

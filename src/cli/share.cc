@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "policy/compute_spec.h"
+#include "wire/parse.h"
 
 namespace bulkhead::cli {
 namespace {
@@ -35,10 +36,11 @@ std::string seconds(std::uint64_t ns) {
 std::string read_mode(const std::string& text, AskedShare& out) {
   if (text.empty()) return {};
   const std::string why = policy::mode_problem(text.c_str());
-  if (!why.empty()) {
-    return why.starts_with("mode ") ? "--" + why : fmt::format("--mode '{}' {}", text, why);
-  }
-  out.mode = text == "temporal" ? wire::ComputeMode::kTemporal : wire::ComputeMode::kAuto;
+  if (!why.empty()) return fmt::format("--mode '{}' {}", text, why);
+  out.mode = text == "temporal"  ? wire::ComputeMode::kTemporal
+             : text == "spatial" ? wire::ComputeMode::kSpatial
+             : text == "slice"   ? wire::ComputeMode::kSlice
+                                 : wire::ComputeMode::kAuto;
   out.has_mode = true;
   return {};
 }
@@ -57,6 +59,9 @@ std::string read_priority(const std::string& text, AskedShare& out) {
 std::string read_share(const ShareOptions& o, bool none, AskedShare& out) {
   if (std::string p = read_mode(o.mode, out); !p.empty()) return p;
   if (std::string p = read_priority(o.priority, out); !p.empty()) return p;
+  if (o.mps_group.size() >= sizeof wire::TenantRecord::mps_group)
+    return fmt::format("--mps-group '{}' is longer than 31 characters", o.mps_group);
+  out.mps_group = o.mps_group;
   policy::Share share;
   if (o.compute == "none" && none) {
     out.has_compute = true;
@@ -100,6 +105,7 @@ void put_pace(const AskedShare& share, wire::TenantRecord& record) {
   if (share.has_window) record.window_us = share.rules.window_us;
   record.compute_mode = share.mode;
   record.priority = share.priority;
+  wire::put_text(record.mps_group, share.mps_group.c_str());
 }
 
 std::string sums_text(const shm::ComputeSums& sums) {

@@ -17,11 +17,12 @@ inline constexpr const char* kNoGate =
 
 // As written; empty: not said.
 struct ShareOptions {
-  std::string compute;   // --compute
-  std::string burst;     // --compute-burst
-  std::string window;    // --compute-window
-  std::string mode;      // --mode
-  std::string priority;  // --priority
+  std::string compute;    // --compute
+  std::string burst;      // --compute-burst
+  std::string window;     // --compute-window
+  std::string mode;       // --mode
+  std::string priority;   // --priority
+  std::string mps_group;  // --mps-group
   [[nodiscard]] bool any() const {
     return !compute.empty() || !burst.empty() || !window.empty() || !mode.empty() ||
            !priority.empty();
@@ -37,6 +38,7 @@ struct AskedShare {
   bool has_mode = false;
   wire::Priority priority = wire::Priority::kBatch;
   bool has_priority = false;
+  std::string mps_group;  // "": none
   [[nodiscard]] bool wants_idle_time() const {
     return has_compute && rules.limited() && rules.borrows();
   }

@@ -12,6 +12,7 @@
 #include "cli/books.h"
 #include "cli/install.h"
 #include "cli/machine.h"
+#include "cli/mode.h"
 #include "cli/remote.h"
 #include "cli/request.h"
 #include "cli/share.h"
@@ -31,6 +32,7 @@ struct Picture {
   std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;
   std::map<std::string, bool> latency;
   std::map<Uuid, std::uint32_t> gate_bound_us;
+  std::map<std::string, TenantMode> modes;
   std::string condition;  // of its configuration; "": all in force
 };
 
@@ -123,9 +125,20 @@ std::uint32_t delivered(const Picture& p, const TenantBooks& t, const Uuid& uuid
   return at == p.delivered_x100.end() ? wire::kUnknownShare : at->second;
 }
 
+// ", spatial (asked auto)"; "" where time is held, and was asked for or nobody asked.
+std::string mode_note(const Picture& p, const TenantBooks& t) {
+  const auto at = p.modes.find(t.name);
+  if (at == p.modes.end()) return {};
+  const char* const in_force = enforcer_text(at->second.enforcer);
+  const std::string asked = mode_text(at->second.asked);
+  if (at->second.enforcer == 0 && (asked == "auto" || asked == in_force)) return {};
+  return fmt::format(", {}{}", in_force, asked == in_force ? "" : " (asked " + asked + ")");
+}
+
 void print_time(const Picture& p, const TenantBooks& t, const DeviceBooks& d) {
   const std::uint32_t had = delivered(p, t, d.uuid);
-  fmt::print("  share of GPU {}: {}{}\n  {}\n", gpu_label(p, d.uuid), share_text(d.compute),
+  fmt::print("  share of GPU {}: {}{}{}\n  {}\n", gpu_label(p, d.uuid), share_text(d.compute),
+             mode_note(p, t),
              had == wire::kUnknownShare ? "" : fmt::format(", had {:.0f} %", had / 100.0),
              cut(sums_text(d.time), 78));
 }
@@ -147,6 +160,29 @@ void print_tenant(const Picture& p, const TenantBooks& t) {
     print_gate(p, t, device);
   }
   for (const ProcessBooks& process : t.processes) print_process(process, t);
+}
+
+// Groups whose tenants are in MPS together: what ends one may end all.
+using Domains = std::map<std::pair<std::string, std::uint32_t>, std::vector<const char*>>;
+Domains domains_of(const Picture& p,
+                   std::map<std::pair<std::string, std::uint32_t>, std::uint32_t>& states) {
+  Domains out;
+  for (const auto& [name, m] : p.modes) {
+    if (m.mps_state == 0 || m.mps_group.empty()) continue;
+    out[{m.mps_group, m.owner_uid}].push_back(name.c_str());
+    states[{m.mps_group, m.owner_uid}] = m.mps_state;
+  }
+  return out;
+}
+
+void print_domains(const Picture& p) {
+  std::map<std::pair<std::string, std::uint32_t>, std::uint32_t> states;
+  for (const auto& [key, tenants] : domains_of(p, states)) {
+    std::string names;
+    for (const char* name : tenants) names += (names.empty() ? "" : ", ") + std::string{name};
+    fmt::print("\nMPS group {} (uid {}), {}: one failure domain: {}\n", key.first, key.second,
+               mps_text(states[key]), names);
+  }
 }
 
 // Who is on a device around the library, as the daemon's sentinel saw it.
@@ -182,6 +218,7 @@ void print_people(const Picture& p) {
                "FREE", "OTHER", "PROCS", "REFUSED");
     for (const TenantBooks& t : p.tenants) print_tenant(p, t);
   }
+  print_domains(p);
   print_strays(p);
   if (!p.condition.empty()) fmt::print("\nNOT IN FORCE: {}\n", p.condition);
   if (!p.machine.nvml) {
@@ -276,10 +313,16 @@ json tenant_json(const Picture& picture, const TenantBooks& t) {
                          {"other_bytes", p.other_bytes}});
   }
   const auto known = picture.latency.find(t.name);
+  const auto mode = picture.modes.find(t.name);
+  const bool told = mode != picture.modes.end();  // by a daemon
   return {{"name", t.name},
           {"priority", known == picture.latency.end() ? json(nullptr)
                        : known->second                ? json("latency")
                                                       : json("batch")},
+          {"mode", told ? json(mode_text(mode->second.asked)) : json{}},
+          {"enforcer", told ? json(enforcer_text(mode->second.enforcer)) : json{}},
+          {"mps_group",
+           told && !mode->second.mps_group.empty() ? json(mode->second.mps_group) : json{}},
           {"ephemeral", t.ephemeral},
           {"overcommitted", t.overcommitted},
           {"on_fault", t.open_on_fault ? "open" : "deny"},
@@ -291,6 +334,18 @@ json tenant_json(const Picture& picture, const TenantBooks& t) {
           {"uncovered", t.uncovered},
           {"devices", devices},
           {"processes", processes}};
+}
+
+json domains_json(const Picture& p) {
+  json out = json::array();
+  std::map<std::pair<std::string, std::uint32_t>, std::uint32_t> states;
+  for (const auto& [key, tenants] : domains_of(p, states)) {
+    out.push_back({{"group", key.first},
+                   {"uid", key.second},
+                   {"state", mps_text(states[key])},
+                   {"tenants", tenants}});
+  }
+  return out;
 }
 
 json strays_json(const Picture& p) {
@@ -343,6 +398,7 @@ void print_json(const Picture& p) {
                     {"boottime_s", boottime_ns() / 1'000'000'000},
                     {"gpus", gpus_json(p)},
                     {"tenants", tenants},
+                    {"mps_groups", domains_json(p)},
                     {"strays", strays_json(p)},
                     {"condition", p.condition},
                     {"problems", problems}};
@@ -357,12 +413,13 @@ int status(const StatusOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
-  Picture picture{**machine, {}, {}, {}, {}, {}, {}, {}};
+  Picture picture{**machine, {}, {}, {}, {}, {}, {}, {}, {}};
   if (auto said = ask_list(**machine)) {
     picture.strays = std::move(said->strays);
     picture.delivered_x100 = std::move(said->delivered_x100);
     picture.latency = std::move(said->latency);
     picture.gate_bound_us = std::move(said->gate_bound_us);
+    picture.modes = std::move(said->modes);
     // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
     picture.condition = ask_condition(picture.machine.dir);
   }

@@ -37,11 +37,4 @@ std::string rules_text(const shm::ComputeRules& rules) {
   return out;
 }
 
-std::string mode_problem(wire::ComputeMode mode) {
-  const char* const why = mode == wire::ComputeMode::kSpatial ? policy::mode_problem("spatial")
-                          : mode == wire::ComputeMode::kSlice ? policy::mode_problem("slice")
-                                                              : "";
-  return why;
-}
-
 }  // namespace bulkhead::daemon

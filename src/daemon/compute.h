@@ -15,7 +15,5 @@ void put_rules(wire::TenantRecord& record, wire::DeviceGrant& grant,
                const shm::ComputeRules& rules);
 // "25%", "25%+", "25%+ up to 80%", "no limit".
 [[nodiscard]] std::string rules_text(const shm::ComputeRules& rules);
-// Why the record's way of holding a share is not possible, with what is; "" if it is.
-[[nodiscard]] std::string mode_problem(wire::ComputeMode mode);
 
 }  // namespace bulkhead::daemon

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -11,6 +12,7 @@
 #include "daemon/compute.h"
 #include "daemon/config_table.h"
 #include "policy/compute_spec.h"
+#include "policy/mode.h"
 #include "policy/node_admission.h"
 #include "wire/parse.h"
 
@@ -139,8 +141,12 @@ void read_others(ConfigTable& root, Config& c) {
   reserve.finish();
   ConfigTable mps = root.table("mps");
   mps.flag("enabled", c.mps_enabled);
-  if (c.mps_enabled) c.idle.emplace_back("[mps] enabled");
-  mps.texts("groups", c.mps_groups);
+  const unsigned at_groups = mps.texts("groups", c.mps_groups);
+  for (const std::string& g : c.mps_groups) {
+    if (!is_name(g) || g.size() >= sizeof wire::TenantRecord::mps_group)
+      mps.blame(at_groups, "groups", "'" + g + "' is not a name of at most 31 characters");
+  }
+  mps.text("control", c.mps_control);
   mps.finish();
   ConfigTable audit = root.table("audit");
   idle(audit.text("dir", c.audit_dir), "[audit] dir");
@@ -184,7 +190,6 @@ void read_words(ConfigTable& t, wire::TenantRecord& r) {
   unsigned v = 0;
   if (const unsigned at = t.word("mode", {"auto", "spatial", "slice", "temporal"}, v); at != 0) {
     r.compute_mode = static_cast<wire::ComputeMode>(v);
-    if (const std::string p = mode_problem(r.compute_mode); !p.empty()) t.blame(at, "mode", p);
   }
   if (t.word("priority", {"batch", "latency"}, v) != 0) r.priority = static_cast<wire::Priority>(v);
   if (t.word("audit", {"off", "observe", "enforce"}, v) != 0)
@@ -249,11 +254,32 @@ ConfiguredTenant read_tenant(const toml::table& table, Problems& problems) {
   return out;
 }
 
+// What no self-test can change: with the best verdict there is, the file must allow what it asks for.
+void check_mode(const Config& c, const ConfiguredTenant& t, Problems& problems) {
+  const std::string group = t.record.mps_group;
+  if (!group.empty() &&
+      std::find(c.mps_groups.begin(), c.mps_groups.end(), group) == c.mps_groups.end()) {
+    problems.add(t.line, "tenant " + std::string{t.record.name} + ": mps_group " + group +
+                             " is not in [mps] groups");
+    return;
+  }
+  policy::ModeWish wish;
+  wish.asked = static_cast<policy::ModeAsked>(t.record.compute_mode);
+  wish.borrows = (t.record.flags & wire::kRecordBorrow) != 0;
+  wish.batch = t.record.priority == wire::Priority::kBatch;
+  wish.group = group;
+  const policy::ModeDevice best{
+      "its GPUs", t.compute_x100, policy::Known::kWorks, policy::Known::kWorks, 10'000, 1};
+  const std::string p = policy::rule_mode(wish, {c.mps_enabled, c.mps_groups}, {&best, 1}).problem;
+  if (!p.empty()) problems.add(t.line, "tenant " + std::string{t.record.name} + ": " + p);
+}
+
 void check_tenants(const Config& c, Problems& problems) {
   bool found = c.default_tenant.empty();
   for (std::size_t i = 0; i < c.tenants.size(); ++i) {
     const ConfiguredTenant& t = c.tenants[i];
     const std::string name = t.record.name;
+    check_mode(c, t, problems);
     found |= name == c.default_tenant;
     for (std::size_t j = 0; j < i && !name.empty(); ++j) {
       if (name != c.tenants[j].record.name) continue;

@@ -8,6 +8,7 @@
 
 #include "base/outcome.h"
 #include "daemon/ledger.h"
+#include "gpu/selftest.h"
 #include "policy/size.h"
 #include "wire/record.h"
 
@@ -52,15 +53,17 @@ struct Config {
   // [reserve]
   std::string reserve_class;
   std::uint32_t reserve_x100 = 0;  // of each device's memory
-  // [mps], [audit], [siem]: read and checked; what acts on them comes with those parts
+  // [mps]; [audit], [siem]: read and checked, what acts on them comes with those parts
   bool mps_enabled = false;
   std::vector<std::string> mps_groups;
+  std::string mps_control = "nvidia-cuda-mps-control";
   std::string audit_dir, audit_full = "block";
   std::uint32_t audit_deadline_ms = 0, audit_sync_ms = 0, audit_lane_budget = 0;
   std::vector<std::string> audit_witnesses;
   std::string siem_url, siem_ca;
 
   std::vector<ConfiguredTenant> tenants;  // in file order
+  std::vector<gpu::SelfTest> self_tests;  // not of the file: read together with it
   std::vector<std::string>
       idle;  // "[mps] enabled": set, and nothing acts on it yet; told by reload and doctor
 };

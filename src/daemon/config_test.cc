@@ -114,7 +114,7 @@ name = "b"
   EXPECT_EQ(c.audit_deadline_ms, 100u);
   EXPECT_EQ(c.siem_url, "relp://x");
   EXPECT_EQ(c.idle.size(),
-            5u);  // log_level, self_test, mps, audit dir, siem: said, not passed over
+            4u);  // log_level, self_test, audit dir, siem: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");
@@ -173,8 +173,17 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
       {"[[tenant]]\nname = 'a'\ncompute = '25+'",
        "'25+' is not a share; write it like 25%, or 25%+"},
       {"[[tenant]]\nname = 'a'\nmode = 'spatial'",
-       "f.toml:3: [[tenant]] mode: mode spatial needs MPS"},
-      {"[[tenant]]\nname = 'a'\nmode = 'slice'", "use temporal, or auto"},
+       "f.toml:1: tenant a: mode spatial needs MPS, which the configuration does not allow"},
+      {"[mps]\nenabled = true\ngroups = ['g']\n[[tenant]]\nname = 'a'\nmode = 'spatial'",
+       "f.toml:4: tenant a: mode spatial needs an mps_group"},
+      {"[mps]\nenabled = true\n[[tenant]]\nname = 'a'\nmps_group = 'g'",
+       "g is not in [mps] groups"},
+      {"[mps]\nenabled = true\ngroups = ['g']\n[[tenant]]\nname = 'a'\nmps_group = 'g'\nmode = "
+       "'spatial'\ncompute = '25%+'",
+       "leave the + out"},
+      {"[mps]\ngroups = ['../g']", "f.toml:2: [mps] groups: '../g' is not a name"},
+      {"[[tenant]]\nname = 'a'\nmode = 'slice'\npriority = 'latency'", "batch tenant's slices"},
+      {"[[tenant]]\nname = 'a'\nmode = 'space'", "f.toml:3: [[tenant]] mode"},
       {"[[tenant]]\nname = 'a'\nburst = '5'", "'5' is not a time; write it like 5ms"},
       {"[[tenant]]\nname = 'a'\nwindow = '2s'", "'2s' is not a time"},
       {"[[tenant]]\nname = 'a'\ndampening = 0", "write 0.001 to 1"},

@@ -9,6 +9,8 @@
 
 #include "daemon/journal.h"
 #include "daemon/regions.h"
+#include "policy/mode.h"
+#include "shm/node.h"
 #include "wire/messages.h"
 #include "wire/record.h"
 
@@ -60,6 +62,12 @@ struct Answer {
   [[nodiscard]] bool ok() const { return result == Errc::kOk; }
 };
 
+// How the tenants' shares may be enforced (policy/mode.h): [mps], and what the self-tests saw.
+struct ModeFacts {
+  policy::ModeRules rules;
+  std::function<shm::Verdict(const std::uint8_t* uuid)> verdict;  // may be empty: all unknown
+};
+
 struct LedgerOptions {
   std::uint32_t daemon_uid = 0;  // 0: a root daemon
   bool audits = true;            // else audit modes other than off are refused: there is no writer
@@ -68,6 +76,8 @@ struct LedgerOptions {
   std::function<void(const std::string& json)> store;
   // Whether that process still runs; only tests set it. Must not wait.
   std::function<bool(std::uint32_t pid, std::uint64_t start_ticks)> alive;
+  // Before a tenant is removed while its processes run. May be empty.
+  std::function<void(const wire::TenantRecord&)> before_force;
 };
 
 // Order at the start: set_capacities, restore, configure; the regions' first look at the disk (adopt for each); settle.
@@ -83,6 +93,15 @@ class Ledger {
   // The file's rules and tenants. Returns its problem, one line, with nothing changed; else "". Call settle() next. What
   // `set` changed in a tenant stands until its lines in the file change.
   [[nodiscard]] std::string configure(const Config& config, const Now& now);
+  // Asked again for every tenant at the next settle().
+  void set_mode_facts(ModeFacts facts) {
+    mode_facts_ = std::move(facts);
+    unsettled_ = true;
+  }
+  // How a record's share is enforced now, and why not as asked.
+  [[nodiscard]] policy::ModeRuling mode_of(const wire::TenantRecord& record) const;
+  // Tenants whose mode is not what was asked: "NAME: why".
+  [[nodiscard]] std::vector<std::string> other_modes() const;
   // Regions::on_found.
   [[nodiscard]] bool adopt(const wire::TenantRecord& found, const Now& now);
   // Makes the regions that are missing and sets the limits of those there are as the records say.
@@ -166,7 +185,10 @@ class Ledger {
 
   Regions& regions_;
   LedgerOptions options_;
+  void apply_mode(const std::string& name, const wire::TenantRecord& record);
+
   Rules rules_;
+  ModeFacts mode_facts_;
   std::vector<Capacity> devices_;
   std::map<std::string, Entry> entries_;
   std::vector<std::string> file_order_;  // names of the configured, as they stand

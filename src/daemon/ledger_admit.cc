@@ -105,8 +105,8 @@ Answer Ledger::check_rights(const Peer& peer, const wire::TenantRecord& record) 
 
 Answer Ledger::check_room(const wire::TenantRecord& record, const std::string& name,
                           bool waiting_helps) const {
-  if (const std::string p = mode_problem(record.compute_mode); !p.empty())
-    return refuse(Errc::kInvalid, name, p);
+  if (const policy::ModeRuling mode = mode_of(record); !mode.problem.empty())
+    return refuse(Errc::kInvalid, name, mode.problem);
   Answer a = check_memory(record, name, waiting_helps);
   return a.ok() ? check_time(record, name, waiting_helps) : a;
 }
@@ -196,6 +196,14 @@ Answer Ledger::join_existing(const Peer& peer, const std::string& name,
         Errc::kExists, name,
         "tenant " + name + " exists already: join it, or 'bulkhead rm " + name + "' first");
   }
+  const auto asked_mode = q.record.compute_mode;  // auto asks for nothing
+  if (asked_mode != wire::ComputeMode::kAuto && asked_mode != has.compute_mode) {
+    return refuse(
+        Errc::kExists, name,
+        "tenant " + name +
+            " has another mode (in force: " + policy::enforcer_name(mode_of(has).enforcer) +
+            "): leave it out to join it, or 'bulkhead set " + name + " --mode' to change it");
+  }
   for (unsigned i = 0; (q.flags & wire::kSameOrRefuse) != 0 && i < q.record.device_count; ++i) {
     const wire::DeviceGrant& asked = q.record.devices[i];
     const wire::DeviceGrant* g = grant_of(has, asked.uuid);
@@ -262,6 +270,7 @@ Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& no
     if (made.error_number() != 0) why += std::string{": "} + std::strerror(made.error_number());
     return refuse(made.code(), name, "cannot make tenant " + name + ": " + why);
   }
+  apply_mode(name, record);
   Entry& e = entries_[name];
   e.record = record;
   e.source = Source::kFrontEnd;

@@ -101,9 +101,10 @@ Answer Ledger::check_changes(const Peer& peer, const Entry& entry, const wire::T
 // Only what rises is summed: lowering is never refused.
 Answer Ledger::check_raised(const wire::TenantRecord& before,
                             const wire::TenantRecord& after) const {
-  if (const std::string p = mode_problem(after.compute_mode);
-      !p.empty() && after.compute_mode != before.compute_mode) {
-    return refuse(Errc::kInvalid, after.name, p);
+  // Also if only the share changed: one that became too small for its mode.
+  if (const policy::ModeRuling mode = mode_of(after);
+      !mode.problem.empty() && mode_of(before).problem.empty()) {
+    return refuse(Errc::kInvalid, after.name, mode.problem);
   }
   wire::TenantRecord memory = after, time = after;
   memory.device_count = time.device_count = 0;
@@ -176,6 +177,14 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
   if ((mask & wire::kSetPriority) != 0) (void)regions_.set_priority(name, after.priority);
   if ((mask & wire::kSetOnFault) != 0) (void)regions_.set_on_fault(name, after.on_fault);
   if ((mask & wire::kSetAudit) != 0) (void)regions_.set_audit(name, after.audit_mode);
+  apply_mode(name, after);
+  if (done.text.empty() && mode_of(after).enforcer == policy::Enforcer::kSpatial &&
+      (mask & (wire::kSetCompute | wire::kSetMode)) != 0) {
+    done.text = "tenant " + name +
+                " is spatial: processes that run keep the multiprocessors they " +
+                (lower ? "have, and are held in time to the lower share"
+                       : "have, new ones get what is set");
+  }
   at->second.record = after;
   if ((mask & wire::kSetShareWith) != 0) apply(name, after, now);
   changed(lower);
@@ -205,6 +214,7 @@ Answer Ledger::unregister(const Peer& peer, const std::string& name, bool force,
         Errc::kInvalid, name,
         "tenant " + name + " is declared in the configuration: remove it there and reload");
   }
+  if (force && !stray && options_.before_force) options_.before_force(at->second.record);
   const Status s = regions_.remove(name, force);
   if (s.code() == Errc::kNotReady) {
     return refuse(Errc::kNotReady, name,

@@ -15,6 +15,7 @@
 #include "daemon/config.h"
 #include "daemon/config_reader.h"
 #include "daemon/loop.h"
+#include "daemon/mps/manager.h"
 #include "daemon/node_parts.h"
 #include "daemon/picture_writer.h"
 #include "daemon/pidfd.h"
@@ -58,6 +59,12 @@ class WholeNode final : public Node {
   std::vector<wire::NodeDevice> device_views();
   void fill_daemon(wire::DaemonView& d) const;
   policy::BypassRules bypass_rules() const;
+  void take_verdicts(const std::vector<gpu::SelfTest>& tests);
+  void wire_mps();
+  void take_modes();
+  std::map<MpsKey, bool> mps_in_force() const;
+  std::vector<std::uint32_t> pids_of_tenant(const std::string& name) const;
+  void note_end(const RegionNews& news);
   SentinelOptions sentinel_options() const;
   std::vector<wire::EventView> events_after(std::uint64_t id, std::size_t most,
                                             std::uint32_t& lost) {
@@ -70,6 +77,8 @@ class WholeNode final : public Node {
   std::string state_, nvml_directory_;
   Config config_;
   std::map<DeviceId, std::uint64_t> measured_;
+  std::map<DeviceId, shm::Verdict> verdicts_;  // of the driver that runs
+  std::string driver_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Usage> usage_;
@@ -81,10 +90,17 @@ class WholeNode final : public Node {
   std::unique_ptr<Server> server_;
   std::unique_ptr<Sentinel> sentinel_;
   std::unique_ptr<Watch> watch_;
+  std::unique_ptr<MpsManager> mps_;
   PictureWriter picture_;
   SightChild sight_;
   bool serves_sight_ = false;
-  ConfigReader reader_;
+  // Where self-tests are kept, known once there is a state directory; the reader's thread may outlive this.
+  std::shared_ptr<std::string> tests_in_ = std::make_shared<std::string>();
+  ConfigReader reader_{[where = tests_in_](const std::string& file) {
+    auto read = load_config(file);
+    if (read.ok()) read->self_tests = gpu::load_self_tests(*where);
+    return read;
+  }};
   std::uint64_t capacity_round_ = 0;
   Now started_ = read_clocks();
 
@@ -164,8 +180,9 @@ std::string WholeNode::open_state() {
                  [this](std::string text) { store_->replace(kUsageOpenFile, std::move(text)); }});
   usage_->restore(read_clocks(), read_state_file(state_, kUsageOpenFile, kStateBytes),
                   read_last_lines(state_, kUsageFile, ~std::size_t{0}, kUsageBytes));
-  measured_ =
-      measured_totals(simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory());
+  *tests_in_ = simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory();
+  measured_ = measured_totals(*tests_in_);
+  config_.self_tests = gpu::load_self_tests(*tests_in_);
   return "";
 }
 
@@ -225,6 +242,7 @@ void WholeNode::wire_regions() {
   regions_ = std::make_unique<TenantRegions>(std::move(outside));
   regions_->on_news = [this](const RegionNews& news) {
     if (news.kind == EventKind::kTenantAdopted) return;  // the ledger tells, with its reasons
+    note_end(news);
     EventFields fields;
     fields.severity = severity_of(news.kind);
     fields.tenant = news.tenant;
@@ -239,6 +257,10 @@ void WholeNode::wire_regions() {
     journal_->post(loop_.read_clock(), kind, text, fields);
   };
   options.store = [this](const std::string& json) { keep_tenants(json); };
+  options.before_force = [this](const wire::TenantRecord& r) {
+    if (ledger_->mode_of(r).enforcer != policy::Enforcer::kSpatial) return;
+    mps_->evict_all({r.mps_group, r.owner_uid}, pids_of_tenant(r.name));
+  };
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
@@ -247,6 +269,85 @@ void WholeNode::wire_regions() {
     if (sentinel_) sentinel_->ask();
   };
   regions_->on_gone = [this](const std::string& name) { ledger_->gone(name, loop_.read_clock()); };
+}
+
+// ---- how shares are enforced: docs/spatial.md ----
+std::vector<std::uint32_t> WholeNode::pids_of_tenant(const std::string& name) const {
+  std::vector<std::uint32_t> out;
+  for (const Regions::Member& m : regions_->members()) {
+    if (m.tenant == name && m.pid != 0) out.push_back(m.pid);
+  }
+  return out;
+}
+
+std::map<MpsKey, bool> WholeNode::mps_in_force() const {
+  std::map<MpsKey, bool> out;
+  for (const auto& [name, e] : ledger_->entries()) {
+    if (ledger_->mode_of(e.record).enforcer != policy::Enforcer::kSpatial) continue;
+    wire::TenantView view{};
+    out[{e.record.mps_group, e.record.owner_uid}] |=
+        regions_->view(name, view) && view.processes != 0;
+  }
+  return out;
+}
+
+void WholeNode::note_end(const RegionNews& news) {
+  if (news.kind != EventKind::kProcessReaped && news.kind != EventKind::kProcessEnded) return;
+  const auto at = ledger_->entries().find(news.tenant);
+  if (mps_ == nullptr || at == ledger_->entries().end()) return;
+  const wire::TenantRecord& r = at->second.record;
+  if (r.mps_group[0] == '\0') return;
+  mps_->noted_end({r.mps_group, r.owner_uid},
+                  "process " + std::to_string(news.pid) + " of tenant " + news.tenant);
+}
+
+void WholeNode::take_verdicts(const std::vector<gpu::SelfTest>& tests) {
+  verdicts_.clear();
+  for (const gpu::SelfTest& t : tests) {
+    const auto uuid = gpu::parse_uuid(t.uuid);
+    if (!uuid || t.driver != driver_) continue;
+    verdicts_[*uuid] = t.verdict();
+    regions_->set_verdict(uuid->data(), t.driver, t.verdict());
+  }
+}
+
+// What the configuration allows and the self-tests saw, into force.
+void WholeNode::take_modes() {
+  if (mps_) take_verdicts(config_.self_tests);  // then there is a page
+  ModeFacts facts;
+  facts.rules = {config_.mps_enabled, config_.mps_groups};
+  facts.verdict = [this](const std::uint8_t* uuid) {
+    DeviceId id{};
+    std::memcpy(id.data(), uuid, id.size());
+    const auto at = verdicts_.find(id);
+    return at == verdicts_.end() ? shm::Verdict{} : at->second;
+  };
+  ledger_->set_mode_facts(std::move(facts));
+  if (mps_) mps_->configure(config_.mps_enabled, config_.mps_control);
+}
+
+void WholeNode::wire_mps() {
+  MpsManager::Outside o;
+  o.poller = &loop_.poller();
+  o.directory = dir_.path;
+  o.own_uid = ::geteuid();
+  o.in_force = [this] { return mps_in_force(); };
+  o.post = [this](const MpsKey& key, EventKind kind, Severity severity, const std::string& text) {
+    EventFields fields;
+    fields.severity = severity;
+    fields.uid = key.uid;
+    std::string tenants;
+    for (const auto& [name, e] : ledger_->entries()) {
+      if (key.group == static_cast<const char*>(e.record.mps_group) &&
+          e.record.owner_uid == key.uid)
+        tenants += (tenants.empty() ? "; tenants " : ", ") + name;
+    }
+    journal_->post(loop_.read_clock(), kind, kind == EventKind::kMpsHit ? text + tenants : text,
+                   fields);
+  };
+  mps_ = std::make_unique<MpsManager>(std::move(o));
+  take_modes();
+  mps_->find_left();
 }
 
 std::vector<wire::TenantView> WholeNode::tenant_views() {
@@ -260,6 +361,13 @@ std::vector<wire::TenantView> WholeNode::tenant_views() {
       view.priority = static_cast<std::uint32_t>(it->second.record.priority);
       view.compute_mode = static_cast<std::uint32_t>(it->second.record.compute_mode);
       view.since_unix_s = it->second.since_unix_s;
+      const wire::TenantRecord& r = it->second.record;
+      view.enforcer = static_cast<std::uint32_t>(ledger_->mode_of(r).enforcer);
+      std::memcpy(view.mps_group, r.mps_group, sizeof view.mps_group);
+      if (view.enforcer == static_cast<std::uint32_t>(policy::Enforcer::kSpatial))
+        view.mps_state = mps_->serving({r.mps_group, r.owner_uid})  ? 1
+                         : mps_->silent({r.mps_group, r.owner_uid}) ? 3
+                                                                    : 2;
     }
     out.push_back(view);
   }
@@ -345,6 +453,7 @@ void WholeNode::keep_tenants(const std::string& json) {
 std::string WholeNode::configure() {
   std::string problem = ledger_->configure(config_, loop_.read_clock());
   if (problem.empty() && watch_) watch_->set_rules(bypass_rules());
+  if (problem.empty()) take_modes();
   return problem;
 }
 
@@ -377,7 +486,9 @@ std::string WholeNode::condition() const {
     if (config_.console_port != 0) restart.emplace_back("[daemon] console (without --no-sight)");
     if (config_.metrics_port != 0) restart.emplace_back("[daemon] metrics (without --no-sight)");
   }
-  return condition_text(restart, ledger_->waiting_for_their_end(), config_.idle);
+  std::string out = condition_text(restart, ledger_->waiting_for_their_end(), config_.idle);
+  for (const std::string& other : ledger_->other_modes()) out += (out.empty() ? "" : "; ") + other;
+  return out;
 }
 
 Answer WholeNode::reload(Outcome<Config> read) {
@@ -403,6 +514,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   wire_regions();
   Looker first{sentinel_options()};
   const Round round = first.look(read_clocks());
+  driver_ = round.driver;
   std::vector<wire::NodeDevice> devices;
   for (const RoundDevice& from : round.devices) {
     wire::NodeDevice to{};
@@ -424,9 +536,13 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
       !bad.ok()) {
     return std::string{dir_.path} + ": " + bad.text() + ": " + std::strerror(bad.error_number());
   }
+  wire_mps();
   ledger_->settle(loop_.read_clock());
   watch_ = std::make_unique<Watch>(*regions_, *journal_, *usage_, store_.get(), bypass_rules());
   watch_->next_round = [this] { return sentinel_->take(); };
+  watch_->may_kill = [this](const policy::SeenProcess& p) {
+    return mps_->evicted(p.pid, p.start_ticks);
+  };
   wire_server();
   if (const Status bad = picture_.open(); !bad.ok()) return bad.text();
   if (const Status bad = server_->listen(dir_.fd.get()); !bad.ok()) {
@@ -446,8 +562,8 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   if (sentinel_->ready_fd() >= 0) {  // the duty takes the round
     (void)loop_.poller().add(sentinel_->ready_fd(), EPOLLIN, [](std::uint32_t) {});
   }
-  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), watch_.get(), &keeper_, &reader_,
-                                                 server_.get(), &picture_, &watchdog_}) {
+  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), watch_.get(), &keeper_, mps_.get(),
+                                                 &reader_, server_.get(), &picture_, &watchdog_}) {
     loop_.add(*duty);
   }
   if (options.sight) loop_.add(sight_);

@@ -32,6 +32,12 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
                 const std::function<bool(const char*)>& exists) {
   // orders: relaxed, a copy of our own
   const std::uint32_t end = std::min(old.tenant_count.load(kRelaxed), shm::kMaxTenants);
+  for (const shm::NodeVerdict& v : old.verdicts) {
+    char driver[sizeof v.driver + 1] = {};
+    std::memcpy(driver, v.driver, sizeof v.driver);
+    const shm::Verdict seen = shm::node_verdict(old, v.uuid);
+    if (seen != shm::Verdict{}) (void)shm::set_node_verdict(page, v.uuid, driver, seen);
+  }
   for (std::uint32_t i = 0; i < end; ++i) {
     const shm::NodeTenant& tenant = old.tenants[i];
     if (tenant.name[0] == 0 || !exists(tenant.name)) continue;
@@ -43,6 +49,8 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
     }
     (void)shm::set_node_audit(page, tenant.name, shm::node_audit(old, tenant.name));
     shm::set_node_latency(page, tenant.name, shm::node_latency(old, tenant.name));
+    if (const auto how = shm::node_mode(old, tenant.name); how.ok())
+      (void)shm::set_node_mode(page, tenant.name, how->flags, how->mps_group);
   }
   for (std::uint32_t i = 0; i < end; ++i) {  // indices differ: by their names
     std::uint16_t partners[shm::kMaxPartners] = {};
@@ -100,6 +108,18 @@ Status NodeFile::set_compute(const std::string& name, const std::uint8_t* uuid,
   std::uint8_t key[shm::kUuidBytes];
   std::memcpy(key, uuid, sizeof key);
   return shm::set_node_compute(*map_.as<shm::NodePage>(), name.c_str(), key, rules);
+}
+
+Status NodeFile::set_mode(const std::string& name, std::uint32_t flags, const std::string& group) {
+  return shm::set_node_mode(*map_.as<shm::NodePage>(), name.c_str(), flags, group.c_str());
+}
+
+void NodeFile::set_verdict(const std::uint8_t* uuid, const std::string& driver,
+                           const shm::Verdict& verdict) {
+  std::uint8_t key[shm::kUuidBytes];
+  std::memcpy(key, uuid, sizeof key);
+  // full: unknown, which is off
+  (void)shm::set_node_verdict(*map_.as<shm::NodePage>(), key, driver.c_str(), verdict);
 }
 
 void NodeFile::set_flags(std::uint32_t flags) {

@@ -26,6 +26,11 @@ class NodeFile {
   // Of a pair that has a limit. kNotFound.
   [[nodiscard]] Status set_compute(const std::string& name, const std::uint8_t* uuid,
                                    const shm::ComputeRules& rules);
+  // How its share is enforced. kNotFound.
+  [[nodiscard]] Status set_mode(const std::string& name, std::uint32_t flags,
+                                const std::string& group);
+  void set_verdict(const std::uint8_t* uuid, const std::string& driver,
+                   const shm::Verdict& verdict);
   // The tenants whose memory it may import, of those that the page names.
   void set_partners(const std::string& name, const std::vector<std::string>& others);
   [[nodiscard]] Status set_audit(const std::string& name, std::uint32_t mode);  // kNotFound

@@ -49,6 +49,11 @@ class Regions {
     UniqueFd fd;
   };
   virtual std::vector<Beacon> hand_out(const std::string&, bool /*writes*/) const { return {}; }
+  // How its share is enforced (shm::NodeTenantFlag), in the page; `group` "" unless spatial. kNotFound.
+  virtual Status set_enforcer(const std::string&, std::uint32_t /*flags*/,
+                              const std::string& /*group*/) {
+    return {};
+  }
   virtual Status set_on_fault(const std::string& name, wire::OnFault value) = 0;
   // The tenants whose shareable memory this one may import, and the other way round (both must name each other).
   virtual Status set_share_with(const std::string& name,

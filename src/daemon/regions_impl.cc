@@ -172,6 +172,11 @@ Status TenantRegions::set_compute(const std::string& name, const std::uint8_t* u
   return Status{};
 }
 
+Status TenantRegions::set_enforcer(const std::string& name, std::uint32_t flags,
+                                   const std::string& group) {
+  return page_.set_mode(name, flags, group);
+}
+
 Status TenantRegions::set_on_fault(const std::string& name, wire::OnFault value) {
   Tenant* tenant = find(name);
   if (tenant == nullptr) return Status{Errc::kNotFound, 0, "no such tenant"};

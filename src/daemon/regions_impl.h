@@ -55,6 +55,13 @@ class TenantRegions : public Regions, public Duty {
                      const shm::ComputeRules& rules) override;
   Status set_priority(const std::string& name, wire::Priority priority) override;
   std::vector<Beacon> hand_out(const std::string& name, bool writes) const override;
+  Status set_enforcer(const std::string& name, std::uint32_t flags,
+                      const std::string& group) override;
+  // What self-tests saw of a GPU, for the page.
+  void set_verdict(const std::uint8_t* uuid, const std::string& driver,
+                   const shm::Verdict& verdict) {
+    page_.set_verdict(uuid, driver, verdict);
+  }
   Status set_on_fault(const std::string& name, wire::OnFault value) override;
   Status set_share_with(const std::string& name, const std::vector<std::string>& others) override;
   Status set_audit(const std::string& name, wire::AuditMode mode) override;

@@ -129,6 +129,7 @@ Round Looker::look(const Now& now) {
   round.span_ns = rounds_ == 1 ? 0 : now.mono_ns - before_.mono_ns;
   open_nvml();
   round.nvml = nvml_.has_value();
+  if (nvml_) round.driver = nvml_->driver_version();
   round.problem = problem_;
   if (nvml_) {
     list_devices();

@@ -41,6 +41,7 @@ struct Round {
   std::uint64_t mono_ns = 0;
   std::uint64_t span_ns = 0;  // since the round before; 0 for the first
   bool nvml = false;
+  std::string driver;   // its version; "" without NVML
   std::string problem;  // why there is no NVML, one line
   std::vector<RoundDevice> devices;
   std::vector<RoundGpuTime> gpu_times;

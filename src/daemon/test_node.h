@@ -24,6 +24,8 @@ class FakeRegions : public Regions {
     unsigned processes = 0;
     bool left_alone = false;  // on disk, not taken over
     std::vector<std::string> shares;
+    std::uint32_t enforcer = 0;
+    std::string mps_group;
   };
   std::map<std::string, Fake> all;
   std::vector<std::string> calls;  // in order, for who must come first
@@ -53,6 +55,12 @@ class FakeRegions : public Regions {
     if (has == rules) return {};
     calls.push_back("share " + name + " " + rules_text(rules));
     has = rules;
+    return {};
+  }
+  Status set_enforcer(const std::string& name, std::uint32_t flags,
+                      const std::string& group) override {
+    all.at(name).enforcer = flags;
+    all.at(name).mps_group = group;
     return {};
   }
   Status set_on_fault(const std::string& name, wire::OnFault value) override {

@@ -174,6 +174,7 @@ void Watch::kill(const Now& now, const policy::SeenProcess& p) {
     spare(now, p, faulty);
     return;
   }
+  if (may_kill && !may_kill(p)) return;  // the next round asks again
   const KillOutcome outcome = checked_kill(kills_, p, rules_);
   if (outcome == KillOutcome::kGone || outcome == KillOutcome::kAnother) return;
   tried_kill_[p.pid] = p.start_ticks;  // said once, and not tried again: it dies or it cannot be

@@ -11,11 +11,13 @@
 #include "hook/audit_mode.h"
 #include "hook/books.h"
 #include "hook/compute.h"
+#include "hook/mode.h"
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "hook/shares.h"
+#include "hook/slice.h"
 #include "shm/node.h"
 #include "shm/quota.h"
 
@@ -241,6 +243,7 @@ void forked_child() noexcept {
   forget_shares();
   compute_forked_child();
   audit_forked_child();
+  forget_slices();
   shm::forget_private_locks();
   memory_forked_child();
 }
@@ -266,6 +269,7 @@ Mode bind_locked() noexcept {
   set_seat(p.member.seat);
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
+  measure_partition();
   compute_bound();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
   if (!p.thread_runs) start_thread();

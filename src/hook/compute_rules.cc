@@ -4,6 +4,7 @@
 #include "hook/compute.h"
 #include "hook/compute_books.h"
 #include "hook/gate.h"
+#include "hook/mode.h"
 #include "hook/process.h"
 #include "policy/compute/rates.h"
 
@@ -50,7 +51,9 @@ const InForce& publish(DeviceShare& share, const shm::ComputeEntry& e, std::uint
                        std::uint32_t generation) noexcept {
   const std::uint32_t burst = e.burst_us.load(kRelaxed);  // one number
   InForce& made = share.ring[share.next++ % 16];
-  made.rules = shares::make_rules(rate, std::uint64_t{burst_of(e)} * 1000);
+  const auto number = static_cast<unsigned>(&share - compute.device);
+  made.rules =
+      shares::make_rules(rate_in_partition(number, rate), std::uint64_t{burst_of(e)} * 1000);
   made.rate_x100 = rate;
   made.burst_us = burst;
   made.generation = generation;

@@ -13,6 +13,7 @@
 #include "hook/compute.h"
 #include "hook/compute_books.h"
 #include "hook/gate.h"
+#include "hook/mode.h"
 #include "hook/next.h"
 #include "hook/process.h"
 
@@ -288,7 +289,8 @@ std::uint64_t threads_of(const Device& d) noexcept {
 }  // namespace
 
 void look_for_observers() noexcept {
-  compute.account_only.store(was_injected || traced(), kRelaxed);  // a flag of its own
+  // a flag of its own
+  compute.account_only.store(was_injected || traced() || alone_in_partition(), kRelaxed);
 }
 
 void wake_measuring() noexcept {

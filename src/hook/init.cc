@@ -1,5 +1,6 @@
 // cuInit: where a process that may not go on is told so, and where one that may is bound.
 #include "hook/audit_mode.h"
+#include "hook/mode.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -22,6 +23,7 @@ CUresult cuInit(unsigned int flags) noexcept {
   if (process.mode.load(std::memory_order_acquire) == Mode::kDenied) {  // pairs with bind_locked()
     return CUDA_ERROR_SYSTEM_NOT_READY;
   }
+  take_enforcer(on_simulator());  // again: what the program has set since
   const CUresult r = next.cuInit(flags);
   if (r != CUDA_SUCCESS) return r;
   return mode() == Mode::kDenied ? CUDA_ERROR_SYSTEM_NOT_READY : r;

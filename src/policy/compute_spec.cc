@@ -1,6 +1,7 @@
 #include "policy/compute_spec.h"
 
 #include <cstring>
+#include <initializer_list>
 
 namespace bulkhead::policy {
 namespace {
@@ -69,14 +70,10 @@ bool parse_pace(const char* text, std::uint32_t* us) noexcept {
 }
 
 const char* mode_problem(const char* mode) noexcept {
-  if (std::strcmp(mode, "auto") == 0 || std::strcmp(mode, "temporal") == 0) return "";
-  if (std::strcmp(mode, "spatial") == 0) {
-    return "mode spatial needs MPS, which is not managed yet; use temporal, or auto, which is "
-           "temporal for now";
+  for (const char* word : {"auto", "spatial", "slice", "temporal"}) {
+    if (std::strcmp(mode, word) == 0) return "";
   }
-  if (std::strcmp(mode, "slice") == 0)
-    return "mode slice is not built yet; use temporal, or auto, which is temporal for now";
-  return "is no mode; there are auto, temporal, and later spatial and slice";
+  return "is no mode; there are auto, spatial, slice and temporal";
 }
 
 const char* format_share(std::uint32_t x100, bool borrow, char (&out)[kShareText]) noexcept {

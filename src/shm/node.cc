@@ -10,6 +10,7 @@
 #include "shm/compute.h"
 #include "shm/dir.h"
 #include "shm/files.h"
+#include "shm/node_writing.h"
 #include "shm/quota.h"
 
 namespace bulkhead::shm {
@@ -192,31 +193,12 @@ void set_node_flags(NodePage& page, std::uint32_t flags) noexcept {
 
 namespace {
 
-// An entry is odd while this lives.
-class Writing {
- public:
-  explicit Writing(NodeTenant& tenant) noexcept : tenant_(tenant) {
-    tenant_.version.fetch_or(1, std::memory_order_acq_rel);  // pairs with node_limit()
-    // release pairs with the acquire of device_count in node_limit(): what follows is seen with odd
-    std::atomic_thread_fence(kRelease);
-    BH_KILL_POINT("node.odd");
-  }
-  Writing(const Writing&) = delete;
-  Writing& operator=(const Writing&) = delete;
-  ~Writing() {
-    BH_KILL_POINT("node.written");
-    tenant_.version.fetch_add(1, kRelease);  // even; pairs with node_limit()
-  }
-
- private:
-  NodeTenant& tenant_;
-};
-
 // Under Writing.
 void empty(NodeTenant& tenant) noexcept {
   tenant.device_count.store(0, kRelease);                              // pairs with node_limit()
-  tenant.flags.store(0, kRelease);                                     // pairs with node_latency()
   for (auto& partner : tenant.share_with) partner.store(0, kRelease);  // pairs with node_partners()
+  tenant.flags.store(0, kRelease);                                     // pairs with node_latency(), node_mode()
+  std::memset(tenant.mps_group, 0, sizeof tenant.mps_group);
   std::memset(tenant.name, 0, sizeof tenant.name);
 }
 

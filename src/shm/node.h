@@ -20,7 +20,9 @@ inline constexpr std::uint16_t kNodeMinor = 1;
 inline constexpr unsigned kMaxTenants = 1024;
 inline constexpr unsigned kMaxPartners = 8;
 
-enum NodeTenantFlag : std::uint32_t { kNodeLatency = 4 };  // priority latency; beside kAuditMask
+// Beside kAuditMask: priority latency; how its share is enforced.
+enum NodeTenantFlag : std::uint32_t { kNodeLatency = 4, kTenantSpatial = 8, kTenantSlice = 16 };
+inline constexpr std::uint32_t kEnforcerMask = kTenantSpatial | kTenantSlice;
 enum NodeFlag : std::uint32_t { kPrivateDirs = 1 };  // BULKHEAD_DIR may be honoured all the same
 
 // The low two bits of a tenant's flags: its audit mode, as wire::AuditMode.
@@ -38,10 +40,21 @@ struct alignas(64) NodeTenant {
   AtomicU32 device_count;
   AtomicU32 flags;                                      // NodeTenantFlag
   std::atomic<std::uint16_t> share_with[kMaxPartners];  // index + 1 of entries; 0 = none
-  std::uint8_t reserved[32];
-  char name[kNameBytes];  // empty = the entry is unused
+  char mps_group[32];                                   // where it is spatial; ends with a zero
+  char name[kNameBytes];                                // empty = the entry is unused
   NodeLimit limits[kMaxDevices];
 };
+// What a self-test saw of a GPU with a driver: docs/formats/node.md.
+enum class Seen : std::uint32_t { kUnknown = 0, kWorks = 1, kNo = 2 };
+struct NodeVerdict {
+  std::uint8_t uuid[kUuidBytes];
+  char driver[24];
+  AtomicU64
+      state;  // {spatial:2, partitions:2, green:2, slice:2, at 16 sms:16, at 32 unit:8}; 0 = unknown
+  AtomicU64 tested_unix_s;
+  AtomicU64 reserved;
+};
+inline constexpr unsigned kMaxVerdicts = 64;
 struct NodePage {
   AtomicU64 magic;  // stored last
   std::uint16_t major;
@@ -52,7 +65,7 @@ struct NodePage {
   AtomicU32 tenant_count;   // entries in use are below it
   AtomicU32 latency_epoch;  // moves when the latency tenants change
   std::uint8_t reserved[4060];
-  std::uint8_t verdicts[4096];  // self-test verdicts, zero = unknown; a later minor fills them
+  NodeVerdict verdicts[kMaxVerdicts];  // the first without a uuid ends them
   NodeTenant tenants[kMaxTenants];
 };
 static_assert(std::is_standard_layout_v<NodePage> && std::is_trivially_destructible_v<NodePage>);
@@ -62,6 +75,8 @@ static_assert(offsetof(NodeTenant, name) == 64 && offsetof(NodeTenant, limits) =
 static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) == 24);
 static_assert(offsetof(NodePage, latency_epoch) == 32);
 static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
+static_assert(sizeof(NodeVerdict) == 64 && offsetof(NodeVerdict, state) == 40);
+static_assert(offsetof(NodeTenant, mps_group) == 32);
 static_assert(sizeof(NodePage) == 794'624);
 
 // Maps the page of a directory, read-only; its owner is root or the directory's user. kNotFound: no daemon
@@ -89,6 +104,24 @@ static_assert(sizeof(NodePage) == 794'624);
 // The audit mode of a tenant: 0 off, 1 observe, 2 enforce; 0 if the page does not name it. One word, no version: a name
 // that is being replaced has no processes.
 [[nodiscard]] std::uint32_t node_audit(const NodePage& page, const char* name) noexcept;
+// How a tenant's share is enforced. kNotFound: the page does not name it; kNotReady: being written (bounded).
+struct NodeMode {
+  std::uint32_t flags = 0;  // NodeTenantFlag
+  char mps_group[32] = {};  // always with its end
+};
+[[nodiscard]] Result<NodeMode> node_mode(const NodePage& page, const char* name) noexcept;
+// What is known of a GPU; unknown if nothing is.
+struct Verdict {
+  Seen spatial = Seen::kUnknown, partitions = Seen::kUnknown, green = Seen::kUnknown,
+       slice = Seen::kUnknown;
+  std::uint32_t sms = 0,
+                sm_unit = 0;  // multiprocessors, and the unit of a percentage; 0 = not counted
+  std::uint64_t tested_unix_s = 0;
+  bool operator==(const Verdict&) const = default;
+};
+[[nodiscard]] Verdict node_verdict(const NodePage& page,
+                                   const std::uint8_t (&uuid)[kUuidBytes]) noexcept;
+
 // kOk, kBadMagic, kBadVersion or kBadSize for the constant fields.
 [[nodiscard]] Status check_node(const NodePage& page) noexcept;
 
@@ -114,5 +147,12 @@ void repair_node(NodePage& page) noexcept;
 // Replaces what a tenant names in share_with. kNotFound: the page does not name the tenant.
 [[nodiscard]] Status set_node_partners(NodePage& page, const char* name,
                                        const std::uint16_t (&named)[kMaxPartners]) noexcept;
+
+// The enforcer of a tenant's share; `group` "" unless spatial. kNotFound: the page does not name the tenant.
+[[nodiscard]] Status set_node_mode(NodePage& page, const char* name, std::uint32_t flags,
+                                   const char* group) noexcept;
+// What is known of a GPU with the driver that runs. kFull.
+[[nodiscard]] Status set_node_verdict(NodePage& page, const std::uint8_t (&uuid)[kUuidBytes],
+                                      const char* driver, const Verdict& verdict) noexcept;
 
 }  // namespace bulkhead::shm

@@ -106,7 +106,9 @@ CUresult perform_kernel(Stream& s, const Work& w) noexcept {
                                {w.block[0], w.block[1], w.block[2]},
                                args,
                                driver().moves_bytes,
-                               reaches};
+                               reaches,
+                               s.context->green_of != nullptr ? s.context->green_sms
+                                                              : driver().mps.sms};
   Context& c = *s.context;
   if (driver().timed && f.kernel->until != nullptr && f.kernel->twin(launch)) {
     timed_persist(s, sms_of(w), f.kernel->until(launch));

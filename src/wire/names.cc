@@ -52,6 +52,20 @@ const char* event_name(EventKind kind) noexcept {
       return "config-refused";
     case EventKind::kPeerRefused:
       return "peer-refused";
+    case EventKind::kMpsStarted:
+      return "mps-started";
+    case EventKind::kMpsAdopted:
+      return "mps-adopted";
+    case EventKind::kMpsStopped:
+      return "mps-stopped";
+    case EventKind::kMpsFailed:
+      return "mps-failed";
+    case EventKind::kMpsHit:
+      return "mps-hit";
+    case EventKind::kMpsTerminated:
+      return "mps-terminated";
+    case EventKind::kSelfTested:
+      return "self-tested";
   }
   return "unknown";
 }

@@ -61,8 +61,10 @@ struct TenantView {
   std::uint64_t reaped_bytes;
   std::int64_t since_unix_s;  // when the daemon first saw it
   std::uint32_t priority;
-  std::uint32_t compute_mode;
-  std::uint8_t reserved[40];
+  std::uint32_t compute_mode;  // asked
+  std::uint32_t enforcer;      // in force: 0 temporal, 1 spatial, 2 slice
+  std::uint32_t mps_state;     // of its group: 0 none, 1 serving, 2 not there (yet), 3 silent
+  char mps_group[32];
   DeviceView devices[kMaxDevices];
 };
 
@@ -120,6 +122,13 @@ enum class EventKind : std::uint32_t {
   kConfigLoaded,
   kConfigRefused,
   kPeerRefused,
+  kMpsStarted,
+  kMpsAdopted,
+  kMpsStopped,
+  kMpsFailed,
+  kMpsHit,
+  kMpsTerminated,
+  kSelfTested,
 };
 enum class Severity : std::uint32_t { kInfo = 0, kNotice = 1, kWarning = 2, kAlarm = 3 };
 struct EventView {

@@ -1,0 +1,98 @@
+#include "policy/mode.h"
+
+#include <algorithm>
+
+#include "policy/compute_spec.h"
+#include "policy/spatial.h"
+
+namespace bulkhead::policy {
+namespace {
+
+constexpr const char* kElse = "; or use auto or temporal";
+
+std::string percent(std::uint32_t x100) {
+  char text[kShareText];
+  return format_share(x100, false, text);
+}
+
+std::string groups_text(const std::vector<std::string>& groups) {
+  if (groups.empty()) return "it has none";
+  std::string out = "it has ";
+  for (std::size_t i = 0; i < groups.size(); ++i) out += (i == 0 ? "" : ", ") + groups[i];
+  return out;
+}
+
+// What stands in the way of a spatial share, or "".
+std::string spatial_problem(const ModeWish& wish, const ModeRules& rules,
+                            std::span<const ModeDevice> devices) {
+  if (!rules.mps_enabled)
+    return "mode spatial needs MPS, which the configuration does not allow: set [mps] enabled = "
+           "true"
+           " and a group";
+  if (wish.group.empty())
+    return "mode spatial needs an mps_group, for its tenants are one failure domain: name one of "
+           "[mps]"
+           " groups (" +
+           groups_text(rules.groups) + ")";
+  if (std::find(rules.groups.begin(), rules.groups.end(), wish.group) == rules.groups.end())
+    return "mps_group " + wish.group + " is not in [mps] groups: " + groups_text(rules.groups);
+  if (wish.borrows) return "a spatial share cannot borrow: leave the + out";
+  for (const ModeDevice& d : devices) {
+    if (d.share_x100 == 0) return "mode spatial needs a share of " + d.gpu + ": give --compute";
+    if (d.spatial == Known::kUnknown)
+      return "mode spatial was not tested on " + d.gpu +
+             " with this driver: run 'bulkhead doctor --self-test' while it is idle";
+    if (d.spatial == Known::kNo)
+      return "the self-test saw that MPS percentages do not bind on " + d.gpu +
+             " ('bulkhead doctor' shows it)";
+    if (sms_of_share(d.share_x100, d.sms, d.sm_unit) == 0)
+      return percent(d.share_x100) + " of the " + std::to_string(d.sms) + " multiprocessors of " +
+             d.gpu + " is less than the " + std::to_string(d.sm_unit) +
+             " MPS hands out: ask for at least " + percent(least_share_x100(d.sms, d.sm_unit));
+  }
+  return {};
+}
+
+std::string slice_problem(const ModeWish& wish, std::span<const ModeDevice> devices) {
+  if (!wish.batch)
+    return "mode slice shortens a batch tenant's slices: this one's priority is latency";
+  for (const ModeDevice& d : devices) {
+    if (d.slice == Known::kUnknown)
+      return "mode slice was not tested on " + d.gpu +
+             " with this driver: run 'bulkhead doctor --self-test' while it is idle";
+    if (d.slice == Known::kNo)
+      return "the self-test saw that time slices do not act on " + d.gpu +
+             " ('bulkhead doctor' shows it)";
+  }
+  return {};
+}
+
+}  // namespace
+
+const char* enforcer_name(Enforcer enforcer) noexcept {
+  return enforcer == Enforcer::kSpatial ? "spatial"
+         : enforcer == Enforcer::kSlice ? "slice"
+                                        : "temporal";
+}
+
+ModeRuling rule_mode(const ModeWish& wish, const ModeRules& rules,
+                     std::span<const ModeDevice> devices) {
+  switch (wish.asked) {
+    case ModeAsked::kTemporal:
+      return {};
+    case ModeAsked::kAuto:
+      if (devices.empty() || !spatial_problem(wish, rules, devices).empty()) return {};
+      return {Enforcer::kSpatial, {}};
+    case ModeAsked::kSpatial:
+      if (std::string p = spatial_problem(wish, rules, devices); !p.empty())
+        return {Enforcer::kTemporal, p + kElse};
+      return {Enforcer::kSpatial, {}};
+    case ModeAsked::kSlice:
+      if (std::string p = slice_problem(wish, devices); !p.empty())
+        return {Enforcer::kTemporal, p + kElse};
+      return {Enforcer::kSlice, {}};
+  }
+  return {};
+}
+
+}  // namespace bulkhead::policy

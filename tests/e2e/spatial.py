@@ -1,0 +1,331 @@
+"""Spatial shares end to end on the simulated driver: a control program of our own (fake_mps_control.py), real daemons, real processes.
+
+What is shown of multiprocessors is the simulator's: that the library's variables reach the driver before it wakes."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import unittest
+
+from cli_case import BUILD, BULKHEAD, Case, main
+from daemon_control import DaemonCase
+
+FAKE = pathlib.Path(__file__).resolve().parent / "fake_mps_control.py"
+MPS = f"[mps]\nenabled = true\ngroups = ['g', 'h']\ncontrol = '{FAKE}'\n"
+# What a process of a tenant is told of the GPU, and what stands in its environment.
+SMS = """
+import ctypes, os, sys
+cu = ctypes.CDLL("libcuda.so.1")
+if len(sys.argv) > 1:
+    os.environ["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = sys.argv[1]
+n = ctypes.c_int()
+assert cu.cuInit(0) == 0
+assert cu.cuDeviceGetAttribute(ctypes.byref(n), 16, 0) == 0
+libc = ctypes.CDLL(None)
+libc.getenv.restype = ctypes.c_char_p
+seen = {k: (libc.getenv(k.encode()) or b"").decode() for k in ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")}
+print(n.value, seen["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"], seen["CUDA_MPS_PIPE_DIRECTORY"], flush=True)
+"""
+
+
+class SpatialCase(DaemonCase):
+    def setUp(self):
+        super().setUp()
+        self.home_of = lambda group: self.dir / "mps" / str(os.geteuid()) / group
+        self.addCleanup(self.end_mps)
+
+    def end_mps(self):
+        for pid in self.dir.glob("mps/*/*/pipe/*.pid"):
+            try:
+                os.kill(int(pid.read_text()), signal.SIGKILL)
+            except (OSError, ValueError):
+                pass
+
+    def verdict(self, **more):
+        """As if `doctor --self-test` had seen it: the simulated driver has no state of its own that could say."""
+        status = self.status()
+        entry = {"uuid": status["gpus"][0]["uuid"], "driver": status["driver"], "name": "", "tested": "2026-11-22T14:00:00Z", "sms": 132,
+                 "sm_unit": 2, "spatial": {"verdict": "works", "evidence": "as a test says"}, **more}
+        (self.dir / "sim").mkdir(exist_ok=True)
+        (self.dir / "sim" / "selftest.json").write_text(json.dumps({"schema": 1, "gpus": [entry]}))
+
+    def daemon(self, config="", tenants="", mps=MPS):
+        return super().daemon(mps + config + tenants)
+
+    def reload(self, daemon, config, what):
+        self.config.write_text(config)
+        daemon.send_signal(signal.SIGHUP)
+        self.until(what, "the new configuration is in force")
+
+    @staticmethod
+    def tenant(name, compute="25%", mode="auto", group="g"):
+        return f"[[tenant]]\nname = '{name}'\nmemory = '10GiB'\ncompute = '{compute}'\nmode = '{mode}'\nmps_group = '{group}'\n"
+
+    def of(self, name):
+        return next((t for t in self.status()["tenants"] if t["name"] == name), None)
+
+    def groups(self):
+        return {g["group"]: g for g in self.status()["mps_groups"]}
+
+    def serving(self, group="g"):
+        self.until(lambda: self.groups().get(group, {}).get("state") == "serving", f"MPS serves {group}")
+
+    def commands(self, group="g"):
+        try:
+            return (self.home_of(group) / "commands").read_text().splitlines()
+        except OSError:
+            return []
+
+    def pid_of(self, what, group="g"):
+        return int((self.home_of(group) / "pipe" / what).read_text())
+
+    def events(self, kind):
+        r = self.ask("events", "--json")
+        return [e for e in map(json.loads, r.stdout.splitlines()) if e["kind"] == kind]
+
+    def told(self, kind, part=""):
+        return self.until(lambda: [e for e in self.events(kind) if part in e["text"]], f"event {kind} {part}")[0]
+
+    def sms(self, tenant, *percentage, env=None, run=()):
+        """(multiprocessors, percentage, pipe directory) that a process of the tenant sees."""
+        r = subprocess.run([BULKHEAD, "run", "-q", *run, "--tenant", tenant, "--", sys.executable, "-c", SMS, *percentage], text=True,
+                           env={**self.env, **(env or {})}, timeout=60, capture_output=True, stdin=subprocess.DEVNULL)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        words = r.stdout.split(" ")
+        return int(words[0]), words[1], words[2].strip()
+
+    def worker_of(self, tenant):
+        p = subprocess.Popen([BULKHEAD, "run", "-q", "--tenant", tenant, "--", BULKHEAD, "__demo-worker"], env=self.env, text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(p.communicate)
+        self.addCleanup(p.kill)
+        said = p.stdout.readline().split()
+        self.assertEqual(said[:1], ["ready"], said)
+        p.worker_pid = int(said[1])
+        return p
+
+
+class Confinement(SpatialCase):
+    def test_a_tenants_processes_have_its_share_of_the_multiprocessors_and_never_more(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a") + self.tenant("b", "12.5%") + self.tenant("t", "25%", "temporal"))
+        self.serving()
+        pipe = str(self.home_of("g") / "pipe")
+        self.assertEqual(self.sms("a"), (32, "25", pipe))
+        self.assertEqual(self.sms("b"), (16, "12.5", pipe))
+        # its own wider wish is not obeyed, before it starts or in the running program; a lower one is
+        self.assertEqual(self.sms("a", env={"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}), (32, "25", pipe))
+        self.assertEqual(self.sms("a", "80"), (32, "25", pipe))
+        self.assertEqual(self.sms("a", env={"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "10"}), (12, "10", pipe))
+        self.assertEqual(self.sms("a", env={"CUDA_MPS_PIPE_DIRECTORY": "/tmp/another"}), (32, "25", pipe))
+        self.assertEqual(self.sms("t"), (132, "", ""))
+        self.assertEqual((self.of("a")["mode"], self.of("a")["enforcer"], self.of("a")["mps_group"]), ("auto", "spatial", "g"))
+        self.assertEqual((self.of("t")["enforcer"], self.of("t")["mode"]), ("temporal", "temporal"))
+        self.assertEqual(self.groups()["g"]["tenants"], ["a", "b"])
+        shown = self.ask("status").stdout
+        self.assertIn("one failure domain: a, b", shown)
+        self.assertIn("share of GPU 0: 25%, spatial (asked auto)", shown)
+
+    def test_a_preloaded_program_without_run_is_confined_too(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        env = {**self.env, "LD_PRELOAD": str(BUILD / "lib" / "libbulkhead.so"), "LD_LIBRARY_PATH": str(BUILD / "sim"), "BULKHEAD_TENANT": "a",
+               "BULKHEAD_DIR": str(self.dir)}
+        r = subprocess.run([sys.executable, "-c", SMS], env=env, text=True, timeout=60, capture_output=True)
+        self.assertEqual(r.stdout.split()[:2], ["32", "25"], r.stderr)
+
+    def test_a_share_that_is_set_reaches_new_processes_and_says_so(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a", mode="spatial"))
+        self.serving()
+        r = self.ask("set", "a", "--compute", "50%")
+        self.good(r)
+        self.assertIn("processes that run keep", self.one_line(r.stderr))
+        self.assertEqual(self.sms("a")[:2], (66, "50"))
+        self.bad(self.ask("set", "a", "--compute", "1%"), 1, "ask for at least 1.52%")
+        self.good(self.ask("set", "a", "--mode", "temporal"))
+        self.assertEqual(self.sms("a")[0], 132)
+
+
+class Choice(SpatialCase):
+    def test_without_a_verdict_nothing_is_spatial_and_nothing_is_started(self):
+        self.daemon(tenants=self.tenant("a") + self.tenant("b", mode="spatial"))
+        self.assertEqual(self.sms("a")[0], 132)
+        self.assertEqual(self.of("a")["enforcer"], "temporal")
+        self.assertIn("tenant b: mode spatial was not tested on GPU 0", self.status()["condition"])
+        self.assertFalse((self.dir / "mps").exists())
+
+    def test_nothing_is_started_without_the_operators_consent(self):
+        self.verdict()
+        self.daemon(mps="")
+        self.bad(self.ask("run", "--memory", "1GiB", "--compute", "25%", "--mode", "spatial", "--", "/bin/true"), 125, "[mps] enabled = true")
+        self.good(self.ask("run", "-q", "--memory", "1GiB", "--compute", "25%", "--mode", "auto", "--", "/bin/true"))
+        self.assertFalse((self.dir / "mps").exists())
+
+    def test_a_verdict_that_comes_with_a_reload_is_taken(self):
+        d = self.daemon(tenants=self.tenant("a"))
+        self.assertEqual(self.of("a")["enforcer"], "temporal")
+        self.verdict()
+        self.reload(d, MPS + self.tenant("a"), lambda: self.of("a")["enforcer"] == "spatial")
+        self.serving()
+        self.assertEqual(self.sms("a")[0], 32)
+
+    def test_what_cannot_be_is_one_line_with_what_can(self):
+        self.verdict()
+        self.daemon()
+        ask = ("run", "--memory", "1GiB", "--mode")
+        self.bad(self.ask(*ask, "spatial", "--compute", "25%", "--", "/bin/true"), 125, "name one of [mps] groups (it has g, h)")
+        self.bad(self.ask(*ask, "spatial", "--compute", "25%", "--mps-group", "x", "--", "/bin/true"), 125, "x is not in [mps] groups: it has g, h")
+        self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--", "/bin/true"), 125, "--compute")
+        self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--compute", "1%", "--", "/bin/true"), 125, "ask for at least 1.52%")
+        self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--compute", "25%+", "--", "/bin/true"), 125, "leave the + out")
+        self.bad(self.ask(*ask, "slice", "--compute", "25%", "--", "/bin/true"), 125, "doctor --self-test")
+        self.bad(self.ask(*ask, "sideways", "--compute", "25%", "--", "/bin/true"), 2, "auto, spatial, slice and temporal")
+        self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--compute", "101%", "--", "/bin/true"), 2, "more than the whole device")
+        self.bad(self.run_it("--memory", "1GiB", "--compute", "25%", "--mode", "spatial", "--", "/bin/true"), 125, "needs the daemon")
+        self.good(self.ask(*ask, "spatial", "-q", "--mps-group", "g", "--compute", "75%", "--tenant", "p", "--", "/bin/true"))
+        self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--compute", "50%", "--", "/bin/true"), 125, "25%")
+
+    def test_a_configuration_that_cannot_be_is_refused(self):
+        for text, part in ((self.tenant("a"), "g is not in [mps] groups"),
+                           (MPS + self.tenant("a", "25%+", "spatial"), "leave the + out"),
+                           ("[mps]\nenabled = false\ngroups = ['g']\n" + self.tenant("a", mode="spatial"), "[mps] enabled = true")):
+            self.config.write_text(text)
+            r = subprocess.run([BUILD / "bin" / "bulkheadd", "--check-config", "--config", str(self.config)], text=True, capture_output=True)
+            self.assertEqual((r.returncode, len(r.stderr.splitlines())), (78, 1), r.stderr)
+            self.assertIn(part, r.stderr)
+
+
+class Life(SpatialCase):
+    def setUp(self):
+        super().setUp()
+        self.verdict()
+
+    def test_mps_outlives_the_daemon_and_is_adopted_and_there_are_never_two(self):
+        d = self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        control = self.pid_of("nvidia-cuda-mps-control.pid")
+        worker = self.worker_of("a")
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            d.send_signal(end)
+            d.wait(60)
+            os.kill(control, 0)
+            self.assertEqual(self.sms("a", run=("--no-daemon",))[0], 32, "clients come and go without the daemon")
+            (self.dir / "control.sock").unlink(missing_ok=True)
+            d = self.daemon(tenants=self.tenant("a"))
+            self.serving()
+            self.assertEqual(self.pid_of("nvidia-cuda-mps-control.pid"), control)
+        self.told("mps-adopted")
+        self.assertEqual(self.commands().count("-d"), 1)
+        self.assertIsNone(worker.poll())
+
+    def test_it_is_ended_when_the_configuration_no_longer_wants_it_and_nobody_is_in_it(self):
+        d = self.daemon(tenants=self.tenant("a") + self.tenant("b", group="h"))
+        self.serving("g")
+        self.serving("h")
+        worker = self.worker_of("a")
+        self.reload(d, MPS + self.tenant("a"), lambda: self.of("b") is None)
+        self.told("mps-stopped", "group h")
+        self.assertNotIn("quit", self.commands("g"))
+        worker.stdin.close()
+        worker.wait(60)
+        self.reload(d, MPS, lambda: self.of("a") is None)
+        self.told("mps-stopped", "group g")
+
+    def test_a_control_daemon_that_dies_is_told_and_started_again(self):
+        self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        first = self.pid_of("nvidia-cuda-mps-control.pid")
+        os.kill(first, signal.SIGKILL)
+        self.told("mps-failed", "is gone")
+        self.until(lambda: self.commands().count("-d") == 2, "a second start")
+        self.serving()
+
+    def test_one_that_cannot_be_started_is_told_once_and_time_holds_its_tenants(self):
+        home = self.home_of("g")
+        home.mkdir(parents=True)
+        (home / "fail").write_text("-d error\n")
+        self.daemon(tenants=self.tenant("a"))
+        self.told("mps-failed", "told to fail: -d")
+        self.until(lambda: self.commands().count("-d") >= 2, "it is tried again")
+        self.assertEqual(len(self.events("mps-failed")), 1)
+        self.assertEqual(self.groups()["g"]["state"], "not there")
+        (home / "fail").unlink()
+        self.serving()
+
+    def test_a_fault_is_told_with_the_groups_tenants_and_who_ended_before(self):
+        self.daemon(tenants=self.tenant("a") + self.tenant("b"))
+        self.serving()
+        worker = self.worker_of("a")
+        self.until(lambda: "get_server_status" in " ".join(self.commands()), "its servers are asked")
+        (self.home_of("g") / "status").write_text("FAULT\n")
+        os.kill(worker.worker_pid, signal.SIGKILL)
+        event = self.told("mps-hit", "FAULT")
+        self.assertEqual(event["severity"], "alarm")
+        self.assertIn(f"after the end of process {worker.worker_pid} of tenant a", event["text"])
+        self.assertIn("tenants a, b", event["text"])
+
+    def test_rm_force_takes_clients_out_of_mps_and_kills_nobody(self):
+        self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        self.good(self.ask("run", "-q", "--memory", "1GiB", "--compute", "25%", "--mps-group", "g", "--tenant", "p", "--", "/bin/true"))
+        self.assertEqual(self.of("p")["enforcer"], "spatial")
+        worker, other = self.worker_of("p"), self.worker_of("a")
+        self.until(lambda: self.of("p") and any(x["pid"] == worker.worker_pid for x in self.of("p")["processes"]), "it is known")
+        server = self.pid_of("server.pid")
+        self.good(self.ask("rm", "--force", "p"))
+        self.told("mps-terminated", f"client {worker.worker_pid} ")
+        self.assertIn(f"terminate_client {server} {worker.worker_pid}", self.commands())
+        self.assertNotIn(f"terminate_client {server} {other.worker_pid}", self.commands())
+        self.assertIsNone(worker.poll())
+
+    def test_killed_at_any_point_of_a_start_there_is_one_in_the_end(self):
+        home = self.home_of("g")
+        home.mkdir(parents=True)
+        for point in ("look", "-d"):
+            with self.subTest(point):
+                (home / "go").unlink(missing_ok=True)
+                (home / "commands").unlink(missing_ok=True)
+                (home / "fail").write_text(f"{point} wait\n")
+                d = self.daemon(tenants=self.tenant("a"))
+                self.until(lambda: point in self.commands(), "it is there")
+                d.kill()
+                d.wait()
+                (self.dir / "control.sock").unlink()
+                # what it began goes on beside what its successor begins
+                self.daemon_and_kill(lambda: self.commands().count("look") >= 2 or self.commands().count("-d") >= 2)
+                (home / "go").write_text("")
+                d = self.daemon(tenants=self.tenant("a"))
+                self.serving()
+                self.assertEqual(self.sms("a")[0], 32)
+                lived = [p for p in pathlib.Path("/proc").glob("[0-9]*/environ") if self.is_control(p)]
+                self.assertEqual(len(lived), 1, lived)
+                d.kill()
+                d.wait()
+                (self.dir / "control.sock").unlink()
+                self.end_mps()
+
+    def daemon_and_kill(self, condition):
+        d = self.daemon(tenants=self.tenant("a"))
+        self.until(condition, "the second daemon looks too")
+        d.kill()
+        d.wait()
+        (self.dir / "control.sock").unlink()
+
+    def is_control(self, environ):
+        """A control daemon of this test: the process whose pid is its parent's is the server."""
+        try:
+            if f"CUDA_MPS_PIPE_DIRECTORY={self.home_of('g')}/pipe".encode() not in environ.read_bytes().split(b"\0"):
+                return False
+            parent = (environ.parent / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            ours = b"fake_mps_control" in (environ.parent / "cmdline").read_bytes()
+            return ours and b"fake_mps_control" not in pathlib.Path(f"/proc/{parent}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+
+if __name__ == "__main__":
+    main()
