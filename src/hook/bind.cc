@@ -11,6 +11,7 @@
 #include "hook/books.h"
 #include "hook/compute.h"
 #include "hook/next.h"
+#include "hook/node_view.h"
 #include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -238,6 +239,7 @@ void forked_child() noexcept {
   forget_contexts();
   forget_threads();
   forget_shares();
+  forget_node();
   compute_forked_child();
   shm::forget_private_locks();
   memory_forked_child();
@@ -264,6 +266,7 @@ Mode bind_locked() noexcept {
   set_seat(p.member.seat);
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
+  follow_node();
   compute_bound();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
   if (!p.thread_runs) start_thread();

@@ -21,12 +21,11 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kMs = 1'000'000;
 constexpr std::uint64_t kLongestWindow_ns = 100 * kMs;  // a full window holds a launch no longer
 
-constinit const std::atomic<std::uint32_t> kNever{0};
-constinit const std::atomic<std::uint32_t> kAsk{1};
-
 }  // namespace
 
-constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&kNever};
+constinit const std::atomic<std::uint32_t> kNeverLimited{0};
+constinit const std::atomic<std::uint32_t> kAskAlways{1};
+constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&kNeverLimited};
 constinit std::atomic<std::uint32_t> captures{0};
 thread_local constinit bool in_callback = false;
 constinit Compute compute{};
@@ -66,10 +65,6 @@ void sleep_until(shm::ComputeEntry& e, std::uint32_t generation, std::uint64_t u
 struct Gate {
   DeviceShare& share;
   shm::ComputeEntry& entry;
-  [[nodiscard]] std::uint64_t window_ns() const noexcept {
-    const std::uint32_t us = entry.window_us.load(kRelaxed);  // one number
-    return std::uint64_t{us == 0 ? kDefaultWindow_us : us} * 1000;
-  }
   [[nodiscard]] std::uint64_t in_flight_ns() const noexcept {
     return share.in_flight_ns.load(kRelaxed);  // a sum; looked at again soon
   }
@@ -82,27 +77,28 @@ void hurry() noexcept {
 }
 
 // How long to wait yet; `since_ns`: when the hold began, 0: it has not.
-std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t now,
+std::uint64_t left_ns(const Gate& g, const InForce& in, std::uint64_t now,
                       std::uint64_t since_ns) noexcept {
   const std::uint64_t tat = g.entry.tat_ns.load(kRelaxed);  // the word orders nothing but itself
   const bool held = since_ns != 0;
   const bool waited_out = held && now - since_ns >= kLongestWindow_ns;
-  const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns();
-  return shares::gate_ns(tat, now, rules, g.in_flight_ns(), window, held);
+  const std::uint64_t window = waited_out ? ~std::uint64_t{0} : in.window_ns;
+  return shares::gate_ns(tat, now, in.rules, g.in_flight_ns(), window, held);
 }
 
 // Sleeps until the launch may go. Returns the time then. False limit: it was removed meanwhile.
 [[gnu::cold, gnu::noinline]] std::uint64_t hold(const Gate& g, std::uint64_t now) noexcept {
   const Undisturbed keep;
   const std::uint64_t since = now;
-  for (std::uint32_t step = 0; g.entry.floor_x100.load(kRelaxed) != 0; ++step) {
+  for (std::uint32_t step = 0;; ++step) {
     const InForce& in = in_force(g.share, g.entry);
-    const std::uint64_t left = left_ns(g, in.rules, now, since);
+    if (!in.limits.limited()) break;
+    const std::uint64_t left = left_ns(g, in, now, since);
     if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
     // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
     if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
     want(g.entry, now);
-    if (g.in_flight_ns() >= g.window_ns()) hurry();
+    if (g.in_flight_ns() >= in.window_ns) hurry();
     const shares::HoldStep next_step = shares::hold_step(step, now, left);
     if (next_step.pauses != 0) {
       pause_for(next_step.pauses);
@@ -129,7 +125,10 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
                                      Twin twin) noexcept {
   Device* const d = device_for(stream);
   shm::ComputeEntry* const e = d == nullptr ? nullptr : share_of(*d);
-  if (e == nullptr || e->floor_x100.load(kRelaxed) == 0) return;  // a number, read anew each time
+  if (e == nullptr) return;
+  DeviceShare& share = compute.device[d->number];
+  const InForce* in = &in_force(share, *e);
+  if (!in->limits.limited()) return;
   // acquire pairs with a capture's beginning in this thread or one that told it
   const bool any_capture = captures.load(std::memory_order_acquire) != 0;
   if (any_capture && is_capturing(stream, twin)) return;  // nothing runs: the graph will be charged
@@ -137,20 +136,18 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   if (!compute.started.load(std::memory_order_acquire)) [[unlikely]]
     start_measuring();
 
-  DeviceShare& share = compute.device[d->number];
   shares::CostEntry& cost = shares::find_or_add(compute.costs, what.key, what.prior_ns);
   const bool coarse = shares::is_coarse(compute.costs, cost);
   const std::uint64_t predicted = shares::predict(cost, what.prior_ns);
   std::uint64_t now = monotonic_ns();
   const Gate gate{share, *e};
-  const InForce* in = &in_force(share, *e);
   const bool never_held = in_callback ||
                           compute.account_only.load(kRelaxed) ||  // a flag of its own
                           (what.function != nullptr && is_collective(what.function));
-  if (!never_held && left_ns(gate, in->rules, now, 0) != 0) [[unlikely]] {
+  if (!never_held && left_ns(gate, *in, now, 0) != 0) [[unlikely]] {
     now = hold(gate, now);
-    if (e->floor_x100.load(kRelaxed) == 0) return;  // the limit is gone
     in = &in_force(share, *e);
+    if (!in->limits.limited()) return;  // the limit is gone
   }
   want(*e, now);
   t.entry = e;
@@ -158,7 +155,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   t.device = static_cast<std::uint8_t>(d->number);
   t.charged_ns = predicted;
   const bool sampled = coarse || cost.samples.load(kRelaxed) != 0;  // a statistic
-  t.window_ns = shares::window_ns_of(predicted, sampled, gate.window_ns());
+  t.window_ns = shares::window_ns_of(predicted, sampled, in->window_ns);
   t.now_ns = now;
   t.dependent = what.dependent;
   const std::uint64_t lost = shares::charge(e->tat_ns, now, predicted, in->rules);
@@ -199,22 +196,10 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
 }
 
 void compute_unbound() noexcept {
-  compute_word.store(&kNever, kRelaxed);  // no region stands behind this one
+  compute_word.store(&kNeverLimited, kRelaxed);  // no region stands behind this one
 }
 
 // Under process.binding, before mode becomes kOn.
-void compute_bound() noexcept {
-  const Process& p = process;
-  const std::atomic<std::uint32_t>* word = &kNever;
-  int granted = 0;
-  for (int i = 0; i < p.device_count; ++i) {
-    shm::ComputeEntry* const e = share_of(p.devices[i]);
-    if (e == nullptr) continue;
-    ++granted;
-    word = &e->floor_x100;
-  }
-  if (granted > 0 && p.device_count > 1) word = &kAsk;
-  compute_word.store(word, std::memory_order_release);  // pairs with compute_limited()
-}
+void compute_bound() noexcept { compute_look(); }
 
 }  // namespace bulkhead::hook

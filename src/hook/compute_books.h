@@ -16,6 +16,7 @@
 #include "policy/compute/cost.h"
 #include "policy/compute/meter.h"
 #include "policy/compute/segments.h"
+#include "shm/compute.h"
 #include "shm/region.h"
 
 namespace bulkhead::hook {
@@ -26,8 +27,7 @@ inline constexpr unsigned kStreamBooks = 256;  // further streams are charged by
 inline constexpr unsigned kInFlight = 32;      // segments of one stream; then they grow instead
 inline constexpr unsigned kContextBooks = 16;  // the same for contexts
 inline constexpr unsigned kSpareEvents = 128;  // of one context
-inline constexpr std::uint32_t kDefaultBurst_us = 5'000;  // where the region says 0
-inline constexpr std::uint32_t kDefaultWindow_us = 20'000;
+inline constexpr unsigned kInForceRing = 128;  // rules stand this many changes of the rate
 
 struct ContextBook;
 struct Flight {
@@ -78,12 +78,17 @@ struct alignas(64) StreamBook {
 struct InForce {
   // zero, as all of Compute: it stands in .bss, and the child of a fork begins as its parent did
   shares::Rules rules{0, 0, 0, 0, 0, 0};
-  std::uint32_t rate_x100 = 0, burst_us = 0, generation = 0;
+  shm::ComputeRules limits{0, 0, 0, 0, 0};  // of region and node page the lower
+  std::uint64_t window_ns = 0;
+  std::uint32_t rate_x100 = 0;       // that `rules` is made of
+  std::uint32_t seen_rate_x100 = 0;  // the region's word
+  std::uint32_t due_x100 = 0;        // where the rate goes
+  std::uint32_t generation = 0;      // `rules` of the region
 };
 
 struct DeviceShare {
   std::atomic<const InForce*> now{nullptr};
-  InForce ring[16]{};
+  InForce ring[kInForceRing]{};
   unsigned next = 0;
   PrivateLock changing{};
   std::atomic<std::uint64_t> in_flight_ns{0};  // of segments that have ended, in window terms
@@ -133,7 +138,9 @@ void give_event(ContextBook& c, CUevent e) noexcept;
 void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept;
 [[nodiscard]] shm::ComputeEntry* share_of(const Device& d) noexcept;  // null: no grant
 
-// compute.cc. No limit, until the process is bound.
+// compute.cc. The words of a process that is bound to nothing, and of one that looks at each launch.
+[[gnu::visibility("hidden")]] extern constinit const std::atomic<std::uint32_t> kNeverLimited,
+    kAskAlways;
 void compute_unbound() noexcept;
 // compute_thread.cc
 void start_measuring() noexcept;  // once a process; cold

@@ -1,9 +1,9 @@
 #include "hook/join.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
 
+#include "hook/compute.h"
+#include "hook/node_view.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "shm/node.h"
@@ -23,17 +23,6 @@ Result<shm::Dir> directory() noexcept {
 }
 
 }  // namespace
-
-void DaemonLink::map_page() noexcept {
-  page_.reset();
-  Result<shm::Dir> dir = directory();
-  if (!dir.ok()) return;
-  Result<Mapping> map = shm::map_node(*dir);
-  if (!map.ok()) return;
-  page_ = std::move(*map);
-  // a fork's child maps it by itself: this one would stay in it for ever
-  ::madvise(page_.as<void>(), page_.bytes(), MADV_DONTFORK);
-}
 
 bool DaemonLink::due(std::uint64_t boot_s) noexcept {
   if (boot_s < next_try_s_) return false;
@@ -69,18 +58,19 @@ void DaemonLink::second(shm::Seat seat, std::uint64_t boot_s) noexcept {
   shm::Region& r = *process.region;
   // acquire pairs with raise_adopted(): the page is in its place
   const std::uint32_t adopted = r.header.adopted.load(std::memory_order_acquire);
-  if (adopted == 0) return;
+  if (adopted == 0 && node_page() == nullptr) return;
   if (adopted != adopted_) {
     adopted_ = adopted;
-    map_page();
+    follow_node();
     joined_ = shm::Seat{};  // this daemon has not heard of us
     tries_ = 0;
     next_try_s_ = boot_s;
   }
-  if (page_.ok() && boot_s != applied_s_) {  // a poke wakes the thread more often
+  const shm::NodePage* const page = node_page();
+  if (page != nullptr && boot_s != applied_s_) {  // a poke wakes the thread more often
     applied_s_ = boot_s;
-    static_cast<void>(shm::apply_page(*page_.as<const shm::NodePage>(), r,
-                                      process.tenant.get().device_count(),
+    compute_look();
+    static_cast<void>(shm::apply_page(*page, r, process.tenant.get().device_count(),
                                       process.tenant.get().name()));
   }
   if ((joined_.slot == seat.slot && joined_.gen == seat.gen) || !due(boot_s)) return;
