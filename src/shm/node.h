@@ -1,4 +1,4 @@
-// The node page, format 1.0 (docs/formats/node.md): what the operator's daemon tells every tenant.
+// The node page, format 1.1 (docs/formats/node.md): what the operator's daemon tells every tenant.
 // The daemon is its only writer; tenants map or read it, and it outranks what stands in a region.
 #pragma once
 #include <atomic>
@@ -16,7 +16,7 @@ struct Dir;
 
 inline constexpr std::uint64_t kNodeMagic = 0x0031'4544'4f4e'4842;  // "BHNODE1" in memory order
 inline constexpr std::uint16_t kNodeMajor = 1;
-inline constexpr std::uint16_t kNodeMinor = 0;
+inline constexpr std::uint16_t kNodeMinor = 1;
 inline constexpr unsigned kMaxTenants = 1024;
 inline constexpr unsigned kMaxPartners = 8;
 
@@ -34,10 +34,29 @@ struct alignas(64) NodeTenant {
   AtomicU32 device_count;
   AtomicU32 flags;
   std::atomic<std::uint16_t> share_with[kMaxPartners];  // index + 1 of entries; 0 = none
-  std::uint8_t reserved[32];
-  char name[kNameBytes];  // empty = the entry is unused
+  std::atomic<std::uint16_t>
+      given_x100[kMaxDevices];  // the governor's rate on limits[d]; 0 = it says none
+  char name[kNameBytes];        // empty = the entry is unused
   NodeLimit limits[kMaxDevices];
 };
+// What the governor tells of a device: docs/compute.md. src/shm/governed.h reads and writes it.
+struct alignas(64) NodeDevice {
+  AtomicU64 version;  // odd while the daemon writes the entry
+  std::uint8_t uuid[kUuidBytes];
+  AtomicU64 beat_ns;  // CLOCK_MONOTONIC of the last look; the words below are of it
+  AtomicU64 state;    // NodeDeviceState
+  AtomicU64 at_ns;    // a point of the shared clock, policy/compute/vclock.h
+  AtomicU64 v_ns;
+  AtomicU64 shared_ns;
+  AtomicU64 pace;      // {pace_q20:32, shared:32}
+  AtomicU64 kappa;     // 1/65536
+  AtomicU64 slice_ns;  // of the device, as configured or measured; 0 = nobody knows
+  AtomicU64 loss;      // 1/1000 of the time, while several have work; 0 = nobody knows
+  AtomicU64 contexts;  // with work
+  std::uint8_t reserved[24];
+};
+enum NodeDeviceState : std::uint64_t { kGoverned = 1, kResting = 2 };
+
 struct NodePage {
   AtomicU64 magic;  // stored last
   std::uint16_t major;
@@ -46,14 +65,17 @@ struct NodePage {
   std::uint64_t page_bytes;
   AtomicU32 flags;
   AtomicU32 tenant_count;  // entries in use are below it
-  std::uint8_t reserved[4064];
-  std::uint8_t verdicts[4096];  // self-test verdicts, zero = unknown; a later minor fills them
+  std::uint8_t reserved[2016];
+  NodeDevice devices[kMaxDevices];  // of the node, in no order; uuid of zeros = unused
+  std::uint8_t verdicts[4096];      // self-test verdicts, zero = unknown; a later minor fills them
   NodeTenant tenants[kMaxTenants];
 };
 static_assert(std::is_standard_layout_v<NodePage> && std::is_trivially_destructible_v<NodePage>);
 static_assert(sizeof(NodeLimit) == 40 && sizeof(NodeTenant) == 768);
 static_assert(offsetof(NodeTenant, share_with) == 16 && sizeof(std::atomic<std::uint16_t>) == 2);
 static_assert(offsetof(NodeTenant, name) == 64 && offsetof(NodeTenant, limits) == 128);
+static_assert(offsetof(NodeTenant, given_x100) == 32 && sizeof(NodeDevice) == 128);
+static_assert(offsetof(NodePage, devices) == 2048);
 static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) == 24);
 static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
 static_assert(sizeof(NodePage) == 794'624);

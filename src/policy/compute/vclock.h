@@ -17,7 +17,7 @@ struct VPoint {
   std::uint64_t shared_ns = 0;
   std::uint64_t owed_ns = 0;  // short work not yet taken off: it is told when it has ended
   std::uint32_t pace_q20 =
-      1 << 20;  // dV/dt of the step that ended here; what follows is taken to be like it
+      0;  // dV/dt of the step that ended here; what follows is taken to be like it
   std::uint32_t shared = 0;  // it was
 };
 
