@@ -40,7 +40,9 @@ Device* device_for(CUstream stream) noexcept {
 void want(shm::ComputeEntry& e, std::uint64_t now) noexcept {
   // relaxed, twice: a hint for who shares out what is idle
   const std::uint64_t last = e.wanted_at_ns.load(kRelaxed);
-  if (now - last >= kMs && now > last) e.wanted_at_ns.store(now, kRelaxed);
+  if (now - last < kMs || now <= last) return;
+  e.wanted_at_ns.store(now, kRelaxed);
+  wake_measuring();  // it has to tell of it
 }
 
 void pause_for(std::uint32_t times) noexcept {
@@ -98,6 +100,11 @@ std::uint64_t left_ns(const Gate& g, const InForce& in, std::uint64_t now,
     // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
     if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
     want(g.entry, now);
+    const std::uint64_t tat =
+        g.entry.tat_ns.load(kRelaxed);  // a number; for the governor, as the next
+    if (shares::gate_ns(tat, now, in.rules, 0, in.window_ns, true) != 0)
+      g.entry.held_until_ns.store(
+          now + (left < shares::kHoldSlice_ns ? left : shares::kHoldSlice_ns), kRelaxed);
     if (g.in_flight_ns() >= in.window_ns) hurry();
     const shares::HoldStep next_step = shares::hold_step(step, now, left);
     if (next_step.pauses != 0) {
@@ -153,12 +160,14 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   t.entry = e;
   t.cost = &cost;
   t.device = static_cast<std::uint8_t>(d->number);
-  t.charged_ns = predicted;
+  t.predicted_ns = predicted;
+  const std::uint32_t kappa = share.kappa.load(kRelaxed);  // one number
+  t.charged_ns = kappa == 0 ? predicted : shares::with_kappa(predicted, kappa);
   const bool sampled = coarse || cost.samples.load(kRelaxed) != 0;  // a statistic
   t.window_ns = shares::window_ns_of(predicted, sampled, in->window_ns);
   t.now_ns = now;
   t.dependent = what.dependent;
-  const std::uint64_t lost = shares::charge(e->tat_ns, now, predicted, in->rules);
+  const std::uint64_t lost = shares::charge(e->tat_ns, now, t.charged_ns, in->rules);
   if (lost != 0) [[unlikely]]
     e->forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
   t.alone = shares::count_launch(cost) && !coarse && !what.dependent;
@@ -186,6 +195,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
     release_book(*t.book);
   } else if (taken) {  // nobody will measure it: it counts as what it was charged
     t.entry->used_ns.fetch_add(t.charged_ns, kRelaxed);  // statistics
+    t.entry->raw_ns.fetch_add(t.predicted_ns, kRelaxed);
     t.entry->launches.fetch_add(1, kRelaxed);
   }
   if (!taken) [[unlikely]] {

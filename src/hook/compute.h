@@ -40,8 +40,9 @@ struct Ticket {
   policy::compute::CostEntry* cost = nullptr;
   StreamBook* book = nullptr;  // ours until the end; null: nobody measures this launch
   CUstream stream = nullptr;
-  std::uint64_t charged_ns = 0;
-  std::uint64_t window_ns = 0;  // what it counts for among the work in flight
+  std::uint64_t predicted_ns = 0;
+  std::uint64_t charged_ns = 0;  // with kappa
+  std::uint64_t window_ns = 0;   // what it counts for among the work in flight
   std::uint64_t now_ns = 0;
   std::uint8_t device = 0;
   bool alone = false;

@@ -25,8 +25,13 @@ shm::ComputeRules limits_now(const shm::ComputeEntry& e, const InForce* was) noe
   return was != nullptr ? was->limits : shm::region_compute(*process.region, index_of(e));
 }
 
-// The rate that this process has to bring about.
-std::uint32_t rate_due(const shm::ComputeRules& limits) noexcept { return limits.floor_x100; }
+// The rate that this process has to bring about: what the governor gives, within what the tenant was promised.
+std::uint32_t rate_due(const DeviceShare& share, const shm::ComputeRules& limits) noexcept {
+  const std::uint32_t given = share.given_x100.load(kRelaxed);  // one number
+  return given <= limits.floor_x100    ? limits.floor_x100
+         : given < limits.ceiling_x100 ? given
+                                       : limits.ceiling_x100;
+}
 
 std::uint32_t next_rate(const shm::ComputeRules& limits, std::uint32_t rate,
                         std::uint32_t due) noexcept {
@@ -78,7 +83,7 @@ const InForce& publish(DeviceShare& share, const shm::ComputeRules& limits, std:
   const InForce* const was = share.now.load(kRelaxed);  // written under this lock
   const bool moved = was == nullptr || was->generation != generation;
   const shm::ComputeRules limits = moved || look ? limits_now(e, was) : was->limits;
-  const std::uint32_t due = rate_due(limits);
+  const std::uint32_t due = rate_due(share, limits);
   std::uint32_t rate = e.rate_x100.load(kRelaxed);  // relaxed: a number
   if (limits.limited() && (rate == 0 || moved || limits != was->limits)) {
     move_rate(e, rate, next_rate(limits, rate, due), limits);
@@ -111,7 +116,7 @@ void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept {
   const InForce& in = in_force(share, e);
   if (!in.limits.limited()) return;
   const std::uint32_t rate = e.rate_x100.load(kRelaxed);  // one number
-  const std::uint32_t due = rate_due(in.limits);
+  const std::uint32_t due = rate_due(share, in.limits);
   if (rate == due && in.due_x100 == due) return;
   const Held held{share.changing};
   move_rate(e, rate, next_rate(in.limits, rate, due), in.limits);
@@ -138,6 +143,7 @@ const std::atomic<std::uint32_t>* word_to_ask() noexcept {
 }  // namespace
 
 void compute_look() noexcept {
+  find_given_places();
   const std::atomic<std::uint32_t>* const word = word_to_ask();
   if (compute_word.load(kRelaxed) != word)
     compute_word.store(word, std::memory_order_release);  // pairs with compute_limited()

@@ -68,9 +68,11 @@ class Governor {
   bool tenant(TenantState& s, const TenantSeen& t) noexcept {
     const std::uint64_t dt = now_ns_ - last_ns_;
     if (!s.known) s = {t.raw_ns, t.shared_raw_ns, t.short_ns, 0, 0, now_ns_, true};
-    const std::int64_t raw = moved(s.seen_raw_ns, t.raw_ns);
-    const std::int64_t shared = moved(s.seen_shared_ns, t.shared_raw_ns);
-    short_ns_ += detail::least(risen(s.seen_short_ns, t.short_ns), kMostOwed_ns);
+    std::int64_t raw = moved(s.seen_raw_ns, t.raw_ns);
+    std::int64_t shared = moved(s.seen_shared_ns, t.shared_raw_ns);
+    std::uint64_t short_ns = detail::least(risen(s.seen_short_ns, t.short_ns), kMostOwed_ns);
+    if (woken_) raw = shared = 0, short_ns = 0;  // of the time in which nobody looked
+    short_ns_ += short_ns;
     period_shared_ns_ += shared;
     period_alone_ns_ += raw - shared;
     const bool none = tenant_empty_ns_ == ~std::uint64_t{0};  // it has no process
@@ -98,12 +100,17 @@ class Governor {
       period_start_ns_ = now_ns_;
       period_alone_ns_ = period_shared_ns_ = 0;
     }
+    woken_ = false;
     fill(want_, count_, rates_x100);
+    for (std::uint32_t i = 0; i < count_ && demanding_ == 1; ++i)
+      if (want_[i].demand_x100 != 0 && want_[i].ceiling_x100 > rates_x100[i])
+        rates_x100[i] = want_[i].ceiling_x100;  // nobody else wants it: it need not be known what it would use
   }
   // Nobody looked for a while in which at most one context had work (the governor rested): the clock went on undivided.
   void rested(std::uint64_t now) noexcept {
     clock_ = advanced(clock_, now, {}, 0);
     now_ns_ = now;
+    woken_ = true;
     period_start_ns_ = 0;
     period_alone_ns_ = period_shared_ns_ = 0;
   }
@@ -144,7 +151,7 @@ class Governor {
   std::uint64_t now_ns_ = 0, last_ns_ = 0, period_start_ns_ = 0;
   std::int64_t period_alone_ns_ = 0, period_shared_ns_ = 0;
   std::uint64_t least_period_empty_ns_ = 0;
-  bool period_over_ = false;
+  bool period_over_ = false, woken_ = false;
   std::uint32_t contexts_ = 0, with_long_ = 0, demanding_ = 0, count_ = 0;
   std::uint64_t short_ns_ = 0;
   bool tenant_works_ = false;
