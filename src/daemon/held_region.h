@@ -68,6 +68,11 @@ class HeldRegion {
   [[nodiscard]] static Books books_in(const shm::Region& r, unsigned slot, unsigned device);
   [[nodiscard]] Books books(unsigned slot, unsigned device);  // as they are now
 
+  // For the governor: the words as they are, through the guarded mapping; null: broken. What was read counts if whole() then.
+  [[nodiscard]] const shm::Region* words() { return broken_ ? nullptr : &tenant_.region(); }
+  [[nodiscard]] bool whole() { return held(); }
+  [[nodiscard]] int descriptor() { return tenant_.descriptor(); }
+
   // The supervisor's place (docs/formats/region.md): tried, never waited for; taken for the moment of a write.
   [[nodiscard]] bool take_place();
   void leave_place();

@@ -14,6 +14,7 @@
 #include "base/places.h"
 #include "daemon/config.h"
 #include "daemon/config_reader.h"
+#include "daemon/governor.h"
 #include "daemon/loop.h"
 #include "daemon/mps/manager.h"
 #include "daemon/node_parts.h"
@@ -86,6 +87,7 @@ class WholeNode final : public Node {
   Signals signals_;
   Watchdog watchdog_;
   std::unique_ptr<TenantRegions> regions_;
+  std::unique_ptr<DeviceGovernor> governor_;
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<Sentinel> sentinel_;
@@ -538,6 +540,8 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   }
   wire_mps();
   ledger_->settle(loop_.read_clock());
+  governor_ = std::make_unique<DeviceGovernor>(*regions_, loop_.poller());
+  if (const Status bad = governor_->open(); !bad.ok()) return bad.text();
   watch_ = std::make_unique<Watch>(*regions_, *journal_, *usage_, store_.get(), bypass_rules());
   watch_->next_round = [this] { return sentinel_->take(); };
   watch_->may_kill = [this](const policy::SeenProcess& p) {
@@ -562,7 +566,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   if (sentinel_->ready_fd() >= 0) {  // the duty takes the round
     (void)loop_.poller().add(sentinel_->ready_fd(), EPOLLIN, [](std::uint32_t) {});
   }
-  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), watch_.get(), &keeper_, mps_.get(),
+  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), governor_.get(), watch_.get(), &keeper_, mps_.get(),
                                                  &reader_, server_.get(), &picture_, &watchdog_}) {
     loop_.add(*duty);
   }

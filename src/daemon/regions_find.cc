@@ -182,6 +182,7 @@ bool TenantRegions::take_over(const std::string& name, HeldRegion held) {
   name_partners();
   tell(wire::EventKind::kTenantAdopted, tenant, "taken over from disk");
   scan(tenant, outside_.clock());
+  if (on_shares) on_shares();
   return true;
 }
 

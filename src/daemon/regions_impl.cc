@@ -131,6 +131,7 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
   BH_KILL_POINT("make.adopted");
   name_partners();
   scan(tenant, outside_.clock());
+  if (on_shares) on_shares();
   return Status{};
 }
 
@@ -169,6 +170,7 @@ Status TenantRegions::set_compute(const std::string& name, const std::uint8_t* u
     broken(*tenant, "its file was cut short");
   BH_KILL_POINT("share.region_set");
   dirty_.insert(name);
+  if (on_shares) on_shares();
   return Status{};
 }
 

@@ -17,6 +17,7 @@
 #include "daemon/poller.h"
 #include "daemon/regions.h"
 #include "daemon/sealed.h"
+#include "policy/compute/governor.h"
 #include "wire/picture.h"
 
 namespace bulkhead::daemon {
@@ -75,6 +76,23 @@ class TenantRegions : public Regions, public Duty {
 
   void tell_samples(const Sample& sample) override;
   std::string may_be_of_faulty(std::uint32_t uid, std::uint64_t start_ticks) const override;
+
+  // regions_time.cc, for the governor: every tenant's share of a device. Valid during the call.
+  struct Timed {
+    const std::string& tenant;
+    const std::uint8_t* uuid;
+    unsigned device;  // in its region
+    const shm::ComputeRules& rules;
+    const shm::Region& words;  // the tenant writes them
+    policy::compute::TenantState& state;
+    std::vector<policy::compute::ProcessState>& processes;
+    std::atomic<std::uint16_t>* given;  // null: the page does not name it
+    int descriptor;                     // of its region's file
+  };
+  void each_timed(const std::function<void(const Timed&)>& fn);
+  [[nodiscard]] shm::NodePage* page() { return page_.page(); }
+  // A tenant came, or its share of time changed.
+  std::function<void()> on_shares;
 
   int tick(const Now& now) override;
   const char* name() const override { return "regions"; }

@@ -2,6 +2,7 @@
 #pragma once
 #include "daemon/regions_impl.h"
 #include "gpu/sampler.h"
+#include "policy/compute/governor.h"
 #include "shm/world.h"
 
 namespace bulkhead::daemon {
@@ -45,6 +46,10 @@ struct TenantRegions::Tenant {
     shm::ComputeSums seen;
     bool looked = false;
     std::uint64_t base_used_ns = 0, base_ns = 0;  // since when the delivered share is measured
+    // The governor's.
+    policy::compute::TenantState governed{};
+    std::vector<policy::compute::ProcessState> processes{};  // by slot
+    std::atomic<std::uint16_t>* given = nullptr;             // in the node page
   };
   std::vector<Time> times;
   std::vector<std::string> share_with;

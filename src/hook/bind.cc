@@ -13,6 +13,7 @@
 #include "hook/compute.h"
 #include "hook/mode.h"
 #include "hook/next.h"
+#include "hook/node_view.h"
 #include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -241,6 +242,7 @@ void forked_child() noexcept {
   forget_contexts();
   forget_threads();
   forget_shares();
+  forget_node();
   compute_forked_child();
   audit_forked_child();
   forget_slices();
@@ -270,6 +272,7 @@ Mode bind_locked() noexcept {
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
   measure_partition();
+  follow_node();
   compute_bound();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
   if (!p.thread_runs) start_thread();

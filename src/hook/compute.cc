@@ -22,12 +22,11 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kMs = 1'000'000;
 constexpr std::uint64_t kLongestWindow_ns = 100 * kMs;  // a full window holds a launch no longer
 
-constinit const std::atomic<std::uint32_t> kNever{0};
-constinit const std::atomic<std::uint32_t> kAsk{1};
-
 }  // namespace
 
-constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&kNever};
+constinit const std::atomic<std::uint32_t> kNeverLimited{0};
+constinit const std::atomic<std::uint32_t> kAskAlways{1};
+constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&kNeverLimited};
 constinit std::atomic<std::uint32_t> captures{0};
 thread_local constinit bool in_callback = false;
 constinit Compute compute{};
@@ -42,7 +41,9 @@ Device* device_for(CUstream stream) noexcept {
 void want(shm::ComputeEntry& e, std::uint64_t now) noexcept {
   // relaxed, twice: a hint for who shares out what is idle
   const std::uint64_t last = e.wanted_at_ns.load(kRelaxed);
-  if (now - last >= kMs && now > last) e.wanted_at_ns.store(now, kRelaxed);
+  if (now - last < kMs || now <= last) return;
+  e.wanted_at_ns.store(now, kRelaxed);
+  wake_measuring();  // it has to tell of it
 }
 
 void pause_for(std::uint32_t times) noexcept {
@@ -67,14 +68,12 @@ void sleep_until(shm::ComputeEntry& e, std::uint32_t generation, std::uint64_t u
 struct Gate {
   DeviceShare& share;
   shm::ComputeEntry& entry;
-  [[nodiscard]] std::uint64_t window_ns(std::uint64_t now) const noexcept {
-    const std::uint32_t us = entry.window_us.load(kRelaxed);  // one number
-    const std::uint64_t window = std::uint64_t{us == 0 ? kDefaultWindow_us : us} * 1000;
+  [[nodiscard]] std::uint64_t window_ns(const InForce& in, std::uint64_t now) const noexcept {
     const unsigned device = number_of(share);
     if (!gate_beside(device)) [[likely]]
-      return window;
+      return in.window_ns;
     const std::uint64_t beside = gate_window_ns(device, now);
-    return beside < window ? beside : window;
+    return beside < in.window_ns ? beside : in.window_ns;
   }
   [[nodiscard]] std::uint64_t in_flight_ns() const noexcept {
     return share.in_flight_ns.load(kRelaxed);  // a sum; looked at again soon
@@ -88,27 +87,33 @@ void hurry() noexcept {
 }
 
 // How long to wait yet; `since_ns`: when the hold began, 0: it has not.
-std::uint64_t left_ns(const Gate& g, const shares::Rules& rules, std::uint64_t now,
+std::uint64_t left_ns(const Gate& g, const InForce& in, std::uint64_t now,
                       std::uint64_t since_ns) noexcept {
   const std::uint64_t tat = g.entry.tat_ns.load(kRelaxed);  // the word orders nothing but itself
   const bool held = since_ns != 0;
   const bool waited_out = held && now - since_ns >= kLongestWindow_ns;
-  const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns(now);
-  return shares::gate_ns(tat, now, rules, g.in_flight_ns(), window, held);
+  const std::uint64_t window = waited_out ? ~std::uint64_t{0} : g.window_ns(in, now);
+  return shares::gate_ns(tat, now, in.rules, g.in_flight_ns(), window, held);
 }
 
 // Sleeps until the launch may go. Returns the time then. False limit: it was removed meanwhile.
 [[gnu::cold, gnu::noinline]] std::uint64_t hold(const Gate& g, std::uint64_t now) noexcept {
   const Undisturbed keep;
   const std::uint64_t since = now;
-  for (std::uint32_t step = 0; floor_now(g.share, g.entry) != 0; ++step) {
+  for (std::uint32_t step = 0;; ++step) {
     const InForce& in = in_force(g.share, g.entry);
-    const std::uint64_t left = left_ns(g, in.rules, now, since);
+    if (!in.limits.limited()) break;
+    const std::uint64_t left = left_ns(g, in, now, since);
     if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
     // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
     if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
     want(g.entry, now);
-    if (g.in_flight_ns() >= g.window_ns(now)) hurry();
+    const std::uint64_t tat =
+        g.entry.tat_ns.load(kRelaxed);  // a number; for the governor, as the next
+    if (shares::gate_ns(tat, now, in.rules, 0, in.window_ns, true) != 0)
+      g.entry.held_until_ns.store(
+          now + (left < shares::kHoldSlice_ns ? left : shares::kHoldSlice_ns), kRelaxed);
+    if (g.in_flight_ns() >= g.window_ns(in, now)) hurry();
     const shares::HoldStep next_step = shares::hold_step(step, now, left);
     if (next_step.pauses != 0) {
       pause_for(next_step.pauses);
@@ -136,8 +141,9 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   Device* const d = device_for(stream);
   shm::ComputeEntry* const e = d == nullptr ? nullptr : share_of(*d);
   if (e == nullptr) return;
-  if (e->floor_x100.load(kRelaxed) == 0 &&
-      !gate_beside(d->number)) {  // a number, read anew each time
+  DeviceShare& share = compute.device[d->number];
+  const InForce* in = &in_force(share, *e);
+  if (!in->limits.limited()) {  // beside latency tenants it soon is, as a whole
     gate_raise(d->number, stream);
     return;
   }
@@ -148,20 +154,18 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   if (!compute.started.load(std::memory_order_acquire)) [[unlikely]]
     start_measuring();
 
-  DeviceShare& share = compute.device[d->number];
   shares::CostEntry& cost = shares::find_or_add(compute.costs, what.key, what.prior_ns);
   const bool coarse = shares::is_coarse(compute.costs, cost);
   const std::uint64_t predicted = shares::predict(cost, what.prior_ns);
   std::uint64_t now = monotonic_ns();
   const Gate gate{share, *e};
-  const InForce* in = &in_force(share, *e);
   const bool never_held = in_callback ||
                           compute.account_only.load(kRelaxed) ||  // a flag of its own
                           (what.function != nullptr && is_collective(what.function));
-  if (!never_held && left_ns(gate, in->rules, now, 0) != 0) [[unlikely]] {
+  if (!never_held && left_ns(gate, *in, now, 0) != 0) [[unlikely]] {
     now = hold(gate, now);
-    if (floor_now(share, *e) == 0) return;  // the limit is gone
     in = &in_force(share, *e);
+    if (!in->limits.limited()) return;  // the limit is gone
   }
   gate_raise(d->number, stream);
   if (!never_held && gate_beside(d->number)) [[unlikely]]
@@ -170,12 +174,14 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   t.entry = e;
   t.cost = &cost;
   t.device = static_cast<std::uint8_t>(d->number);
-  t.charged_ns = predicted;
+  t.predicted_ns = predicted;
+  const std::uint32_t kappa = share.kappa.load(kRelaxed);  // one number
+  t.charged_ns = kappa == 0 ? predicted : shares::with_kappa(predicted, kappa);
   const bool sampled = coarse || cost.samples.load(kRelaxed) != 0;  // a statistic
-  t.window_ns = shares::window_ns_of(predicted, sampled, gate.window_ns(now));
+  t.window_ns = shares::window_ns_of(predicted, sampled, gate.window_ns(*in, now));
   t.now_ns = now;
   t.dependent = what.dependent;
-  const std::uint64_t lost = shares::charge(e->tat_ns, now, predicted, in->rules);
+  const std::uint64_t lost = shares::charge(e->tat_ns, now, t.charged_ns, in->rules);
   if (lost != 0) [[unlikely]]
     e->forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
   t.alone = shares::count_launch(cost) && !coarse && !what.dependent;
@@ -203,6 +209,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
     release_book(*t.book);
   } else if (taken) {  // nobody will measure it: it counts as what it was charged
     t.entry->used_ns.fetch_add(t.charged_ns, kRelaxed);  // statistics
+    t.entry->raw_ns.fetch_add(t.predicted_ns, kRelaxed);
     t.entry->launches.fetch_add(1, kRelaxed);
   }
   if (!taken) [[unlikely]] {
@@ -213,22 +220,10 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
 }
 
 void compute_unbound() noexcept {
-  compute_word.store(&kNever, kRelaxed);  // no region stands behind this one
+  compute_word.store(&kNeverLimited, kRelaxed);  // no region stands behind this one
 }
 
-// Under process.binding; before mode becomes kOn, and whenever the gate comes or goes.
-void compute_bound() noexcept {
-  const Process& p = process;
-  const std::atomic<std::uint32_t>* word = &kNever;
-  int granted = 0;
-  for (int i = 0; i < p.device_count; ++i) {
-    shm::ComputeEntry* const e = share_of(p.devices[i]);
-    if (e == nullptr) continue;
-    ++granted;
-    word = &e->floor_x100;
-  }
-  if (granted > 0 && (p.device_count > 1 || gate_active())) word = &kAsk;
-  compute_word.store(word, std::memory_order_release);  // pairs with compute_limited()
-}
+// Under process.binding, before mode becomes kOn, and whenever the latency gate comes or goes.
+void compute_bound() noexcept { compute_look(); }
 
 }  // namespace bulkhead::hook

@@ -40,8 +40,9 @@ struct Ticket {
   policy::compute::CostEntry* cost = nullptr;
   StreamBook* book = nullptr;  // ours until the end; null: nobody measures this launch
   CUstream stream = nullptr;
-  std::uint64_t charged_ns = 0;
-  std::uint64_t window_ns = 0;  // what it counts for among the work in flight
+  std::uint64_t predicted_ns = 0;
+  std::uint64_t charged_ns = 0;  // with kappa
+  std::uint64_t window_ns = 0;   // what it counts for among the work in flight
   std::uint64_t now_ns = 0;
   std::uint8_t device = 0;
   bool alone = false;
@@ -57,6 +58,7 @@ inline CUresult compute_end(Ticket&, CUresult r) noexcept { return r; }
 inline What graph_what(CUgraphExec) noexcept { return {}; }
 inline void graph_changed(CUgraphExec) noexcept {}
 inline void compute_context_gone(CUcontext) noexcept {}
+inline void compute_look() noexcept {}
 struct ComputePause {
   ComputePause() noexcept {}
   ~ComputePause() {}
@@ -64,8 +66,8 @@ struct ComputePause {
 
 #else
 
-// The word that says whether any launch of this process may have to wait: the limit of its one device, a word that is
-// never 0 if there are several, a word that is always 0 while the process is bound to nothing.
+// The word that says whether any launch of this process may have to wait: the region's limit of its one device, a word that is
+// never 0 if there are several or the node page limits the tenant's time, a word that is always 0 while the process is bound to nothing.
 [[gnu::visibility("hidden")]] extern constinit std::atomic<const std::atomic<std::uint32_t>*>
     compute_word;
 
@@ -86,6 +88,8 @@ void graph_changed(CUgraphExec exec) noexcept;
 
 // This process is bound to its tenant's region, or is the child of a fork.
 void compute_bound() noexcept;
+// Once a second: what binds, by the region and the node page as they are now.
+void compute_look() noexcept;
 void compute_forked_child() noexcept;
 // A module was unloaded: functions of the same addresses may be others.
 void compute_forget_names() noexcept;

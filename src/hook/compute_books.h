@@ -16,6 +16,8 @@
 #include "policy/compute/cost.h"
 #include "policy/compute/meter.h"
 #include "policy/compute/segments.h"
+#include "policy/compute/vclock.h"
+#include "shm/compute.h"
 #include "shm/region.h"
 
 namespace bulkhead::hook {
@@ -26,8 +28,7 @@ inline constexpr unsigned kStreamBooks = 256;  // further streams are charged by
 inline constexpr unsigned kInFlight = 32;      // segments of one stream; then they grow instead
 inline constexpr unsigned kContextBooks = 16;  // the same for contexts
 inline constexpr unsigned kSpareEvents = 128;  // of one context
-inline constexpr std::uint32_t kDefaultBurst_us = 5'000;  // where the region says 0
-inline constexpr std::uint32_t kDefaultWindow_us = 20'000;
+inline constexpr unsigned kInForceRing = 128;  // rules stand this many changes of the rate
 
 struct ContextBook;
 struct Flight {
@@ -36,13 +37,17 @@ struct Flight {
   CUevent start, end, also;  // `also`: to be given back with it; may be null
   std::uint64_t ended_ns;    // CLOCK_MONOTONIC when its end event was recorded
   std::uint64_t began_ns;    // when it was first seen running; 0: not yet
-  std::uint64_t looked_ns;   // the round in which it was last asked for
-  std::uint64_t start_ns;    // of the pair, on its context's clock; good once
-  std::uint64_t end_ns;      // this is not 0
-  std::uint64_t window_ns;   // what it counts for in the window
-  std::uint64_t others_ns;   // predicted, of launches of this stream that were in no segment
+  std::uint64_t queued_ns;   // when its first operation was launched
+  std::uint64_t gap_ns;    // pauses between its operations, by the host's clock and what they cost
+  std::uint64_t start_ns;  // of the pair, on its context's clock; good once
+  std::uint64_t end_ns;    // this is not 0
+  std::uint64_t real_start_ns, real_end_ns;  // on CLOCK_MONOTONIC, as near as is known
+  std::uint64_t window_ns;                   // what it counts for in the window
+  std::uint64_t others_ns;  // predicted, of launches of this stream that were in no segment
   std::uint64_t launches;
   std::uint8_t device;
+  bool own_start;  // its start event is of its own, recorded at queued_ns
+  bool fresh;      // the process had nothing queued then
 };
 
 struct ContextBook {
@@ -51,18 +56,22 @@ struct ContextBook {
   std::atomic<std::uint32_t> hint;   // about where the last one was put or taken
   std::atomic<std::int32_t> spares;  // about how many there are
   CUevent base;                      // a completed event, and
-  std::uint64_t base_ns;             // its place on CLOCK_MONOTONIC
+  std::uint64_t base_ns;             // its place on the context's clock, near CLOCK_MONOTONIC
+  std::uint64_t shift_ns;            // from that clock to CLOCK_MONOTONIC, modulo 2^64
   shares::Cover cover;
   std::uint64_t oldest_ns;  // began_ns of what has run longest, of the last round; it alone accrues
   std::uint64_t next_oldest_ns;
 };
 
 struct alignas(64) StreamBook {
-  std::atomic<std::uint64_t> key;        // 0: free
-  std::atomic<std::uint32_t> held;       // 1: somebody launches on it
-  std::atomic<std::uint32_t> tail;       // reaped so far
-  std::atomic<std::uint32_t> head;       // ended so far
-  std::atomic<std::uint64_t> others_ns;  // predicted, of launches that found it held
+  std::atomic<std::uint64_t> key;            // 0: free
+  std::atomic<std::uint32_t> held;           // 1: somebody launches on it
+  std::atomic<std::uint32_t> tail;           // reaped so far
+  std::atomic<std::uint32_t> head;           // ended so far
+  std::atomic<std::uint64_t> others_ns;      // predicted, of launches that found it held
+  std::atomic<std::uint64_t> open_until_ns;  // what is open may run until then; 0: nothing is open
+  std::uint32_t ended;  // the measuring thread's: before it what has ended, not settled yet
+  shares::Row row;      // the same
   ContextBook* context;
   bool pdl;          // programmatic dependents were seen here
   bool lost;         // its context is gone, or the stream: opened anew at the next launch
@@ -78,14 +87,30 @@ struct alignas(64) StreamBook {
 struct InForce {
   // zero, as all of Compute: it stands in .bss, and the child of a fork begins as its parent did
   shares::Rules rules{0, 0, 0, 0, 0, 0};
-  std::uint32_t rate_x100 = 0, burst_us = 0, generation = 0;
+  shm::ComputeRules limits{0, 0, 0, 0, 0};  // of region and node page the lower
+  std::uint64_t window_ns = 0;
+  std::uint32_t rate_x100 = 0;       // that `rules` is made of
+  std::uint32_t seen_rate_x100 = 0;  // the region's word
+  std::uint32_t due_x100 = 0;        // where the rate goes
+  std::uint32_t generation = 0;      // `rules` of the region
 };
 
 struct DeviceShare {
   std::atomic<const InForce*> now{nullptr};
-  InForce ring[16]{};
+  InForce ring[kInForceRing]{};
   unsigned next = 0;
   PrivateLock changing{};
+  // What the governor tells (compute_govern.cc). Of the first three: set each second, and each millisecond by the
+  // compute thread; the rest is that thread's own.
+  std::atomic<const std::atomic<std::uint16_t>*> given_place{nullptr};
+  std::atomic<std::uint32_t> given_x100{0};  // 0: nobody says
+  std::atomic<std::uint32_t> kappa{0};       // of what is launched now; 0: one
+  shares::VHistory history{};
+  shares::VPoint clock{};
+  std::uint32_t kappa_told = 0;
+  bool resting = false;
+  bool had_work = false;
+  std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;
   std::atomic<std::uint64_t> in_flight_ns{0};  // of segments that have ended, in window terms
   std::uint64_t threads = 0;                   // resident at once
 };
@@ -95,6 +120,7 @@ struct Compute {
   std::atomic<bool> account_only{false};  // a profiler or debugger is attached
   std::atomic<bool> endless{false};       // something runs for longer than anybody is held
   std::atomic<std::uint32_t> pending{0};  // segments in flight
+  std::atomic<std::uint32_t> queued{0};   // of them, not seen ended; and segments still open
   std::atomic<std::uint32_t> urgent{0};   // futex: launches that wait for a segment to end
   std::atomic<std::uint32_t> asleep{0};   // futex: the compute thread has nothing to do
   PrivateLock measuring{};
@@ -135,13 +161,35 @@ void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept;
 [[nodiscard]] inline unsigned number_of(const DeviceShare& share) noexcept {
   return static_cast<unsigned>(&share - compute.device);
 }
-// The floor as far as launches are concerned: one without a limit is measured as if it had the whole device while there are
-// latency tenants beside it. 0: no limit, nothing to measure for.
-[[nodiscard]] std::uint32_t floor_now(const DeviceShare& share,
-                                      const shm::ComputeEntry& e) noexcept;
 
-// compute.cc. No limit, until the process is bound.
+// compute.cc. The words of a process that is bound to nothing, and of one that looks at each launch.
+[[gnu::visibility("hidden")]] extern constinit const std::atomic<std::uint32_t> kNeverLimited,
+    kAskAlways;
 void compute_unbound() noexcept;
+// compute_measure.cc, the compute thread: what has ended is settled, what runs accrues.
+void measure() noexcept;
+template <class Fn>
+void for_each_book(Fn fn) noexcept {
+  const std::uint32_t n = compute.used_count.load(std::memory_order_relaxed);  // a look
+  for (std::uint32_t i = 0; i < n && i < kStreamBooks; ++i) {
+    // relaxed: what it leads to orders itself
+    const unsigned index = compute.used[i].load(std::memory_order_relaxed);
+    if (index != 0) fn(compute.streams[index - 1]);
+  }
+}
+// Out of the ring: nobody measures it (its events are kept or gone with their context).
+void drop_flight(StreamBook& b) noexcept;
+[[nodiscard]] inline bool has_flight(StreamBook& b) noexcept {
+  // relaxed: own; acquire pairs with end_open(): the flight is written
+  return b.head.load(std::memory_order_acquire) != b.tail.load(std::memory_order_relaxed);
+}
+// compute_govern.cc, the compute thread, each millisecond: what the governor says now; and what this process has to tell.
+void hear_governor(std::uint64_t now) noexcept;
+void tell_governor(std::uint64_t now) noexcept;
+void find_given_places() noexcept;  // each second
+// Something of this device ended at `end_ns` that was queued at `queued_ns`, with pauses of `gap_ns` in between.
+void note_busy(DeviceShare& share, std::uint64_t queued_ns, std::uint64_t end_ns,
+               std::uint64_t gap_ns) noexcept;
 // compute_thread.cc
 void start_measuring() noexcept;  // once a process; cold
 void wake_measuring() noexcept;

@@ -1,91 +1,112 @@
-// From the words of the region to the rules of the bucket, and the rate in force. docs/compute.md, 'Who may use what
-// is idle': without a daemon that tells of others' demand the rate is the floor.
+// From the words of the region and of the node page to the rules of the bucket, and the rate in force. docs/compute.md, 'Who says
+// what the rules are' and 'Who may use what is idle': without a daemon that tells of others' demand the rate is the floor.
 #include "base/clock.h"
 #include "hook/compute.h"
 #include "hook/compute_books.h"
 #include "hook/gate.h"
 #include "hook/mode.h"
+#include "hook/node_view.h"
 #include "hook/process.h"
 #include "policy/compute/rates.h"
+#include "shm/compute.h"
 
 namespace bulkhead::hook {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-std::uint32_t in_range(std::uint32_t rate_x100) noexcept {
-  return rate_x100 > shares::kWhole_x100 ? shares::kWhole_x100 : rate_x100;
+unsigned index_of(const shm::ComputeEntry& e) noexcept {
+  return static_cast<unsigned>(&e - process.region->compute);
 }
 
-// Moves the tenant's rate to `rate`, if no other process did: then the debt is put into the new rate's terms.
+// What binds now: the lower of region and page. While the page is being written, what bound before.
+shm::ComputeRules limits_now(const DeviceShare& share, const shm::ComputeEntry& e,
+                             const InForce* was) noexcept {
+  const Result<shm::ComputeRules> both =
+      shm::compute_rules(*process.region, index_of(e), node_page(), process.tenant.get().name());
+  shm::ComputeRules limits = both.ok()        ? *both
+                             : was != nullptr ? was->limits
+                                              : shm::region_compute(*process.region, index_of(e));
+  // Beside latency tenants one without a limit is measured as if it had the whole device: its window is known then.
+  if (!limits.limited() && gate_beside(number_of(share))) {
+    limits = shm::in_range({.floor_x100 = shares::kWhole_x100, .ceiling_x100 = shares::kWhole_x100});
+  }
+  return limits;
+}
+
+// The rate that this process has to bring about: what the governor gives, within what the tenant was promised.
+std::uint32_t rate_due(const DeviceShare& share, const shm::ComputeRules& limits) noexcept {
+  const std::uint32_t given = share.given_x100.load(kRelaxed);  // one number
+  return given <= limits.floor_x100    ? limits.floor_x100
+         : given < limits.ceiling_x100 ? given
+                                       : limits.ceiling_x100;
+}
+
+std::uint32_t next_rate(const shm::ComputeRules& limits, std::uint32_t rate,
+                        std::uint32_t due) noexcept {
+  return rate == 0 ? due : shares::dampened(rate, due, limits.dampening_x1000);
+}
+
+// Moves the tenant's rate to `to`, if no other process did: then the debt is put into the new rate's terms.
 void move_rate(shm::ComputeEntry& e, std::uint32_t from, std::uint32_t to,
-               std::uint32_t burst_us) noexcept {
+               const shm::ComputeRules& limits) noexcept {
   // relaxed: who wins rescales, and the bucket's word orders itself
   if (from == to || !e.rate_x100.compare_exchange_strong(from, to, kRelaxed, kRelaxed)) return;
   if (from == 0) return;  // the first rate there is: nothing was charged at another
-  const std::uint64_t burst_ns = std::uint64_t{burst_us} * 1000;
-  // relaxed: a number
-  const bool borrowed = from > in_range(e.floor_x100.load(kRelaxed));
+  const std::uint64_t burst_ns = std::uint64_t{limits.burst_us} * 1000;
   const std::uint64_t lost =
       shares::rescale(e.tat_ns, monotonic_ns(), shares::make_rules(from, burst_ns),
-                      shares::make_rules(to, burst_ns), borrowed);
+                      shares::make_rules(to, burst_ns), from > limits.floor_x100);
   if (lost != 0) e.forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
 }
 
-// The rate that this process has to bring about. A daemon that governs the tenant sets it between floor and ceiling
-// itself; then it is left alone.
-std::uint32_t rate_due(const shm::ComputeEntry& e, std::uint32_t floor,
-                       std::uint32_t rate) noexcept {
-  const bool governed = process.region->header.adopted.load(kRelaxed) != 0;  // one number
-  const std::uint32_t ceiling = in_range(e.ceiling_x100.load(kRelaxed));     // as above
-  return governed && rate >= floor && rate <= ceiling ? rate : floor;
-}
-
-std::uint32_t burst_of(const shm::ComputeEntry& e) noexcept {
-  const std::uint32_t us = e.burst_us.load(kRelaxed);  // one number
-  return us == 0 ? kDefaultBurst_us : us;
+// The word of the rate is the tenant's: it may be anything. A dampened rate may be on its way from above, no other.
+std::uint32_t allowed_rate(const shm::ComputeRules& limits, std::uint32_t rate,
+                           std::uint32_t due) noexcept {
+  const std::uint32_t most =
+      limits.dampening_x1000 >= shm::kDampening_x1000 ? due : limits.ceiling_x100;
+  return rate < most ? rate : most;
 }
 
 // Under share.changing.
-const InForce& publish(DeviceShare& share, const shm::ComputeEntry& e, std::uint32_t rate,
-                       std::uint32_t generation) noexcept {
-  const std::uint32_t burst = e.burst_us.load(kRelaxed);  // one number
-  InForce& made = share.ring[share.next++ % 16];
-  const auto number = static_cast<unsigned>(&share - compute.device);
-  made.rules =
-      shares::make_rules(rate_in_partition(number, rate), std::uint64_t{burst_of(e)} * 1000);
-  made.rate_x100 = rate;
-  made.burst_us = burst;
+const InForce& publish(DeviceShare& share, const shm::ComputeRules& limits, std::uint32_t seen_rate,
+                       std::uint32_t due, std::uint32_t generation) noexcept {
+  InForce& made = share.ring[share.next++ % kInForceRing];
+  made.limits = limits;
+  made.rate_x100 = allowed_rate(limits, seen_rate, due);
+  made.rules = shares::make_rules(rate_in_partition(number_of(share), made.rate_x100),
+                                  std::uint64_t{limits.burst_us} * 1000);
+  made.window_ns = std::uint64_t{limits.window_us} * 1000;
+  made.seen_rate_x100 = seen_rate;
+  made.due_x100 = due;
   made.generation = generation;
   share.now.store(&made, std::memory_order_release);  // pairs with in_force()
   return made;
 }
 
-[[gnu::cold, gnu::noinline]] const InForce& change(DeviceShare& share,
-                                                   shm::ComputeEntry& e) noexcept {
+// Looks at what binds and brings the rate on its way. `look`: at the region and the page anew, else only if `rules` has moved.
+[[gnu::cold, gnu::noinline]] const InForce& change(DeviceShare& share, shm::ComputeEntry& e,
+                                                   bool look) noexcept {
   const Held held{share.changing};
   // acquire pairs with the governor's raising: the limits it wrote before are seen
   const std::uint32_t generation = e.rules.load(std::memory_order_acquire);
   const InForce* const was = share.now.load(kRelaxed);  // written under this lock
-  const std::uint32_t floor = floor_now(share, e);
+  const bool moved = was == nullptr || was->generation != generation;
+  const shm::ComputeRules limits = moved || look ? limits_now(share, e, was) : was->limits;
+  const std::uint32_t due = rate_due(share, limits);
   std::uint32_t rate = e.rate_x100.load(kRelaxed);  // relaxed: a number
-  const bool first = rate == 0;
-  if (floor != 0 && (first || was == nullptr || was->generation != generation)) {
-    const std::uint32_t d = e.dampening_x1000.load(kRelaxed);  // as above
-    const std::uint32_t due = rate_due(e, floor, rate);
-    const std::uint32_t to = first ? due : shares::dampened(rate, due, d == 0 ? 1000 : d);
-    move_rate(e, rate, to, burst_of(e));
+  if (limits.limited() && (rate == 0 || moved || limits != was->limits)) {
+    move_rate(e, rate, next_rate(limits, rate, due), limits);
     rate = e.rate_x100.load(kRelaxed);  // ours, or another process's
   }
-  return publish(share, e, rate == 0 ? 1 : rate, generation);
+  if (was != nullptr && !moved && limits == was->limits && rate == was->seen_rate_x100 &&
+      due == was->due_x100) {
+    return *was;
+  }
+  return publish(share, limits, rate == 0 ? 1 : rate, due, generation);
 }
 
 }  // namespace
-
-std::uint32_t floor_now(const DeviceShare& share, const shm::ComputeEntry& e) noexcept {
-  const std::uint32_t floor = in_range(e.floor_x100.load(kRelaxed));  // one number
-  return floor == 0 && gate_beside(number_of(share)) ? shares::kWhole_x100 : floor;
-}
 
 shm::ComputeEntry* share_of(const Device& d) noexcept {
   return d.index < 0 ? nullptr : &process.region->compute[d.index];
@@ -93,23 +114,50 @@ shm::ComputeEntry* share_of(const Device& d) noexcept {
 
 const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept {
   const InForce* const now = share.now.load(std::memory_order_acquire);  // pairs with publish()
-  // relaxed: three numbers, each good by itself
-  if (now != nullptr && now->rate_x100 == e.rate_x100.load(kRelaxed) &&
-      now->generation == e.rules.load(kRelaxed) && now->burst_us == e.burst_us.load(kRelaxed))
-      [[likely]] {
+  // relaxed: two numbers, each good by itself
+  if (now != nullptr && now->seen_rate_x100 == e.rate_x100.load(kRelaxed) &&
+      now->generation == e.rules.load(kRelaxed)) [[likely]] {
     return *now;
   }
-  return change(share, e);
+  return change(share, e, false);
 }
 
 void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept {
-  const std::uint32_t floor = floor_now(share, e);
-  const std::uint32_t rate = e.rate_x100.load(kRelaxed);  // as above
-  const std::uint32_t due = rate_due(e, floor, rate);
-  if (floor == 0 || rate == due) return;
-  const std::uint32_t d = e.dampening_x1000.load(kRelaxed);  // as above
+  const InForce& in = in_force(share, e);
+  if (!in.limits.limited()) return;
+  const std::uint32_t rate = e.rate_x100.load(kRelaxed);  // one number
+  const std::uint32_t due = rate_due(share, in.limits);
+  if (rate == due && in.due_x100 == due) return;
   const Held held{share.changing};
-  move_rate(e, rate, rate == 0 ? due : shares::dampened(rate, due, d == 0 ? 1000 : d), burst_of(e));
+  move_rate(e, rate, next_rate(in.limits, rate, due), in.limits);
+  publish(share, in.limits, e.rate_x100.load(kRelaxed), due, in.generation);  // a number
+}
+
+namespace {
+
+// What the gate's first look is at: a word that is never 0 where the page limits the tenant's time, for the region's could be 0 by
+// the tenant's own hand. Where the page does not, the region's own, so that a limit is felt at the next launch.
+const std::atomic<std::uint32_t>* word_to_ask() noexcept {
+  const std::atomic<std::uint32_t>* word = &kNeverLimited;
+  int granted = 0;
+  for (int i = 0; i < process.device_count; ++i) {
+    shm::ComputeEntry* const e = share_of(process.devices[i]);
+    if (e == nullptr) continue;
+    const bool limited = change(compute.device[i], *e, true).limits.limited();
+    const bool known = limited && node_page() != nullptr;
+    ++granted;
+    word = known || granted > 1 ? &kAskAlways : word == &kAskAlways ? word : &e->floor_x100;
+  }
+  return granted > 0 && gate_active() ? &kAskAlways : word;
+}
+
+}  // namespace
+
+void compute_look() noexcept {
+  find_given_places();
+  const std::atomic<std::uint32_t>* const word = word_to_ask();
+  if (compute_word.load(kRelaxed) != word)
+    compute_word.store(word, std::memory_order_release);  // pairs with compute_limited()
 }
 
 }  // namespace bulkhead::hook

@@ -50,6 +50,7 @@ ContextBook* context_book(CUcontext context) noexcept {
   b.last_end = b.start = b.also = nullptr;
   b.launches = 0;
   b.cut = {};
+  b.row = {};
   return true;
 }
 
@@ -90,12 +91,13 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept {
   f.end = end;
   f.also = b.also;
   f.ended_ns = monotonic_ns();
-  f.began_ns = f.looked_ns = f.end_ns = 0;
+  f.began_ns = f.end_ns = 0;
   f.others_ns = b.others_ns.exchange(0, kRelaxed);  // a sum
   f.launches = b.launches;
   b.launches = 0;
   b.last_end = end;
   b.start = b.also = nullptr;
+  b.open_until_ns.store(0, kRelaxed);  // a time, for who tells the governor
   // relaxed: a sum; who waits for it to fall looks again by time
   compute.device[f.device].in_flight_ns.fetch_add(f.window_ns, kRelaxed);
   compute.pending.fetch_add(1, kRelaxed);             // published by the store below
@@ -106,6 +108,8 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept {
 // A segment that no launch got into: its events are not where they should be any more.
 void abandon_open(StreamBook& b) noexcept {
   b.cut.open = nullptr;
+  b.open_until_ns.store(0, kRelaxed);     // a time
+  compute.queued.fetch_sub(1, kRelaxed);  // a sum
   if (b.start != nullptr && b.start != b.last_end) give_event(*b.context, b.start);
   b.start = nullptr;
 }
@@ -196,7 +200,12 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   b.start = start;
   // cut_before() may have ended one: the place is the next
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];
-  f.window_ns = 0;
+  f.window_ns = f.queued_ns = f.gap_ns = 0;
+  f.own_start = own_start;
+  // relaxed: sums; of this stream it is known, the others' segments are in the second
+  f.fresh =
+      own_start && (compute.used_count.load(kRelaxed) == 1 || compute.queued.load(kRelaxed) == 0);
+  compute.queued.fetch_add(1, kRelaxed);
   shares::begin_segment(b.cut, &f.segment);
   return true;
 }
@@ -211,7 +220,12 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];  // the holder's own
   f.device = t.device;
   f.window_ns += t.window_ns;
-  const shares::Op op{t.cost, t.charged_ns, t.alone, t.dependent, false};
+  // relaxed, both: the holder's own, read by who tells the governor
+  const std::uint64_t until = b.open_until_ns.load(kRelaxed);
+  if (f.queued_ns == 0) f.queued_ns = t.now_ns;
+  if (until != 0 && t.now_ns > until) f.gap_ns += t.now_ns - until;
+  b.open_until_ns.store((until > t.now_ns ? until : t.now_ns) + t.predicted_ns, kRelaxed);
+  const shares::Op op{t.cost, t.predicted_ns, t.alone, t.dependent, false};
   shares::add_op(b.cut, op, t.now_ns, t.charged_ns);
   // What is long or not known is looked at while it runs, so its end is marked at once; on a stream of programmatic
   // dependents the next launch may be one, so there it waits.

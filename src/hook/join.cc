@@ -1,11 +1,11 @@
 #include "hook/join.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
 
 #include "hook/audit_mode.h"
 #include "hook/gate.h"
+#include "hook/compute.h"
+#include "hook/node_view.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "shm/node.h"
@@ -33,17 +33,6 @@ Result<wire::Client> connect() noexcept {
 }
 
 }  // namespace
-
-void DaemonLink::map_page() noexcept {
-  page_.reset();
-  Result<shm::Dir> dir = directory();
-  if (!dir.ok()) return;
-  Result<Mapping> map = shm::map_node(*dir);
-  if (!map.ok()) return;
-  page_ = std::move(*map);
-  // a fork's child maps it by itself: this one would stay in it for ever
-  ::madvise(page_.as<void>(), page_.bytes(), MADV_DONTFORK);
-}
 
 bool DaemonLink::due(std::uint64_t boot_s) noexcept {
   if (boot_s < next_try_s_) return false;
@@ -119,10 +108,10 @@ void DaemonLink::second(shm::Seat seat, std::uint64_t boot_s) noexcept {
   shm::Region& r = *process.region;
   // acquire pairs with raise_adopted(): the page is in its place
   const std::uint32_t adopted = r.header.adopted.load(std::memory_order_acquire);
-  if (adopted == 0) return;
+  if (adopted == 0 && node_page() == nullptr) return;
   if (adopted != adopted_) {
     adopted_ = adopted;
-    map_page();
+    follow_node();
     joined_ = shm::Seat{};  // this daemon has not heard of us
     tries_ = 0;
     next_try_s_ = boot_s;
@@ -130,11 +119,12 @@ void DaemonLink::second(shm::Seat seat, std::uint64_t boot_s) noexcept {
     beacon_tries_ = 0;
     next_beacons_s_ = boot_s;
   }
-  if (page_.ok() && boot_s != applied_s_) {  // a poke wakes the thread more often
+  const shm::NodePage* const page = node_page();
+  if (page != nullptr && boot_s != applied_s_) {  // a poke wakes the thread more often
     applied_s_ = boot_s;
-    audit_page(*page_.as<const shm::NodePage>());
-    static_cast<void>(shm::apply_page(*page_.as<const shm::NodePage>(), r,
-                                      process.tenant.get().device_count(),
+    audit_page(*page);
+    compute_look();
+    static_cast<void>(shm::apply_page(*page, r, process.tenant.get().device_count(),
                                       process.tenant.get().name()));
   }
   if ((joined_.slot != seat.slot || joined_.gen != seat.gen) && due(boot_s) && join(seat).ok()) {

@@ -1,7 +1,6 @@
 // What the process's own thread does about a daemon, once a second (beat.cc). Nothing of it lies on any path of the
 // program: no hook reads what is written here.
 #pragma once
-#include "base/mapping.h"
 #include "base/status.h"
 #include "shm/slots.h"
 
@@ -18,13 +17,11 @@ class DaemonLink {
   void second(shm::Seat seat, std::uint64_t boot_s) noexcept;
 
  private:
-  void map_page() noexcept;
   [[nodiscard]] bool due(std::uint64_t boot_s) noexcept;
   [[nodiscard]] static Status join(shm::Seat seat) noexcept;
   [[nodiscard]] static Status take_beacons() noexcept;
   void look_for_beacons(std::uint64_t boot_s) noexcept;
 
-  Mapping page_;
   std::uint32_t adopted_ = 0;
   shm::Seat joined_{};
   unsigned tries_ = 0;

@@ -24,9 +24,10 @@ ComputeRules in_range(const ComputeRules& r) noexcept {
   if (r.floor_x100 == 0) return out;
   out.floor_x100 = std::min(r.floor_x100, kWholeDevice_x100);
   out.ceiling_x100 = std::clamp(r.ceiling_x100, out.floor_x100, kWholeDevice_x100);
-  out.burst_us = std::min(r.burst_us, kMostPace_us);
-  out.window_us = std::min(r.window_us, kMostPace_us);
-  out.dampening_x1000 = std::clamp<std::uint32_t>(r.dampening_x1000, 1, 1000);
+  out.burst_us = std::min(r.burst_us == 0 ? kBurst_us : r.burst_us, kMostPace_us);
+  out.window_us = std::min(r.window_us == 0 ? kWindow_us : r.window_us, kMostPace_us);
+  out.dampening_x1000 =
+      r.dampening_x1000 == 0 ? kDampening_x1000 : std::min(r.dampening_x1000, std::uint32_t{1000});
   return out;
 }
 

@@ -26,7 +26,7 @@ struct ComputeRules {
   bool operator==(const ComputeRules&) const = default;
 };
 
-// Each field brought into its range: for what came from memory that somebody else writes. No limit is the same whatever else was
+// Each field brought into its range, 0 (but for the floor) to the usual: for what came from memory that somebody else writes. No limit is the same whatever else was
 // said.
 [[nodiscard]] ComputeRules in_range(const ComputeRules& rules) noexcept;
 // The narrower of each field; one without a limit binds nothing. Dampening is a's: neither value is the narrower one.

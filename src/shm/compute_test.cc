@@ -83,7 +83,7 @@ TEST_F(Compute, WhatIsScribbledComesOutInRange) {
   e.floor_x100.store(500), e.ceiling_x100.store(3), e.dampening_x1000.store(0);
   r = region_compute(*region_, 0);
   EXPECT_EQ(r.ceiling_x100, 500u) << "a ceiling below its floor is the floor";
-  EXPECT_EQ(r.dampening_x1000, 1u);
+  EXPECT_EQ(r.dampening_x1000, kDampening_x1000);
 }
 
 // A tenant can write its own region's line: whatever stands there, it gets no more than the page promises.

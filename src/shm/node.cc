@@ -232,6 +232,7 @@ Status set_node_limit(NodePage& page, const char* name, const std::uint8_t (&uui
       std::memcpy(tenant.limits[d].uuid, uuid, kUuidBytes);
       tenant.limits[d].share.store(0, kRelease);  // pairs with node_words(); of who had it before
       tenant.limits[d].pace.store(0, kRelease);   // the same
+      page.given_x100[i][d].store(0, kRelaxed);   // one word, advice
     }
     tenant.limits[d].limit_bytes.store(limit_bytes, kRelease);  // pairs with node_limit()
     BH_KILL_POINT("node.limit");

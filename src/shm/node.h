@@ -1,4 +1,4 @@
-// The node page, format 1.0 (docs/formats/node.md): what the operator's daemon tells every tenant.
+// The node page, format 1.1 (docs/formats/node.md): what the operator's daemon tells every tenant.
 // The daemon is its only writer; tenants map or read it, and it outranks what stands in a region.
 #pragma once
 #include <atomic>
@@ -55,6 +55,24 @@ struct NodeVerdict {
   AtomicU64 reserved;
 };
 inline constexpr unsigned kMaxVerdicts = 64;
+// What the governor tells of a device: docs/compute.md. src/shm/governed.h reads and writes it.
+struct alignas(64) NodeDevice {
+  AtomicU64 version;  // odd while the daemon writes the entry
+  std::uint8_t uuid[kUuidBytes];
+  AtomicU64 beat_ns;  // CLOCK_MONOTONIC of the last look; the words below are of it
+  AtomicU64 state;    // NodeDeviceState
+  AtomicU64 at_ns;    // a point of the shared clock, policy/compute/vclock.h
+  AtomicU64 v_ns;
+  AtomicU64 shared_ns;
+  AtomicU64 pace;      // {pace_q20:32, shared:32}
+  AtomicU64 kappa;     // 1/65536
+  AtomicU64 slice_ns;  // of the device, as configured or measured; 0 = nobody knows
+  AtomicU64 loss;      // 1/1000 of the time, while several have work; 0 = nobody knows
+  AtomicU64 contexts;  // with work
+  std::uint8_t reserved[24];
+};
+enum NodeDeviceState : std::uint64_t { kGoverned = 1, kResting = 2 };
+
 struct NodePage {
   AtomicU64 magic;  // stored last
   std::uint16_t major;
@@ -64,20 +82,25 @@ struct NodePage {
   AtomicU32 flags;
   AtomicU32 tenant_count;   // entries in use are below it
   AtomicU32 latency_epoch;  // moves when the latency tenants change
-  std::uint8_t reserved[4060];
+  std::uint8_t reserved[2012];
+  NodeDevice devices[kMaxDevices];     // of the node, in no order; uuid of zeros = unused
   NodeVerdict verdicts[kMaxVerdicts];  // the first without a uuid ends them
   NodeTenant tenants[kMaxTenants];
+  // The governor's rate on a tenant's limits[d]; 0 = it says none.
+  std::atomic<std::uint16_t> given_x100[kMaxTenants][kMaxDevices];
 };
 static_assert(std::is_standard_layout_v<NodePage> && std::is_trivially_destructible_v<NodePage>);
 static_assert(sizeof(NodeLimit) == 40 && sizeof(NodeTenant) == 768);
 static_assert(offsetof(NodeTenant, share_with) == 16 && sizeof(std::atomic<std::uint16_t>) == 2);
 static_assert(offsetof(NodeTenant, name) == 64 && offsetof(NodeTenant, limits) == 128);
+static_assert(sizeof(NodeDevice) == 128 && offsetof(NodePage, given_x100) == 794'624);
+static_assert(offsetof(NodePage, devices) == 2048);
 static_assert(offsetof(NodePage, page_bytes) == 16 && offsetof(NodePage, flags) == 24);
 static_assert(offsetof(NodePage, latency_epoch) == 32);
 static_assert(offsetof(NodePage, verdicts) == 4096 && offsetof(NodePage, tenants) == 8192);
 static_assert(sizeof(NodeVerdict) == 64 && offsetof(NodeVerdict, state) == 40);
 static_assert(offsetof(NodeTenant, mps_group) == 32);
-static_assert(sizeof(NodePage) == 794'624);
+static_assert(sizeof(NodePage) == 827'392);
 
 // Maps the page of a directory, read-only; its owner is root or the directory's user. kNotFound: no daemon
 // has published one.

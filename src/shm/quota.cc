@@ -469,6 +469,7 @@ void lower_cell(Region& r, unsigned slot, unsigned dev, std::uint64_t bytes) noe
   cell.w.store(keep, kSeqCst);               // pairs with read_cell()
   cell.other_bytes.store(0, kRelaxed);       // a statistic
   cell.unseen_bytes.store(0, kRelaxed);      // as above
+  cell.work.store(0, kRelaxed);              // as above: nobody has work
   r.observed[dev][slot].store(0, kRelaxed);  // advice
 }
 

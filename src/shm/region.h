@@ -111,8 +111,12 @@ struct alignas(64) MemCell {
   AtomicU64 other_bytes;  // owner: the part of used that is contexts, modules, heaps
   AtomicU64
       unseen_bytes;  // owner: the part of used that NVML shows for no process (managed memory)
-  std::uint8_t reserved[24];
+  // The owner's compute thread; for the governor, docs/compute.md.
+  AtomicU64 work;      // {flags:8, CLOCK_MONOTONIC us:56} from the low bits; WorkFlag; stored after
+  AtomicU64 empty_ns;  // how long nothing was queued until then; rises
+  std::uint8_t reserved[8];
 };
+enum WorkFlag : std::uint64_t { kHasWork = 1, kHasLongWork = 2 };
 
 // Memory that a process has exported: docs/formats/sharing.md, src/shm/shares.h.
 struct alignas(64) ShareEntry {
@@ -158,7 +162,11 @@ struct alignas(64) ComputeEntry {
   std::uint8_t reserved4[40];
   AtomicU64 copy_tat_ns;  // the bucket of copies, bytes at the rules' rate; by CAS
   std::uint8_t reserved5[56];
-  std::uint8_t reserved6[64];
+  AtomicU64 held_until_ns;  // this line: the tenant's processes, for the governor. CLOCK_MONOTONIC
+  AtomicU64 raw_ns;         // charged before kappa; a sum that corrections lower, as the next two
+  AtomicU64 shared_raw_ns;  // of it, of what ran beside others
+  AtomicU64 short_ns;       // of it, of short operations
+  std::uint8_t reserved6[32];
   AtomicU64
       gated_ns;     // this line: the tenant's processes, sums. Wall time held for latency tenants
   AtomicU64 gates;  // holds of that kind
@@ -245,6 +253,17 @@ BH_AT(MemCell, p, 8);
 BH_AT(MemCell, n, 16);
 BH_AT(MemCell, other_bytes, 24);
 BH_AT(MemCell, unseen_bytes, 32);
+BH_AT(MemCell, work, 40);
+BH_AT(MemCell, empty_ns, 48);
+BH_AT(ComputeEntry, tat_ns, 0);
+BH_AT(ComputeEntry, floor_x100, 64);
+BH_AT(ComputeEntry, used_ns, 128);
+BH_AT(ComputeEntry, rate_x100, 192);
+BH_AT(ComputeEntry, copy_tat_ns, 256);
+BH_AT(ComputeEntry, held_until_ns, 384);
+BH_AT(ComputeEntry, raw_ns, 392);
+BH_AT(ComputeEntry, shared_raw_ns, 400);
+BH_AT(ComputeEntry, short_ns, 408);
 BH_AT(Region, header, 0);
 BH_AT(Region, devices, 4096);
 BH_AT(Region, slots, 8192);

@@ -5,7 +5,6 @@
 namespace bulkhead::des {
 namespace {
 constexpr Ns kTick_ns = kMs;
-constexpr Ns kPeriod_ns = 200 * kMs;
 constexpr std::size_t kQueueDepth = 1021;
 }  // namespace
 
@@ -235,7 +234,8 @@ void Machine::launch(Process& p) {
     }
   }
   device.push(p.context, s.stream, kernel, now);
-  const Ns charged = pc::with_kappa(op.predicted_ns, v_.shared != 0 ? kappa : pc::kKappaOne);
+  const Ns charged =
+      pc::with_kappa(op.predicted_ns, governor_.clock().shared != 0 ? kappa : pc::kKappaOne);
   charge(t, static_cast<std::int64_t>(charged));
   pc::add_op(st.cut, op, now, charged);
   const Ns window = pc::window_ns_of(op.predicted_ns, e.samples.load() > 0, t.limit.window_ns);
@@ -327,7 +327,7 @@ void Machine::accrue(Process& p) {
 
 void Machine::tick(Process& p) {
   Tenant& t = *p.tenant;
-  p.history.add(v_);
+  p.history.add(governor_.clock());
   for (std::size_t i = 0; i < p.streams.size(); ++i)
     if (pc::is_quiet(p.streams[i].cut, now)) close(p, i, false);
   reap(p);
@@ -359,60 +359,25 @@ void Machine::govern() {
   sample();
   push(now + kTick_ns, kGovern, 0);
   if (!options_.governor) {
-    v_ = pc::advanced(v_, now, {}, 0);
+    governor_.rested(now);
     return;
   }
-  std::uint32_t contexts = 0, with_long = 0;
-  for (Process* p : processes_) {
-    const bool work = outstanding(*p) || p->had_work;
-    contexts += work;
-    with_long += work && p->with_long;
-    p->had_work = false;
-  }
-  std::uint64_t sure = 0;
-  for (auto& t : tenants) sure += t->short_ns;
-  v_ =
-      pc::advanced(v_, now, {contexts, with_long, sure - seen_short_ns_}, options_.told_loss_x1000);
-  seen_short_ns_ = sure;
-  std::uint64_t raw = 0, shared = 0;
-  for (auto& t : tenants) raw += t->raw_ns, shared += t->shared_raw_ns;
-  if (now - period_start_ >= kPeriod_ns) {
-    Ns least_empty = kNever;
-    for (Process* p : processes_) {
-      if (p->tenant->limit.limited)
-        least_empty = std::min(least_empty, p->empty_ns - p->seen_empty_ns);
-      p->seen_empty_ns = p->empty_ns;
-    }
-    if (!(options_.broken & kNoKappa))
-      kappa = pc::next_kappa(kappa, {now - period_start_, least_empty,
-                                     raw - shared - period_alone_ns_, shared - period_shared_ns_});
-    period_alone_ns_ = raw - shared;
-    period_shared_ns_ = shared;
-    period_start_ = now;
-  }
-  std::vector<pc::Want> want;
+  governor_.begin(now);
   std::vector<Tenant*> who;
   for (auto& t : tenants) {
-    if (!t->limit.limited) continue;
-    Ns idle = kNever;
-    for (auto& p : t->processes) idle = std::min(idle, p->empty_ns);
-    t->recent_raw_ns = t->recent_raw_ns * 15 / 16 + (t->raw_ns - t->seen_raw_ns);
-    t->recent_idle_ns = t->recent_idle_ns * 15 / 16 + (idle - t->seen_idle_ns);
-    t->seen_raw_ns = t->raw_ns;
-    bool out = false;
-    for (auto& p : t->processes) out = out || outstanding(*p);
-    if (!out || idle != t->seen_idle_ns) t->queued_since = now;
-    t->seen_idle_ns = idle;
-    const bool wants = out || (t->wanted_at != 0 && now < t->wanted_at + pc::kDemand_ns);
-    const bool held = t->held_at != 0 && now < t->held_at + pc::kDemand_ns;
-    want.push_back({t->limit.floor_x100, t->limit.ceiling_x100,
-                    wants ? std::max(1u, pc::demand_x100(t->recent_raw_ns, t->recent_idle_ns,
-                                                         now - t->queued_since, held))
-                          : 0});
-    who.push_back(t.get());
+    if (!t->limit.limited) continue;  // it tells nothing, here as in the product
+    for (auto& p : t->processes) {
+      governor_.process(p->seen, {outstanding(*p) || p->had_work, p->with_long, p->empty_ns});
+      p->had_work = false;
+    }
+    if (governor_.tenant(t->seen, {t->limit.floor_x100, t->limit.ceiling_x100, t->raw_ns,
+                                   t->shared_raw_ns, t->short_ns, t->wanted_at, t->held_at}))
+      who.push_back(t.get());
   }
   std::uint32_t rates[pc::kMaxSharers];
-  pc::fill(want.data(), static_cast<std::uint32_t>(want.size()), rates);
+  governor_.end(options_.told_loss_x1000, rates);
+  if (options_.broken & kNoKappa) governor_.set_kappa(pc::kKappaOne);
+  kappa = governor_.kappa();
   for (std::size_t i = 0; i < who.size(); ++i) who[i]->given_x100 = rates[i];
 }
 

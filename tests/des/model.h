@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "policy/compute/bucket.h"
+#include "policy/compute/governor.h"
 #include "policy/compute/hold.h"
 #include "policy/compute/meter.h"
 #include "policy/compute/rates.h"
@@ -115,7 +116,8 @@ struct Process {
   Ns held_since = 0, idle_since = 0;
   std::uint32_t hold_steps = 0, wake = 0;
   Ns in_flight_ns = 0;
-  Ns empty_ns = 0, seen_empty_ns = 0;        // nothing queued; at the start of the period
+  Ns empty_ns = 0;  // nothing queued
+  pc::ProcessState seen;
   bool with_long = false, had_work = false;  // since the governor's last look
   bool ticking = false;
 };
@@ -130,10 +132,8 @@ struct Tenant {
   double charged_ns = 0, forgiven_ns = 0, held_ns = 0;
   std::uint64_t raw_ns = 0, short_ns = 0, shared_raw_ns = 0, launches = 0;
   Ns wanted_at = 0, held_at = 0, longest_hold_ns = 0, longest_wait_ns = 0;
-  std::uint32_t given_x100 = 0;  // the governor's word
-  // The governor's memory.
-  Ns queued_since = 0;
-  std::uint64_t seen_raw_ns = 0, seen_idle_ns = 0, recent_raw_ns = 0, recent_idle_ns = 0;
+  std::uint32_t given_x100 = 0;      // the governor's word
+  pc::TenantState seen;              // the governor's memory
   std::vector<double> useful_at_ms;  // kernel time done at the end of each millisecond
   [[nodiscard]] double useful(Ns from, Ns to) const {
     return useful_at_ms[to / kMs] - useful_at_ms[from / kMs];
@@ -191,9 +191,7 @@ class Machine : public Watcher {
   std::uint64_t order_ = 0;
   std::vector<Process*> processes_;
   std::vector<std::function<void()>> actions_;
-  pc::VPoint v_;
-  Ns period_start_ = 0;
-  std::uint64_t seen_short_ns_ = 0, period_alone_ns_ = 0, period_shared_ns_ = 0;
+  pc::Governor governor_;
 };
 
 }  // namespace bulkhead::des

@@ -55,9 +55,9 @@ class NodePage(Case):
         struct.pack_into("<QI", entry, 0, 2, 1)
         entry[64:64 + len(tenant)] = tenant.encode()
         entry[128:152] = bytes.fromhex(uuid.replace("-", "")) + struct.pack("<Q", limit)
-        head = struct.pack("<8sHHIQII", b"BHNODE1\0", 1, 0, 8192, 794624, 0, 1)
+        head = struct.pack("<8sHHIQII", b"BHNODE1\0", 1, 0, 8192, 827392, 0, 1)
         path = self.dir.parent / "node"
-        path.write_bytes((head.ljust(8192, b"\0") + entry).ljust(794624, b"\0"))
+        path.write_bytes((head.ljust(8192, b"\0") + entry).ljust(827392, b"\0"))
         return path
 
     def ruled(self, page, command):

@@ -4,18 +4,25 @@
 #include <gtest/gtest.h>
 #include <linux/futex.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <thread>
 
 #include "base/clock.h"
 #include "hook/compute.h"
 #include "hook/compute_books.h"
+#include "hook/node_view.h"
 #include "hook/process.h"
+#include "shm/dir.h"
+#include "shm/supervise.h"
 #include "tests/hook/launch_fake.h"
 
 namespace bulkhead::hook {
@@ -431,6 +438,85 @@ TEST_F(ComputeTest, UnderADebuggerNothingIsHeld) {
     EXPECT_EQ(entry().launches.load(), 2u);
   });
   unsetenv("CUDA_INJECTION64_PATH");
+}
+
+// A page beside the region, as a daemon makes it: this tenant, and its device at `percent` of the time.
+void publish_page(const std::string& dir, std::uint32_t percent, std::uint32_t window_us = 2'000) {
+  auto page = std::make_unique<shm::NodePage>();
+  const char* const tenant = process.tenant.get().name();
+  std::uint8_t uuid[shm::kUuidBytes];
+  std::memcpy(uuid, process.region->devices[0].uuid, sizeof uuid);
+  ASSERT_TRUE(shm::set_node_limit(*page, tenant, uuid, 1u << 30).ok());
+  shm::ComputeRules rules;
+  rules.floor_x100 = rules.ceiling_x100 = percent * 100;
+  rules.window_us = window_us;
+  ASSERT_TRUE(shm::set_node_compute(*page, tenant, uuid, rules).ok());
+  shm::format_node(*page, 0);
+  const std::string path = dir + "/node";
+  ::unlink(path.c_str());
+  std::FILE* const f = std::fopen(path.c_str(), "w");
+  ASSERT_NE(f, nullptr);
+  EXPECT_EQ(std::fwrite(page.get(), sizeof *page, 1, f), 1u);
+  EXPECT_EQ(std::fclose(f), 0);
+  ASSERT_EQ(::chmod(path.c_str(), 0444), 0);
+  shm::raise_adopted(*process.region);
+  follow_node();
+  compute_look();
+}
+
+// C7. What the region alone would give is tried, too: without the page the same words open the gate.
+TEST_F(ComputeTest, WiderWordsInTheRegionGainNothing) {
+  in_child(10, [&] {
+    publish_page(dir_, 10);
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    finish();
+    shm::ComputeEntry& e = entry();
+    const auto scribble = [&e] {
+      for (shm::AtomicU32* word : {&e.floor_x100, &e.ceiling_x100, &e.rate_x100})
+        word->store(10'000, kRelaxed);
+      e.burst_us.store(1'000'000, kRelaxed);
+      e.window_us.store(1'000'000, kRelaxed);
+      e.flags.store(shm::kComputeBorrow, kRelaxed);
+      e.rules.fetch_add(1, kRelaxed);
+    };
+    scribble();
+    const InForce& in = in_force(compute.device[0], e);
+    EXPECT_EQ(in.rules.rate_x100, 1'000u);
+    EXPECT_EQ(in.rules.burst_ns, 5 * kMs);
+    EXPECT_EQ(in.window_ns, 2 * kMs);
+    e.rate_x100.store(10'000, kRelaxed);  // and again, now that it was set back
+    EXPECT_EQ(in_force(compute.device[0], e).rules.rate_x100, 1'000u);
+    // No limit at all, by its own words: the first look is not at the region any more.
+    e.floor_x100.store(0, kRelaxed);
+    e.rules.fetch_add(1, kRelaxed);
+    EXPECT_TRUE(compute_limited());
+    const std::uint64_t held = e.held_ns.load(kRelaxed);
+    e.tat_ns.store(monotonic_ns() + 200 * kMs, kRelaxed);
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    EXPECT_GT(e.held_ns.load(kRelaxed), held);
+    finish();
+    // Broken: the region's words alone.
+    forget_node();
+    scribble();
+    compute_look();
+    EXPECT_EQ(in_force(compute.device[0], e).rules.rate_x100, 10'000u);
+    EXPECT_EQ(in_force(compute.device[0], e).window_ns, 1'000 * kMs);
+  });
+}
+
+TEST_F(ComputeTest, TheNextDaemonsPageComesToTheSamePlace) {
+  in_child(50, [&] {
+    publish_page(dir_, 20);
+    const shm::NodePage* const first = node_page();
+    ASSERT_NE(first, nullptr);
+    EXPECT_EQ(in_force(compute.device[0], entry()).limits.floor_x100, 2'000u);
+    publish_page(dir_, 30);
+    EXPECT_EQ(node_page(), first);
+    EXPECT_EQ(in_force(compute.device[0], entry()).limits.floor_x100, 3'000u);
+    // A limit below the page's stands: a tenant may ask for less.
+    limit(10);
+    EXPECT_EQ(in_force(compute.device[0], entry()).limits.floor_x100, 1'000u);
+  });
 }
 
 }  // namespace

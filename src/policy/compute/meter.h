@@ -60,7 +60,8 @@ struct Cover {
 // row; each segment is charged what the row has grown by, and errors do not add up. One a stream.
 class Row {
  public:
-  explicit constexpr Row(std::uint64_t slice_ns = kSlice_ns) noexcept : slice_ns_(slice_ns) {}
+  constexpr Row() noexcept = default;  // all zeros: it may stand in .bss
+  explicit constexpr Row(std::uint64_t slice_ns) noexcept : slice_ns_(slice_ns) {}
   // The oldest segment not settled began at `start_ns`, `fresh`: with nothing queued. May be called again; it must be,
   // by the first tick after the start: the history is short.
   void begin(const VHistory& history, std::uint64_t start_ns, bool fresh) noexcept {
@@ -84,7 +85,7 @@ class Row {
     r.virtual_ns = all > told_ns_ ? all - told_ns_ : 0;
     r.paced_ns = fresh_ ? r.virtual_ns : end.v_ns > last_.v_ns ? end.v_ns - last_.v_ns : 0;
     r.alone = end.shared_ns <= last_.shared_ns;
-    r.clean = r.alone || (fresh_ && r.span_ns < short_ns(slice_ns_));
+    r.clean = r.alone || (fresh_ && r.span_ns < short_ns(slice_ns()));
     return r;
   }
   // It is settled; the next one begins at its end, unless begin() says otherwise.
@@ -98,10 +99,13 @@ class Row {
   static constexpr std::uint64_t kLongestRow_ns = 1'000'000'000;
   [[nodiscard]] std::uint64_t grown(const VPoint& end) const noexcept {
     if (end.at_ns <= first_.at_ns || end.v_ns < first_.v_ns) return 0;
-    return sliced_ns(end.at_ns - first_.at_ns, end.v_ns - first_.v_ns, slice_ns_);
+    return sliced_ns(end.at_ns - first_.at_ns, end.v_ns - first_.v_ns, slice_ns());
   }
   VPoint first_{}, last_{};
-  std::uint64_t told_ns_ = 0, slice_ns_;
+  [[nodiscard]] std::uint64_t slice_ns() const noexcept {
+    return slice_ns_ != 0 ? slice_ns_ : kSlice_ns;
+  }
+  std::uint64_t told_ns_ = 0, slice_ns_ = 0;
   bool begun_ = false, fresh_ = false;
 };
 

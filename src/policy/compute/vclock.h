@@ -17,7 +17,7 @@ struct VPoint {
   std::uint64_t shared_ns = 0;
   std::uint64_t owed_ns = 0;  // short work not yet taken off: it is told when it has ended
   std::uint32_t pace_q20 =
-      1 << 20;  // dV/dt of the step that ended here; what follows is taken to be like it
+      0;  // dV/dt of the step that ended here; what follows is taken to be like it
   std::uint32_t shared = 0;  // it was
 };
 
@@ -46,7 +46,7 @@ struct Load {
           shared};
 }
 
-// The last 64 points that the process saw: a segment's stamps lie between them.
+// The last 256 points that the process saw: a segment's stamps lie between them.
 class VHistory {
  public:
   void add(const VPoint& p) noexcept {
@@ -59,7 +59,7 @@ class VHistory {
   [[nodiscard]] bool covers(std::uint64_t t) const noexcept {
     return count_ != 0 && t <= newest().at_ns;
   }
-  // Between two points by the straight line; before the oldest at the oldest; after the newest at its pace.
+  // Between two points by the straight line; before the oldest at the oldest's pace; after the newest at its.
   [[nodiscard]] VPoint at(std::uint64_t t) const noexcept {
     if (count_ == 0) return {t, t, 0};
     VPoint next = newest();
@@ -70,17 +70,27 @@ class VHistory {
       if (p.at_ns <= t) return between(p, next, t);
       next = p;
     }
-    return next;
+    return before(next, t);
   }
 
  private:
-  static constexpr std::uint32_t kPoints = 64;
+  static constexpr std::uint32_t kPoints = 256;
   [[nodiscard]] VPoint newest() const noexcept { return ring_[(count_ - 1) % kPoints]; }
   [[nodiscard]] static VPoint after(const VPoint& p, std::uint64_t t) noexcept {
     const std::uint64_t dt = t - p.at_ns < (1ull << 40) ? t - p.at_ns : 1ull << 40;
     return {t,
             p.v_ns + ((dt * p.pace_q20) >> 20),
             p.shared_ns + (p.shared != 0 ? dt : 0),
+            0,
+            p.pace_q20,
+            p.shared};
+  }
+  [[nodiscard]] static VPoint before(const VPoint& p, std::uint64_t t) noexcept {
+    const std::uint64_t dt = p.at_ns - t < (1ull << 40) ? p.at_ns - t : 1ull << 40;
+    const std::uint64_t v = (dt * p.pace_q20) >> 20, shared = p.shared != 0 ? dt : 0;
+    return {t,
+            p.v_ns > v ? p.v_ns - v : 0,
+            p.shared_ns > shared ? p.shared_ns - shared : 0,
             0,
             p.pace_q20,
             p.shared};
