@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -66,20 +67,49 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
   }
 }
 
+constexpr const char* kNew = "node.new";
+constexpr const char* kSpare = "node.spare";
+
+// The room of the next page, taken while there is some: a tenant may fill the file system until then (its region is its
+// own), and a daemon that died must be able to start again. Without room for it: so be it.
+void keep_spare(const shm::Dir& dir) {
+  const int at = dir.fd.get();
+  ::unlinkat(at, kSpare, 0);
+  const UniqueFd fd{::openat(at, kSpare, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  if (fd.ok() && ::posix_fallocate(fd.get(), 0, sizeof(shm::NodePage)) != 0)
+    ::unlinkat(at, kSpare, 0);
+}
+
+// kNew with room for all of it: the spare, or a new file. A full tmpfs would be SIGBUS in the middle of a turn.
+Result<UniqueFd> make_new(const shm::Dir& dir) {
+  const int at = dir.fd.get();
+  (void)::renameat(at, kSpare, at,
+                   kNew);  // else what a daemon left that died here; we have the lock
+  UniqueFd spare{::openat(at, kNew, O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
+  struct stat st {};
+  const auto bytes = static_cast<off_t>(sizeof(shm::NodePage));
+  if (spare.ok() && ::fstat(spare.get(), &st) == 0 && S_ISREG(st.st_mode) &&
+      st.st_uid == dir.euid && st.st_nlink == 1 && st.st_size == bytes &&
+      st.st_blocks * 512 >= bytes) {
+    return spare;
+  }
+  ::unlinkat(at, kNew, 0);
+  UniqueFd fd{::openat(at, kNew, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  if (!fd.ok()) return Status{Errc::kIo, errno, "cannot make the node page"};
+  if (const int error = ::posix_fallocate(fd.get(), 0, sizeof(shm::NodePage)); error != 0) {
+    return Status{error == ENOSPC ? Errc::kFull : Errc::kIo, error, "no room for the node page"};
+  }
+  return fd;
+}
+
 }  // namespace
 
 Status NodeFile::open(const shm::Dir& dir, std::uint32_t flags,
                       const std::function<bool(const char*)>& exists) {
-  ::unlinkat(dir.fd.get(), "node.new", 0);  // of a daemon that died here; we hold daemon.lock
-  const UniqueFd fd{
-      ::openat(dir.fd.get(), "node.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444)};
-  if (!fd.ok()) return Status{Errc::kIo, errno, "cannot make the node page"};
+  const Result<UniqueFd> made = make_new(dir);
+  if (!made.ok()) return made.status();
+  const UniqueFd& fd = *made;
   BH_KILL_POINT("page.made");
-  // room for all of it now: a full tmpfs would be SIGBUS in the middle of a turn
-  if (const int error = ::posix_fallocate(fd.get(), 0, sizeof(shm::NodePage)); error != 0) {
-    return Status{error == ENOSPC ? Errc::kFull : Errc::kIo, error, "no room for the node page"};
-  }
-  if (::fchmod(fd.get(), 0444) != 0) return Status{Errc::kIo, errno, "cannot share the node page"};
   void* const at =
       ::mmap(nullptr, sizeof(shm::NodePage), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map the node page"};
@@ -88,13 +118,16 @@ Status NodeFile::open(const shm::Dir& dir, std::uint32_t flags,
   if (!guarded.ok()) return guarded.status();
   guard_ = std::move(*guarded);
   auto& page = *map_.as<shm::NodePage>();
+  std::memset(at, 0, sizeof page);  // the spare's may be anything
   if (const auto old = read_old(dir)) carry_over(*old, page, exists);
   shm::format_node(page, flags);
   BH_KILL_POINT("page.formatted");
-  if (::renameat(dir.fd.get(), "node.new", dir.fd.get(), "node") != 0) {
+  if (::fchmod(fd.get(), 0444) != 0) return Status{Errc::kIo, errno, "cannot share the node page"};
+  if (::renameat(dir.fd.get(), kNew, dir.fd.get(), "node") != 0) {
     return Status{Errc::kIo, errno, "cannot publish the node page"};
   }
   BH_KILL_POINT("page.published");
+  keep_spare(dir);
   return Status{};
 }
 

@@ -15,6 +15,7 @@ from node import HERE, Node, until  # noqa: E402
 
 NAMESPACES = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "-p", "--fork", "--mount-proc", "/bin/true"],
                                                   capture_output=True).returncode == 0
+MIB = 1 << 20
 # pid 1 of a container: starts workers, passes orders on, kills one when told to, and reaps them.
 INIT = """
 import os, subprocess, sys
@@ -43,7 +44,7 @@ for line in sys.stdin:
 class Container:
     """`count` workers in a pid namespace of their own, or one that is its pid 1. pids: outside, in the order of the workers."""
 
-    def __init__(self, case, count, elsewhere=None, preload=True, tenant="a"):
+    def __init__(self, case, count, elsewhere=None, preload=True, tenant="a", deaf=False):
         env = {**case.env, "BULKHEAD_TENANT": tenant, "SIM": str(BUILD / "sim")}
         if preload:
             env["PRELOAD"] = str(BUILD / "lib" / "libbulkhead.so")
@@ -55,6 +56,8 @@ class Container:
         if elsewhere:  # the directory under another path, its own path hidden
             script = 'mount --bind "$1" "$2" && mount -t tmpfs none "$1" && shift && export BULKHEAD_DIR="$1" && shift && exec "$@"'
             init = ["/bin/sh", "-c", script, "sh", str(case.dir), str(elsewhere), *init]
+        if deaf:  # it never speaks with the daemon
+            init = ["/bin/sh", "-c", 'mount --bind /dev/null "$1/control.sock" && shift && exec "$@"', "sh", str(case.dir), *init]
         self.process = subprocess.Popen(["unshare", "-m", "-p", "--fork", "--kill-child", "--mount-proc", *init], env=env,
                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         case.addCleanup(self.end)
@@ -207,6 +210,18 @@ class Containers(Case):
     def live(self):
         found = [x for x in self.node.metrics().splitlines() if x.startswith("bulkhead_tenant_processes{")]
         return sum(float(x.rsplit(" ", 1)[1]) for x in found)
+
+    def test_one_that_never_joined_is_known_by_its_lock_and_corrected(self):
+        c = self.container(1, deaf=True)
+        self.assertEqual(c.ask(0, f"take {GIB}"), 1)
+        self.assertEqual(self.shown(), {c.pids[0]: c.inside[0]})
+        books = lambda key: self.node.status("a")["devices"][0][key]
+        before = books("other_bytes")
+        self.assertEqual(c.ask(0, f"late {200 * MIB}"), 0)
+        until(lambda: books("other_bytes") >= before + 200 * MIB, "what its driver took is in its books")
+        self.assertEqual(self.events.of(["bypass-found", "drift"]), [])
+        os.kill(c.pids[0], signal.SIGKILL)
+        self.reaped(c.pids[0], GIB)
 
     def test_a_stranger_inside_is_named_by_its_pid_outside(self):
         c = Container(self, 1, preload=False)

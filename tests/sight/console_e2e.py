@@ -147,7 +147,7 @@ class Pictures(Browser):
     def test_pictures(self):
         folder = os.environ["SIGHT_PICTURES"]
         time.sleep(float(os.environ.get("SIGHT_HISTORY_S", "0")))  # a picture with a past
-        for name, width, phone, dark in (("console-desktop", 1280, False, False), ("console-desktop-dark", 1280, False, True),
+        for name, width, phone, dark in (("console-desktop", 1280, False, False), ("console-narrow", 820, False, False), ("console-desktop-dark", 1280, False, True),
                                          ("console-phone", 390, True, False)):
             self.tab.look(width, 900, scale=2 if phone else 1, phone=phone, dark=dark)
             self.tab.open("about:blank")

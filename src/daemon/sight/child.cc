@@ -136,7 +136,7 @@ void SightChild::take(Prepared prepared) {
   if (!prepared.changes || stopped_) return;
   adopt(std::move(prepared));
   if (pid_ != 0) {
-    ::kill(pid_, SIGTERM);
+    ::kill(pid_, SIGKILL);  // it has nothing to save; a stopped one would keep its sockets
     leaving_.push_back(pid_);
     pid_ = 0;
   }
@@ -178,7 +178,7 @@ int SightChild::tick(const Now& now) {
 void SightChild::stop() {
   stopped_ = true;
   if (pid_ == 0) return;
-  ::kill(pid_, SIGTERM);
+  ::kill(pid_, SIGKILL);
   (void)::waitpid(pid_, nullptr, WNOHANG);
   pid_ = 0;
 }

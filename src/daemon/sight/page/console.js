@@ -129,7 +129,11 @@
     if (t.ceiling_percent <= t.share_percent) return p(t.share_percent);
     return p(t.share_percent) + "+" + (t.ceiling_percent < 100 ? " to " + p(t.ceiling_percent) : "");
   };
-  const seconds = (ms) => ms < 10000 ? (ms / 1000).toFixed(1) + "\u202fs" : count(Math.round(ms / 1000)) + "\u202fs";
+  const seconds = (ms) => {
+    const s = ms / 1000;
+    if (s < 7200) return (s < 10 ? s.toFixed(1) : count(Math.round(s))) + "\u202fs";
+    return s < 360000 ? (s / 3600).toFixed(1) + "\u202fh" : count(Math.round(s / 3600)) + "\u202fh";
+  };
   const time_cell = (d) => {
     const td = cell("num", "GPU time", percent(had(d))), t = d.time;
     if (!t) return td;
