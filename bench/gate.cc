@@ -18,8 +18,8 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr const char* kOps[] = {
-    "alloc",   "alloc_growing", "free",          "alloc_async_pair", "mem_get_info",
-    "refused", "launch",        "launch_capped", "graph_launch",     "graph_launch_capped"};
+    "alloc",  "alloc_growing", "free",         "alloc_async_pair",    "mem_get_info", "refused",
+    "launch", "launch_capped", "graph_launch", "graph_launch_capped", "copy"};
 constexpr std::uint64_t kFew = 50, kMany = 250;
 constexpr double kSlack = 0.02;
 constexpr const char* kCompiler = "g++ " __VERSION__;

@@ -99,11 +99,11 @@ CUresult gate_launches(Worker& w, const std::string& op, std::uint64_t n, std::u
 // the instructions of the difference.
 int work_gate(Worker& w) {
   const char* step = "";
+  const std::string op = w.params.text("op");
   if (!w.cu.open()) return w.fail(w.cu.missing, CUDA_ERROR_NOT_FOUND);
   CUresult r = w.cu.start(&step);
   if (r != CUDA_SUCCESS) return w.fail(step, r);
   Api& cu = w.cu;
-  const std::string op = w.params.text("op");
   const std::uint64_t n = w.params.number("n"), most = w.params.number("most");
   std::vector<CUdeviceptr> p(most + 1);
   auto all = [&](auto call) {
@@ -142,6 +142,12 @@ int work_gate(Worker& w) {
     some([&](CUdeviceptr& at) {
       const CUresult a = cu.cuMemAlloc_v2(&at, w.params.number("quota") - (4 << 20));
       return a == CUDA_ERROR_OUT_OF_MEMORY ? CUDA_SUCCESS : CUDA_ERROR_UNKNOWN;
+    });
+  } else if (op == "copy") {
+    static char source[64];
+    r = alloc(p[most]);
+    some([&](CUdeviceptr&) {
+      return cu.cuMemcpyHtoDAsync_v2(p[most], source, sizeof source, nullptr);
     });
   } else if (op.find("launch") != std::string::npos) {
     r = gate_launches(w, op, n, most);

@@ -148,6 +148,14 @@ template <class Call>
   return compute_end(t, launch(exec, call));
 }
 
+template <class Call>
+[[gnu::noinline]] CUresult moving_launch(CUgraphExec exec, CUstream stream, Twin twin,
+                                         Call call) noexcept {
+  return graph_moves(exec, On{stream, twin, true}, [=] {
+    return compute_limited() ? limited_launch(exec, stream, twin, call) : launch(exec, call);
+  });
+}
+
 void trimmed(CUdevice ordinal) noexcept {
   Device* const d = books_ready() ? device(ordinal) : nullptr;
   if (d == nullptr) return;
@@ -234,19 +242,19 @@ CUresult cuGraphExecDestroy(CUgraphExec hGraphExec) noexcept {
 // Recorded first, then held: a launch that waits for its share has its entries already.
 CUresult cuGraphLaunch(CUgraphExec hGraph, CUstream hStream) noexcept {
   const auto call = [=] { return next.cuGraphLaunch(hGraph, hStream); };
-  return graph_moves(hGraph, On{hStream, Twin::kPlain, true}, [=] {
-    if (!compute_limited()) [[likely]]
-      return launch(hGraph, call);
-    return limited_launch(hGraph, hStream, Twin::kPlain, call);
-  });
+  if (graphs_move()) [[unlikely]]
+    return moving_launch(hGraph, hStream, Twin::kPlain, call);
+  if (!compute_limited()) [[likely]]
+    return launch(hGraph, call);
+  return limited_launch(hGraph, hStream, Twin::kPlain, call);
 }
 CUresult cuGraphLaunch_ptsz(CUgraphExec hGraphExec, CUstream hStream) noexcept {
   const auto call = [=] { return next.cuGraphLaunch_ptsz(hGraphExec, hStream); };
-  return graph_moves(hGraphExec, On{hStream, Twin::kPerThread, true}, [=] {
-    if (!compute_limited()) [[likely]]
-      return launch(hGraphExec, call);
-    return limited_launch(hGraphExec, hStream, Twin::kPerThread, call);
-  });
+  if (graphs_move()) [[unlikely]]
+    return moving_launch(hGraphExec, hStream, Twin::kPerThread, call);
+  if (!compute_limited()) [[likely]]
+    return launch(hGraphExec, call);
+  return limited_launch(hGraphExec, hStream, Twin::kPerThread, call);
 }
 CUresult cuGraphUpload(CUgraphExec hGraph, CUstream hStream) noexcept {
   return launch(hGraph, [=] { return next.cuGraphUpload(hGraph, hStream); });

@@ -39,6 +39,7 @@ inline CUresult map_event(const Make&, const Call& call) noexcept {
 }
 inline void graph_moves_made(CUgraphExec, CUgraph) noexcept {}
 inline void graph_moves_gone(CUgraphExec) noexcept {}
+constexpr bool graphs_move() noexcept { return false; }
 template <class Call>
 inline CUresult graph_moves(CUgraphExec, const On&, const Call& call) noexcept {
   return call();
@@ -55,29 +56,13 @@ inline void places_changed() noexcept {}
   return process.mode.load(std::memory_order_acquire) != Mode::kOff;
 }
 
-// CUDA_SUCCESS: go on; the entry stands, if one is due. Else: refused. `move` gets what its stream adds.
-[[nodiscard]] CUresult move_begin(Move& move, AuditTicket& ticket) noexcept;
-// After the driver answered: the bytes are counted, or the entry has failed. Returns its answer.
-CUresult move_end(const Move& move, const AuditTicket& ticket, CUresult result) noexcept;
 void move_failed(const AuditTicket& ticket, CUresult result) noexcept;
+// The stream is being captured.
+[[nodiscard]] bool captured_now(const On& on) noexcept;
 // The stream of such a call is being captured: nothing moves.
-[[nodiscard]] bool move_captured(const On& on) noexcept;
-
-template <class Real, class Make, class... A>
-[[gnu::noinline]] CUresult watched_move(const Real& real, const Make& make, A... args) noexcept {
-  Move m = make();
-  if (move_captured(m.on)) return real(args...);
-  AuditTicket ticket;
-  if (const CUresult refused = move_begin(m, ticket); refused != CUDA_SUCCESS) return refused;
-  return move_end(m, ticket, real(args...));
-}
-// A call that moves one thing: `make()` is its Move.
-template <class Real, class Make, class... A>
-[[gnu::always_inline]] inline CUresult move(const Real& real, const Make& make,
-                                            A... args) noexcept {
-  if (!moves_watched()) [[likely]]
-    return real(args...);
-  return watched_move(real, make, args...);
+[[nodiscard, gnu::always_inline]] inline bool move_captured(const On& on) noexcept {
+  // acquire pairs with a capture's beginning in this thread or one that told it
+  return on.async && captures.load(std::memory_order_acquire) != 0 && captured_now(on);
 }
 
 template <class Make, class Call>
@@ -115,21 +100,17 @@ struct GraphTickets {
                                          GraphTickets& tickets) noexcept;
 CUresult graph_moves_end(const GraphTickets& tickets, CUresult result) noexcept;
 
+[[gnu::always_inline]] inline bool graphs_move() noexcept {
+  // relaxed: who launches an executable knows of its instantiation
+  return any_graph_moves.load(std::memory_order_relaxed);
+}
+// Only if graphs_move().
 template <class Call>
-[[gnu::noinline]] CUresult watched_graph(CUgraphExec exec, const On& on,
-                                         const Call& call) noexcept {
+inline CUresult graph_moves(CUgraphExec exec, const On& on, const Call& call) noexcept {
   if (move_captured(on)) return call();
   GraphTickets tickets;
   const CUresult refused = graph_moves_begin(exec, on, tickets);
   return graph_moves_end(tickets, refused != CUDA_SUCCESS ? refused : call());
-}
-template <class Call>
-[[gnu::always_inline]] inline CUresult graph_moves(CUgraphExec exec, const On& on,
-                                                   const Call& call) noexcept {
-  // relaxed: who launches an executable knows of its instantiation
-  if (!any_graph_moves.load(std::memory_order_relaxed)) [[likely]]
-    return call();
-  return watched_graph(exec, on, call);
 }
 
 // transfer_where.cc: memory at this address went (`bytes` of it), or something did and nobody knows how much.

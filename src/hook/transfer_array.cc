@@ -1,16 +1,18 @@
 // Copies of one dimension to and from arrays. The address of an array's side is its handle.
 #include "hook/next.h"
-#include "hook/transfer_where.h"
+#include "hook/transfer_move.h"
 
 namespace bulkhead::hook {
 namespace {
 
 using Op = AuditOp;
 
-Move array_in(Op op, CUarray dst, const Side& from, std::uint64_t n, On on) noexcept {
+[[gnu::always_inline]] inline Move array_in(Op op, CUarray dst, const Side& from, std::uint64_t n,
+                                            On on) noexcept {
   return {copy_event(op, from, in_array(dst), n), on};
 }
-Move array_out(Op op, const Side& to, CUarray src, std::uint64_t n, On on) noexcept {
+[[gnu::always_inline]] inline Move array_out(Op op, const Side& to, CUarray src, std::uint64_t n,
+                                             On on) noexcept {
   return {copy_event(op, in_array(src), to, n), on};
 }
 

@@ -101,8 +101,8 @@ void graph_moves_made(CUgraphExec exec, CUgraph graph) noexcept {
   GraphList* const l = take_place(key_of(exec));
   if (l == nullptr) {
     count(Count::kFault);
-    any_graph_moves.store(true, kRelaxed);
-    return lost.store(true, kRelaxed);  // both only rise
+    any_graph_moves.store(true, kRelaxed);  // only rises
+    return lost.store(true, kRelaxed);      // likewise
   }
   read_graph(graph, *l);
   if (l->items.size() == 0 && l->children.size() == 0 && !l->unsure) return drop(*l);

@@ -55,7 +55,8 @@ class MappedArray {
 };
 
 struct GraphItem {
-  CUgraphNode node{};
+  CUgraphNode node{};  // in the graph that it was instantiated from
+  CUgraphNode also{};  // its counterpart in the graph of the last update
   AuditEvent event;
   AuditTicket ticket;  // of the launch under way
   CUgraphNodeType type = CU_GRAPH_NODE_TYPE_EMPTY;

@@ -5,12 +5,17 @@
 namespace bulkhead::hook {
 namespace {
 
+// A program may name a node by the graph of the instantiation or of the update.
+bool names(const GraphItem& item, CUgraphNode node) noexcept {
+  return node != nullptr && (item.node == node || item.also == node);
+}
+
 // The event of the n-th item of a node becomes `event(n)`; false: the node has no such items.
 template <class Event>
 bool change(GraphList& l, CUgraphNode node, CUgraphNodeType type, const Event& event) noexcept {
   std::size_t n = 0;
   for (GraphItem& item : l.items) {
-    if (item.node == node && item.type == type) item.event = event(n++);
+    if (names(item, node) && item.type == type) item.event = event(n++);
   }
   return n != 0;
 }
@@ -21,8 +26,10 @@ bool replace(GraphList& l, std::size_t first, std::size_t count, GraphList& fres
   for (std::size_t i = 0; i < count; ++i) {
     if (fresh.items[i].type != l.items[first + i].type) return false;
   }
-  // The nodes stay those of the graph that it was instantiated from: by these the program names them.
-  for (std::size_t i = 0; i < count; ++i) l.items[first + i].event = fresh.items[i].event;
+  for (std::size_t i = 0; i < count; ++i) {
+    l.items[first + i].event = fresh.items[i].event;
+    l.items[first + i].also = fresh.items[i].node;
+  }
   return true;
 }
 
@@ -109,7 +116,7 @@ void graph_node_enabled(CUgraphExec exec, CUgraphNode node, bool enabled) noexce
   GraphList* const l = graph_list(exec);
   if (l == nullptr) return;
   for (GraphItem& item : l->items) {
-    if (item.node == node) item.enabled = enabled;
+    if (names(item, node)) item.enabled = enabled;
   }
 }
 

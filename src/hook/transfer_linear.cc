@@ -1,26 +1,30 @@
 // Copies of one dimension between linear memory. docs/compliance/transfers.md.
 #include "hook/next.h"
-#include "hook/transfer_where.h"
+#include "hook/transfer_move.h"
 
 namespace bulkhead::hook {
 namespace {
 
 using Op = AuditOp;
 
-Move to_device(Op op, CUdeviceptr dst, const void* src, std::uint64_t n, On on) noexcept {
+[[gnu::always_inline]] inline Move to_device(Op op, CUdeviceptr dst, const void* src,
+                                             std::uint64_t n, On on) noexcept {
   return {copy_event(op, on_host(src), on_device(dst), n), on};
 }
-Move to_host(Op op, void* dst, CUdeviceptr src, std::uint64_t n, On on) noexcept {
+[[gnu::always_inline]] inline Move to_host(Op op, void* dst, CUdeviceptr src, std::uint64_t n,
+                                           On on) noexcept {
   return {copy_event(op, on_device(src), on_host(dst), n), on};
 }
-Move between(Op op, CUdeviceptr dst, CUdeviceptr src, std::uint64_t n, On on) noexcept {
+[[gnu::always_inline]] inline Move between(Op op, CUdeviceptr dst, CUdeviceptr src, std::uint64_t n,
+                                           On on) noexcept {
   return {copy_event(op, on_device(src), on_device(dst), n), on};
 }
-Move unified(Op op, CUdeviceptr dst, CUdeviceptr src, std::uint64_t n, On on) noexcept {
+[[gnu::always_inline]] inline Move unified(Op op, CUdeviceptr dst, CUdeviceptr src, std::uint64_t n,
+                                           On on) noexcept {
   return {copy_event(op, anywhere(src), anywhere(dst), n), on};
 }
-Move peer(Op op, CUdeviceptr dst, CUcontext to, CUdeviceptr src, CUcontext from, std::uint64_t n,
-          On on) noexcept {
+[[gnu::always_inline]] inline Move peer(Op op, CUdeviceptr dst, CUcontext to, CUdeviceptr src,
+                                        CUcontext from, std::uint64_t n, On on) noexcept {
   return {copy_event(op, in_context(src, from), in_context(dst, to), n), on};
 }
 

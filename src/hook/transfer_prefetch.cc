@@ -1,6 +1,7 @@
 // Prefetches of managed memory. Where the pages are is not known: the side that is, gives the direction.
 #include "hook/next.h"
 #include "hook/transfer_batch.h"
+#include "hook/transfer_move.h"
 
 namespace bulkhead::hook {
 namespace {

@@ -1,17 +1,19 @@
 // Setting memory, of one and two dimensions. A shape's pitch is that of the destination.
 #include "hook/next.h"
-#include "hook/transfer_where.h"
+#include "hook/transfer_move.h"
 
 namespace bulkhead::hook {
 namespace {
 
 using Op = AuditOp;
 
-Move set(Op op, CUdeviceptr dst, std::uint64_t count, std::uint64_t element, On on) noexcept {
+[[gnu::always_inline]] inline Move set(Op op, CUdeviceptr dst, std::uint64_t count,
+                                       std::uint64_t element, On on) noexcept {
   return {set_event(op, on_device(dst), move_product(count, element)), on};
 }
-Move set_rows(Op op, CUdeviceptr dst, std::uint64_t pitch, std::uint64_t width,
-              std::uint64_t height, std::uint64_t element, On on) noexcept {
+[[gnu::always_inline]] inline Move set_rows(Op op, CUdeviceptr dst, std::uint64_t pitch,
+                                            std::uint64_t width, std::uint64_t height,
+                                            std::uint64_t element, On on) noexcept {
   const std::uint64_t row = move_product(width, element);
   Move m{set_event(op, on_device(dst), move_product(row, height)), on};
   add_shape(m.event, row, height, 1, pitch);

@@ -1,6 +1,7 @@
 // What a stream writes by itself: values, batches of memory operations, decompression.
 #include "hook/next.h"
 #include "hook/transfer_batch.h"
+#include "hook/transfer_move.h"
 #include "hook/transfer_ops.h"
 
 namespace bulkhead::hook {
@@ -8,7 +9,8 @@ namespace {
 
 using Op = AuditOp;
 
-Move written(Op op, CUdeviceptr at, std::uint64_t bytes, On on) noexcept {
+[[gnu::always_inline]] inline Move written(Op op, CUdeviceptr at, std::uint64_t bytes,
+                                           On on) noexcept {
   return {set_event(op, anywhere(at), bytes), on};
 }
 

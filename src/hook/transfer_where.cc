@@ -40,6 +40,7 @@ void fill(std::uint64_t at, std::uint64_t bytes, std::uint8_t value) noexcept {
   const std::uint64_t first = at >> kShift;
   const std::uint64_t last = (at + (bytes != 0 ? bytes - 1 : 0)) >> kShift;
   if (table == nullptr || last < first) return;
+  // relaxed: as above
   for (std::uint64_t i = first; i <= last && i < kPlaces; ++i) table[i].store(value, kRelaxed);
 }
 
@@ -112,9 +113,7 @@ void places_forget_all() noexcept {
     static_cast<void>(::madvise(table, kPlaces, MADV_DONTNEED));
 }
 
-Side on_device(CUdeviceptr p) noexcept {
-  if (process.device_count == 1) [[likely]]
-    return {p, Side::Kind::kDevice, 0};
+Side on_some_device(CUdeviceptr p) noexcept {
   const Side s = anywhere(p);
   return {p, Side::Kind::kDevice, s.kind == Side::Kind::kDevice ? s.device : abi::kRemoteDevice};
 }
@@ -162,17 +161,6 @@ std::uint8_t location_number(const CUmemLocation& where) noexcept {
   return host ? abi::kHostDevice : abi::kRemoteDevice;
 }
 
-Direction direction_between(const Side& from, const Side& to) noexcept {
-  using enum Side::Kind;
-  if (from.kind == kUnknown || to.kind == kUnknown) return Direction::kUnknown;
-  if (from.kind == kHost)
-    return to.kind == kHost ? Direction::kHostToHost : Direction::kHostToDevice;
-  if (to.kind == kHost) return Direction::kDeviceToHost;
-  if (from.device == abi::kRemoteDevice || to.device == abi::kRemoteDevice)
-    return Direction::kUnknown;
-  return from.device == to.device ? Direction::kWithinDevice : Direction::kBetweenDevices;
-}
-
 std::uint16_t stream_ordinal(CUstream stream) noexcept {
   if (!is_named(stream)) return 0;
   const auto handle = reinterpret_cast<std::uintptr_t>(stream);
@@ -194,28 +182,6 @@ void stream_ordinal_gone(CUstream stream) noexcept {
     if (seen == 0) return;
     if (seen >> 16 == handle) return place.store(1, kRelaxed);
   }
-}
-
-AuditEvent copy_event(AuditOp op, const Side& from, const Side& to, std::uint64_t bytes) noexcept {
-  AuditEvent e;
-  e.op = op;
-  e.direction = direction_between(from, to);
-  e.source_device = from.device;
-  e.destination_device = to.device;
-  e.source = from.at;
-  e.destination = to.at;
-  e.bytes = move_bytes(bytes);
-  return e;
-}
-
-AuditEvent set_event(AuditOp op, const Side& to, std::uint64_t bytes) noexcept {
-  AuditEvent e;
-  e.op = op;
-  e.direction = Direction::kSet;
-  e.destination_device = to.device;
-  e.destination = to.at;
-  e.bytes = move_bytes(bytes);
-  return e;
 }
 
 }  // namespace bulkhead::hook

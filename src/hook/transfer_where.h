@@ -20,10 +20,16 @@ struct Side {
 [[nodiscard]] inline Side on_host(const void* p) noexcept {
   return {reinterpret_cast<std::uintptr_t>(p), Side::Kind::kHost, abi::kHostDevice};
 }
-// Memory that the function says is a device's.
-[[nodiscard]] Side on_device(CUdeviceptr p) noexcept;
 // An address that may be anything.
 [[nodiscard]] Side anywhere(CUdeviceptr p) noexcept;
+// One that the function says is a device's, of a process that sees several.
+[[nodiscard]] Side on_some_device(CUdeviceptr p) noexcept;
+// Memory that the function says is a device's.
+[[nodiscard]] inline Side on_device(CUdeviceptr p) noexcept {
+  if (process.device_count == 1) [[likely]]
+    return {p, Side::Kind::kDevice, 0};
+  return on_some_device(p);
+}
 [[nodiscard]] Side in_array(CUarray array) noexcept;
 // Memory of a context's device; null: the current one's.
 [[nodiscard]] Side in_context(CUdeviceptr p, CUcontext context) noexcept;
@@ -32,7 +38,18 @@ struct Side {
 [[nodiscard]] std::uint8_t device_number(CUdevice ordinal) noexcept;
 [[nodiscard]] std::uint8_t location_number(const CUmemLocation& where) noexcept;
 
-[[nodiscard]] Direction direction_between(const Side& from, const Side& to) noexcept;
+[[nodiscard, gnu::always_inline]] inline Direction direction_between(const Side& from,
+                                                                     const Side& to) noexcept {
+  using enum Side::Kind;
+  if (from.kind == kUnknown || to.kind == kUnknown) return Direction::kUnknown;
+  if (from.kind == kHost) {
+    return to.kind == kHost ? Direction::kHostToHost : Direction::kHostToDevice;
+  }
+  if (to.kind == kHost) return Direction::kDeviceToHost;
+  if (from.device == abi::kRemoteDevice || to.device == abi::kRemoteDevice)
+    return Direction::kUnknown;
+  return from.device == to.device ? Direction::kWithinDevice : Direction::kBetweenDevices;
+}
 // 0: a default stream; kManyStreams: the books are full.
 [[nodiscard]] std::uint16_t stream_ordinal(CUstream stream) noexcept;
 void stream_ordinal_gone(CUstream stream) noexcept;
@@ -48,9 +65,29 @@ inline constexpr std::uint64_t kMostMoveBytes = (std::uint64_t{1} << 48) - 1;
   if (__builtin_mul_overflow(a, b, &n) || __builtin_mul_overflow(n, c, &n)) return kMostMoveBytes;
   return move_bytes(n);
 }
-[[nodiscard]] AuditEvent copy_event(AuditOp op, const Side& from, const Side& to,
-                                    std::uint64_t bytes) noexcept;
-[[nodiscard]] AuditEvent set_event(AuditOp op, const Side& to, std::uint64_t bytes) noexcept;
+[[nodiscard, gnu::always_inline]] inline AuditEvent copy_event(AuditOp op, const Side& from,
+                                                               const Side& to,
+                                                               std::uint64_t bytes) noexcept {
+  AuditEvent e;
+  e.op = op;
+  e.direction = direction_between(from, to);
+  e.source_device = from.device;
+  e.destination_device = to.device;
+  e.source = from.at;
+  e.destination = to.at;
+  e.bytes = move_bytes(bytes);
+  return e;
+}
+[[nodiscard, gnu::always_inline]] inline AuditEvent set_event(AuditOp op, const Side& to,
+                                                              std::uint64_t bytes) noexcept {
+  AuditEvent e;
+  e.op = op;
+  e.direction = Direction::kSet;
+  e.destination_device = to.device;
+  e.destination = to.at;
+  e.bytes = move_bytes(bytes);
+  return e;
+}
 inline void add_shape(AuditEvent& e, std::uint64_t width, std::uint64_t height, std::uint64_t depth,
                       std::uint64_t pitch) noexcept {
   constexpr std::uint64_t kMost = 0xffff'ffff;
@@ -65,7 +102,29 @@ struct Counted {
   std::uint8_t device;
   CopyDirection direction;
 };
-[[nodiscard]] Counted counted_as(const AuditEvent& e) noexcept;
+[[nodiscard, gnu::always_inline]] inline Counted counted_as(const AuditEvent& e) noexcept {
+  switch (e.direction) {
+    case Direction::kHostToDevice:
+      return {e.destination_device, CopyDirection::kToDevice};
+    case Direction::kDeviceToHost:
+      return {e.source_device, CopyDirection::kToHost};
+    case Direction::kWithinDevice:
+      return {e.destination_device, CopyDirection::kWithin};
+    case Direction::kBetweenDevices:
+      return {e.source_device, CopyDirection::kPeer};
+    case Direction::kSet:
+      return {e.destination_device, CopyDirection::kSet};
+    case Direction::kUnknown:  // by the side that is known
+      if (e.destination_device < kMaxDevices)
+        return {e.destination_device, CopyDirection::kToDevice};
+      if (e.source_device < kMaxDevices) return {e.source_device, CopyDirection::kToHost};
+      return {current_device(), CopyDirection::kWithin};
+    case Direction::kNone:
+    case Direction::kHostToHost:
+      break;
+  }
+  return {abi::kHostDevice, CopyDirection::kWithin};
+}
 // Before the driver is called: may wait, if the tenant's copies have a rate.
 inline void move_admit(const AuditEvent& e) noexcept {
   const Counted as = counted_as(e);

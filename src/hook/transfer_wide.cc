@@ -2,6 +2,7 @@
 #include "hook/transfer_wide.h"
 
 #include "hook/next.h"
+#include "hook/transfer_move.h"
 
 namespace bulkhead::hook {
 namespace {

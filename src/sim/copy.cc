@@ -145,6 +145,7 @@ CUresult perform_copy(const CUDA_MEMCPY3D& c, std::uint64_t& cost_ns, EntryKind&
   const Profile& p = machine.profile;
   cost_ns = cost_of(c.WidthInBytes * c.Height * c.Depth,
                     to.device && from.device ? p.device_bytes_per_us : p.host_bytes_per_us);
+  driver().moved_bytes += c.WidthInBytes * c.Height * c.Depth;
   kind = to.device ? EntryKind::kFromHost : EntryKind::kToHost;
   if (to.device && from.device) kind = EntryKind::kWithin;
   if (!driver().moves_bytes) return CUDA_SUCCESS;
@@ -165,6 +166,7 @@ CUresult perform_memset(const CUDA_MEMSET_NODE_PARAMS_v2& m, std::uint64_t& cost
   if (!element || m.dst % m.elementSize != 0 || pitch < row) return CUDA_ERROR_INVALID_VALUE;
   if (!device_span(m.dst, (m.height - 1) * pitch + row)) return CUDA_ERROR_INVALID_VALUE;
   cost_ns = cost_of(row * m.height, machine.profile.device_bytes_per_us);
+  driver().moved_bytes += row * m.height;
   if (!driver().moves_bytes) return CUDA_SUCCESS;
   for (std::size_t y = 0; y < m.height; ++y) {
     char* at = reinterpret_cast<char*>(m.dst) + y * pitch;

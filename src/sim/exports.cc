@@ -3,6 +3,7 @@
 
 #include "sim/api.h"
 #include "sim/gate.h"
+#include "sim/model.h"
 #include "sim/state.h"
 
 namespace bulkhead::sim {
@@ -51,6 +52,10 @@ std::span<const Export> exports() noexcept { return kTable; }
 
 extern "C" [[gnu::visibility("default")]] const char* bulkhead_sim_version() noexcept {
   return "0.1.0";
+}
+// Bytes that copies, sets and stream writes have moved in this process: what a test holds against what was counted.
+extern "C" [[gnu::visibility("default")]] std::uint64_t bulkhead_sim_moved() noexcept {
+  return bulkhead::sim::driver().moved_bytes;
 }
 // Null, or why nothing here will work: for programs that say it in their own words.
 extern "C" [[gnu::visibility("default")]] const char* bulkhead_sim_problem() noexcept {

@@ -256,6 +256,26 @@ CUresult cuGraphExecHostNodeSetParams(CUgraphExec e, CUgraphNode n,
     return w.fn != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   });
 }
+// Addresses and values may change, as the driver says; the number of operations may not.
+CUresult cuGraphExecBatchMemOpNodeSetParams(CUgraphExec e, CUgraphNode n,
+                                            const CUDA_BATCH_MEM_OP_NODE_PARAMS* p) noexcept {
+  return change(e, n, CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, p, [&](Work& w) {
+    if (p->paramArray == nullptr || p->count != w.ops.size()) return CUDA_ERROR_INVALID_VALUE;
+    w.ops.assign(p->paramArray, p->paramArray + p->count);
+    return CUDA_SUCCESS;
+  });
+}
+CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec e, CUgraphNode n,
+                                            CUgraph childGraph) noexcept {
+  return change(e, n, CU_GRAPH_NODE_TYPE_GRAPH, childGraph, [&](Work& w) {
+    const Graph* g = to_graph(childGraph);
+    if (g == nullptr || g->nodes.size() != w.child->nodes.size()) return CUDA_ERROR_INVALID_VALUE;
+    delete_graph(w.child);
+    w.child = clone_graph(*g);
+    w.child->is_child = true;
+    return CUDA_SUCCESS;
+  });
+}
 CUresult cuGraphExecNodeSetParams(CUgraphExec e, CUgraphNode n, CUgraphNodeParams* p) noexcept {
   if (p == nullptr) return CUDA_ERROR_INVALID_VALUE;
   return change(e, n, p->type, p, [&](Work& w) { return work_from(*p, w); });

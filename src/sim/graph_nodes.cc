@@ -273,6 +273,21 @@ CUresult cuGraphMemFreeNodeGetParams(CUgraphNode n, CUdeviceptr* p) noexcept {
     return CUDA_SUCCESS;
   });
 }
+// The operations stay the node's own, as the driver says.
+CUresult cuGraphBatchMemOpNodeGetParams(CUgraphNode n, CUDA_BATCH_MEM_OP_NODE_PARAMS* p) noexcept {
+  return with(n, CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, p, [&](Work& w) {
+    *p = {nullptr, static_cast<unsigned>(w.ops.size()), w.ops.data(), 0};
+    return CUDA_SUCCESS;
+  });
+}
+CUresult cuGraphBatchMemOpNodeSetParams(CUgraphNode n,
+                                        const CUDA_BATCH_MEM_OP_NODE_PARAMS* p) noexcept {
+  return with(n, CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, p, [&](Work& w) {
+    if (p->paramArray == nullptr || p->count > 256) return CUDA_ERROR_INVALID_VALUE;
+    w.ops.assign(p->paramArray, p->paramArray + p->count);
+    return CUDA_SUCCESS;
+  });
+}
 CUresult cuGraphChildGraphNodeGetGraph(CUgraphNode n, CUgraph* p) noexcept {
   return with(n, CU_GRAPH_NODE_TYPE_GRAPH, p, [&](const Work& w) {
     *p = reinterpret_cast<CUgraph>(w.child);

@@ -135,6 +135,7 @@ struct Driver {
   MpsClient mps;
   bool moves_bytes =
       true;  // BULKHEAD_SIM_BYTES=off: copies, memsets and kernels leave memory alone
+  std::uint64_t moved_bytes = 0;  // by copies, sets and writes since cuInit; for tests
   std::uint64_t virtual_ns = 1;
   std::uint64_t next_id = 1;
   unsigned global_captures = 0;  // running, in global mode

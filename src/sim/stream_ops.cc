@@ -25,6 +25,7 @@ template <class T>
 CUresult write(CUdeviceptr at, T value) noexcept {
   if (at % sizeof(T) != 0 || !device_span(at, sizeof(T))) return CUDA_ERROR_INVALID_VALUE;
   *reinterpret_cast<T*>(at) = value;
+  driver().moved_bytes += sizeof(T);
   return CUDA_SUCCESS;
 }
 
