@@ -85,6 +85,11 @@ bool AuditWriter::stopping() const {
 
 // ---- the thread
 
+void AuditWriter::show() {
+  const std::lock_guard held{mutex_};
+  shown_ = own_;
+}
+
 bool AuditWriter::obey() {
   std::vector<Order> orders;
   {
@@ -241,6 +246,7 @@ bool AuditWriter::settled(const Status& status) {
   if (status.ok()) return true;
   own_.failed = failed_ = true;
   own_.failure = status.text();
+  show();
   const std::uint64_t one = 1;
   (void)!::write(done_fd_, &one, sizeof one);
   return false;
@@ -252,6 +258,7 @@ bool AuditWriter::put_entries(AuditSession& session, unsigned lane, std::uint32_
   Status status = sink_.entries(std::span{batch_, count});
   while (status.code() == Errc::kFull && !stopping()) {
     ++own_.sink_stalls;
+    show();
     ::nanosleep(&kNoRoom, nullptr);
     status = sink_.entries(std::span{batch_, count});
   }
@@ -270,6 +277,7 @@ bool AuditWriter::put_record(IntentKind kind, std::uint32_t serial, unsigned lan
   Status status = sink_.record(json);
   while (status.code() == Errc::kFull && !stopping()) {
     ++own_.sink_stalls;
+    show();
     ::nanosleep(&kNoRoom, nullptr);
     status = sink_.record(json);
   }

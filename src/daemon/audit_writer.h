@@ -63,6 +63,7 @@ class AuditWriter {
   };
   void push(Order order);
   void run();
+  void show();
   [[nodiscard]] bool obey();
   [[nodiscard]] bool obey(Order& order);
   // Entries taken in one visit to each lane.

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "base/places.h"
+#include "daemon/audit_part.h"
 #include "daemon/config.h"
 #include "daemon/config_reader.h"
 #include "daemon/governor.h"
@@ -93,6 +94,7 @@ class WholeNode final : public Node {
   std::unique_ptr<Sentinel> sentinel_;
   std::unique_ptr<Watch> watch_;
   std::unique_ptr<MpsManager> mps_;
+  AuditPart audit_;
   PictureWriter picture_;
   SightChild sight_;
   bool serves_sight_ = false;
@@ -263,6 +265,7 @@ void WholeNode::wire_regions() {
     if (ledger_->mode_of(r).enforcer != policy::Enforcer::kSpatial) return;
     mps_->evict_all({r.mps_group, r.owner_uid}, pids_of_tenant(r.name));
   };
+  options.no_audit = AuditPart::refusal(config_);
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
@@ -433,6 +436,11 @@ void WholeNode::wire_server() {
   p.usage = [this](std::int64_t since) { return usage_->rows(since); };
   p.reload = [this](ConfigReader::Done done) { begin_reload(std::move(done)); };
   p.condition = [this] { return condition(); };
+  if (AuditLanes* lanes = audit_.lanes()) {
+    p.lane = [lanes](const Peer& peer, const wire::LaneRequest& request, UniqueFd pidfd) {
+      return lanes->request(peer, request, std::move(pidfd));
+    };
+  }
   reader_.apply = [this](Outcome<Config> read) { return reload(std::move(read)); };
   picture_.providers.daemon = [this](wire::DaemonView& d) { fill_daemon(d); };
   server_ = std::make_unique<Server>(loop_.poller(), *ledger_, std::move(options), std::move(p));
@@ -478,6 +486,7 @@ std::string WholeNode::put_in_force(Outcome<Config> read) {
   }
   ledger_->settle(loop_.read_clock());
   regions_->set_page_flags(config_.private_dirs ? shm::kPrivateDirs : 0u);
+  audit_.set_rules(config_);
   if (sight) sight_.take(std::move(*sight));
   return "";
 }
@@ -488,6 +497,7 @@ std::string WholeNode::condition() const {
     if (config_.console_port != 0) restart.emplace_back("[daemon] console (without --no-sight)");
     if (config_.metrics_port != 0) restart.emplace_back("[daemon] metrics (without --no-sight)");
   }
+  if (audit_.needs_restart(config_)) restart.emplace_back("[audit] dir, sync_ms, witnesses");
   std::string out = condition_text(restart, ledger_->waiting_for_their_end(), config_.idle);
   for (const std::string& other : ledger_->other_modes()) out += (out.empty() ? "" : "; ") + other;
   return out;
@@ -517,17 +527,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   Looker first{sentinel_options()};
   const Round round = first.look(read_clocks());
   driver_ = round.driver;
-  std::vector<wire::NodeDevice> devices;
-  for (const RoundDevice& from : round.devices) {
-    wire::NodeDevice to{};
-    std::memcpy(to.uuid, from.uuid.data(), sizeof to.uuid);
-    std::strncpy(to.name, from.name.c_str(), sizeof to.name - 1);
-    to.index = from.index;
-    to.total_bytes = from.total_bytes;
-    to.usable_bytes = from.total_bytes - std::min(from.total_bytes, from.reserved_bytes);
-    devices.push_back(to);
-  }
-  note_devices(devices);
+  note_devices(devices_of(round));
   std::string kept = read_state_file(dir_.path, kTenantsFile, kStateBytes);
   if (kept.empty()) kept = read_state_file(state_, kTenantsFile, kStateBytes);
   if (!kept.empty()) (void)ledger_->restore(kept);
@@ -547,6 +547,11 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   watch_->may_kill = [this](const policy::SeenProcess& p) {
     return mps_->evicted(p.pid, p.start_ticks);
   };
+  std::string unaudited =
+      audit_.start(config_, {dir_.fd.get(), dir_.path, state_}, loop_.poller(), [this](auto& text) {
+        journal_->post(loop_.read_clock(), EventKind::kStoreFailed, text, {Severity::kAlarm});
+      });
+  if (!unaudited.empty()) return unaudited;
   wire_server();
   if (const Status bad = picture_.open(); !bad.ok()) return bad.text();
   if (const Status bad = server_->listen(dir_.fd.get()); !bad.ok()) {
@@ -571,6 +576,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
     loop_.add(*duty);
   }
   if (options.sight) loop_.add(sight_);
+  if (audit_.lanes() != nullptr) loop_.add(*audit_.lanes());
   journal_->post(loop_.read_clock(), EventKind::kDaemonStarted,
                  std::string{"bulkheadd "} + kVersion);
   if (const std::string waits = condition(); !waits.empty())
@@ -583,6 +589,7 @@ int WholeNode::run() {
   loop_.run();
   notify("STOPPING=1");
   server_->stop();
+  audit_.stop();
   journal_->post(loop_.read_clock(), EventKind::kDaemonStopping,
                  "regions, node page and tenants stay");
   ledger_->tick(loop_.read_clock());  // the store's newest text
@@ -614,11 +621,6 @@ Outcome<std::unique_ptr<Node>> Node::start(const DaemonOptions& options, int& ex
   }
   if (!problem.empty()) return Out::because(std::move(problem));
   return Out{std::unique_ptr<Node>{std::move(node)}};
-}
-
-std::string check_configuration(const std::string& file) {
-  auto read = load_config(file);
-  return read.ok() ? default_problem(*read, ::geteuid()) : read.problem;
 }
 
 }  // namespace bulkhead::daemon

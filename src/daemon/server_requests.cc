@@ -120,7 +120,8 @@ void Server::lane(Connection& c, const wire::LaneRequest& q) {
   LaneAnswer a;
   const Answer belongs = ledger_.belongs_to(c.peer, q.name);
   a.result = belongs.ok() ? Errc::kNotReady : belongs.result;
-  a.text = belongs.ok() ? "nothing is audited here: see [audit] of the configuration" : belongs.text;
+  a.text =
+      belongs.ok() ? "nothing is audited here: see [audit] of the configuration" : belongs.text;
   if (belongs.ok() && providers_.lane) {
     a = providers_.lane(c.peer, q, UniqueFd{c.pidfd.ok() ? ::dup(c.pidfd.get()) : -1});
   }
