@@ -36,12 +36,8 @@ struct Pair {
     auto reader = LogReader::open(std::make_unique<PosixFiles>(log.directory));
     std::string out = "old " + std::to_string(old) + "\n";
     const auto path = consistency_proof((*reader)->hashes(), old, log.writer->size());
-    for (const Hash& h : *path)
-      out += base64(h) +
-             "
-             ";
-             return out +
-             "\n";
+    for (const Hash& h : *path) out += base64(h) + "\n";
+    return out + "\n";
   }
   void grow(std::uint64_t from, std::size_t n) {
     if (from == 0) {
