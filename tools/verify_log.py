@@ -57,11 +57,15 @@ def read_notes(text):
             return
         body, at, lines = text[at:end + 1], end + 2, []
         while text.startswith("\u2014 ".encode(), at):
-            stop = text.index(b"\n", at)
+            stop = text.find(b"\n", at)
+            if stop < 0:
+                return  # half a note, as after a crash
             name, blob = text[at:stop].decode().split(" ")[1:]
             blob = base64.b64decode(blob)
             lines.append((name, struct.unpack(">I", blob[:4])[0], blob[4:]))
             at = stop + 1
+        if at == len(text) and "/epoch/" not in lines[-1][0]:
+            return  # likewise: the epoch's line is the last
         origin, size, root = body.decode().split("\n")[:3]
         yield body, origin, int(size), base64.b64decode(root), lines
 

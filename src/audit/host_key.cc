@@ -90,8 +90,9 @@ Outcome<HostKey> make_host_key(Files& files, const std::string& origin) {
   auto p256 = PrivateKey::generate(KeyType::kP256);
   if (!ed25519 || !p256) return Result::because("OpenSSL made no key");
   HostKey key{std::move(*ed25519), std::move(*p256)};
-  error = replace_file(files, "host.pub", policy_text(origin, key));
-  if (error == 0) error = replace_file(files, "host.key", key.ed25519.pem() + key.p256.pem());
+  // The secret half first: from it the public one can be made again, not the other way round.
+  error = replace_file(files, "host.key", key.ed25519.pem() + key.p256.pem());
+  if (error == 0) error = replace_file(files, "host.pub", policy_text(origin, key));
   if (error != 0) return Result::because(std::string{"host.key: "} + std::strerror(error));
   return key;
 }

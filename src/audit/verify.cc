@@ -138,6 +138,12 @@ void Verifier::next_pin(NoteStream* stream, const char* file, std::optional<Pin>
       return;
     }
     const auto checkpoint = parse_checkpoint(note->text);
+    // The epoch's line comes last: without it the file was torn between two lines.
+    if (stream == checkpoints_.get() && stream->at_end() &&
+        !note->lines.back().name.starts_with(options_.policy.origin + "/epoch/")) {
+      findings_.remark(std::string{file} + " ends in half a checkpoint, as after a crash");
+      return;
+    }
     if (checkpoint && checkpoint->origin == options_.policy.origin) {
       pin = Pin{std::move(*note), *checkpoint};
       return;

@@ -15,6 +15,6 @@ namespace bulkhead::cli {
 // From host.pub; "" if there is none.
 [[nodiscard]] std::string origin_of(audit::Files& files);
 // Each missing directory of the path, 0700.
-[[nodiscard]] bool make_directories(const std::string& path);
+[[nodiscard]] bool make_private_directories(const std::string& path);
 
 }  // namespace bulkhead::cli

@@ -43,7 +43,7 @@ std::string tile_number(std::uint64_t n) {
 }
 
 bool write_file(const std::string& path, const std::string& bytes) {
-  if (!make_directories(path.substr(0, path.rfind('/')))) return false;
+  if (!make_private_directories(path.substr(0, path.rfind('/')))) return false;
   std::FILE* const f = std::fopen(path.c_str(), "wbe");
   if (f == nullptr) return false;
   const bool good = std::fwrite(bytes.data(), 1, bytes.size(), f) == bytes.size();
@@ -97,7 +97,7 @@ std::string audit_directory(const AuditOptions& o) {
   return o.dir.empty() ? user_state_directory() + "/audit" : o.dir;
 }
 
-bool make_directories(const std::string& path) {
+bool make_private_directories(const std::string& path) {
   for (std::size_t at = path.find('/', 1);; at = path.find('/', at + 1)) {
     const std::string one = path.substr(0, at);
     if (!one.empty() && ::mkdir(one.c_str(), 0700) != 0 && errno != EEXIST) return false;
@@ -150,7 +150,7 @@ int audit_export(const AuditOptions& o) {
 }
 
 int audit_witness(const AuditOptions& o) {
-  if (!make_directories(o.state)) return fail(1, o.state + ": cannot be made");
+  if (!make_private_directories(o.state)) return fail(1, o.state + ": cannot be made");
   audit::PosixFiles files{o.state};
   if (files.lock() != 0) return fail(1, o.state + ": another witness uses it");
   std::string text;

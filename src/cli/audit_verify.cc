@@ -190,7 +190,7 @@ int audit_stats(const AuditOptions& o) {
 
 int audit_init(const AuditOptions& o) {
   const std::string directory = audit_directory(o);
-  if (!make_directories(directory)) return fail(1, directory + ": cannot be made");
+  if (!make_private_directories(directory)) return fail(1, directory + ": cannot be made");
   audit::PosixFiles files{directory};
   const std::string origin = o.origin.empty() ? audit::default_origin() : o.origin;
   if (origin.find_first_of(" +\n\t") != std::string::npos)
