@@ -21,6 +21,10 @@ std::vector<std::string> words_of(std::string_view line) {
 
 bool take(TrustPolicy& policy, const std::vector<std::string>& word) {
   if (word.empty()) return true;
+  if (word[0] == "epochs-only" && word.size() == 1) {
+    policy.epochs_only = true;
+    return true;
+  }
   if (word[0] == "quorum" && word.size() == 2) {
     const auto n = parse_decimal(word[1]);
     if (n) policy.quorum = static_cast<std::size_t>(*n);
@@ -52,8 +56,9 @@ Outcome<TrustPolicy> parse_policy(const std::string& text) {
   for (unsigned line = 1; !rest.empty(); ++line) {
     const std::size_t end = std::min(rest.find('\n'), rest.size());
     if (!take(policy, words_of(rest.substr(0, end))))
-      return Result::because("line " + std::to_string(line) +
-                             " is neither `log VKEY`, `witness NAME VKEY` nor `quorum N`");
+      return Result::because(
+          "line " + std::to_string(line) +
+          " is neither `log VKEY`, `witness NAME VKEY`, `quorum N` nor `epochs-only`");
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
   if (policy.host() == nullptr) return Result::because("no Ed25519 key of a log in it");
@@ -85,8 +90,9 @@ Outcome<HostKey> make_host_key(Files& files, const std::string& origin) {
   auto p256 = PrivateKey::generate(KeyType::kP256);
   if (!ed25519 || !p256) return Result::because("OpenSSL made no key");
   HostKey key{std::move(*ed25519), std::move(*p256)};
-  error = replace_file(files, "host.pub", policy_text(origin, key));
-  if (error == 0) error = replace_file(files, "host.key", key.ed25519.pem() + key.p256.pem());
+  // The secret half first: from it the public one can be made again, not the other way round.
+  error = replace_file(files, "host.key", key.ed25519.pem() + key.p256.pem());
+  if (error == 0) error = replace_file(files, "host.pub", policy_text(origin, key));
   if (error != 0) return Result::because(std::string{"host.key: "} + std::strerror(error));
   return key;
 }

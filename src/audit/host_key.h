@@ -21,6 +21,7 @@ struct TrustPolicy {
   std::vector<VerifierKey> log;      // types 1 and 2, all of the name `origin`
   std::vector<VerifierKey> witness;  // type 4
   std::size_t quorum = 0;
+  bool epochs_only = false;  // `epochs-only`: checkpoints without the host's lines are in order
   [[nodiscard]] const VerifierKey* host() const noexcept;  // the Ed25519 one; null if there is none
 };
 [[nodiscard]] Outcome<TrustPolicy> parse_policy(const std::string& text);

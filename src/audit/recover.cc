@@ -155,6 +155,11 @@ std::size_t replay_from(Files& files, const Recovered& out) {
 
 }  // namespace
 
+std::string read_last_checkpoint(Files& files, const std::string& origin) {
+  Recovered out;
+  return last_checkpoint(files, origin, out).empty() ? out.checkpoint_note : "";
+}
+
 std::string recover_log(Files& files, const std::string& origin, Recovered& out) {
   for (const std::string& name : files.list("segment")) {
     auto first = segment_first(name, ".data");

@@ -30,4 +30,7 @@ struct Recovered {
 // Reads everything from the segment that holds the last signed size on. A problem is a reason not to start.
 [[nodiscard]] std::string recover_log(Files& files, const std::string& origin, Recovered& out);
 
+// The last whole checkpoint of the file `checkpoints`; "" if there is none.
+[[nodiscard]] std::string read_last_checkpoint(Files& files, const std::string& origin);
+
 }  // namespace bulkhead::audit

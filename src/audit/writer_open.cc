@@ -86,6 +86,10 @@ std::string Writer::recover() {
     }
   }
   if (!host_ && options_.host_lines) return "host.key is missing";
+  if (host_ && !text) {
+    const int error = replace_file(*files_, "host.pub", policy_text(origin_, *host_));
+    if (error != 0) return because("host.pub", error);
+  }
   if (options_.boot_id.empty()) options_.boot_id = kernel_boot_id();
   Recovered found;
   std::string problem = recover_log(*files_, origin_, found);

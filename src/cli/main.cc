@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/audit.h"
 #include "cli/demo.h"
 #include "cli/describe.h"
 #include "cli/doctor.h"
@@ -64,6 +65,7 @@ struct Options {
   SetOptions set;
   EventsOptions events;
   UsageOptions usage;
+  AuditOptions audit;
 };
 
 void add_share(CLI::App& app, ShareOptions& o, const char* which) {
@@ -142,6 +144,7 @@ int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) 
   if (sub.get_name() == "demo") return demo(o.demo);
   if (sub.get_name() == "set") return set(o.set);
   if (sub.get_name() == "events") return events(o.events);
+  if (sub.get_name() == "audit") return audit(sub, o.audit);
   if (sub.get_name() == "usage") return bulkhead::cli::usage(o.usage);
   return rm(o.rm);
 }
@@ -180,6 +183,7 @@ int parse_and_run(int argc, char** argv) {
   add_events(*app.add_subcommand("events", "Show what the daemon reported"), o.events);
   add_usage(*app.add_subcommand("usage", "Show who held how much of which GPU for how long"),
             o.usage);
+  add_audit(app, o.audit);
   CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
   doctor.add_flag("--json", o.doctor.json, "For programs");
   doctor.add_flag("--sim{h200}", o.doctor.simulator, "Check with the simulated driver");

@@ -1,0 +1,255 @@
+// Sessions, lanes, clocks, grants: the rules of docs/formats/log.md, one function each.
+#include <algorithm>
+
+#include "audit/verify_state.h"
+
+namespace bulkhead::audit {
+namespace {
+
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
+std::string text_of(std::uint64_t n) { return std::to_string(n); }
+
+}  // namespace
+
+Finding Ledger::at(Check check, const abi::AuditEntry& entry, std::uint64_t index,
+                   std::string text) {
+  return {check, index, true, entry.session, entry.lane, abi::sequence_of(entry), std::move(text)};
+}
+
+Ledger::Session* Ledger::session_of(const abi::AuditEntry& entry, std::uint64_t index) {
+  const auto found = sessions_.find(entry.session);
+  if (found != sessions_.end()) return &found->second;
+  if (!partial_) {
+    findings_.add(
+        at(Check::kSession, entry, index, "its session has no record before it, or has ended"));
+  }
+  // Once is enough: the session counts as known from here on, its lanes begin where they are.
+  Session& made = sessions_[entry.session];
+  made.record.serial = entry.session;
+  made.known = false;
+  return &made;
+}
+
+void Ledger::entry(const abi::AuditEntry& entry, std::uint64_t index) {
+  ++report_.entries;
+  if (entry.version_kind >> 4 != abi::kEntryVersion || (entry.version_kind & 15) == 0 ||
+      (entry.version_kind & 15) > static_cast<std::uint8_t>(abi::EntryKind::kGap)) {
+    findings_.add(Check::kEntryForm, index, "not an entry of this format");
+    return;
+  }
+  if (lane_ == nullptr || lane_session_ != entry.session || lane_number_ != entry.lane) {
+    session_ = session_of(entry, index);
+    const auto [lane, fresh] = session_->lanes.try_emplace(entry.lane);
+    if (fresh) {
+      lane->second.known = session_->known;
+      lane->second.last_ns = session_->record.utc_ns;  // no entry before its session
+      lane->second.back_ns = session_->back_ns;
+    }
+    lane_ = &lane->second;
+    lane_session_ = entry.session;
+    lane_number_ = entry.lane;
+  }
+  check_sequence(entry, *lane_, index);
+  check_clock(entry, *lane_, index);
+  if (entry.utc_ns > latest_ns_) {
+    latest_ns_ = entry.utc_ns;
+    latest_index_ = index;
+    latest_ = entry;
+  }
+  const abi::EntryKind kind = abi::kind_of(entry);
+  if (kind == abi::EntryKind::kGap) {
+    findings_.add(at(Check::kGap, entry, index,
+                     text_of(abi::bytes_of(entry)) + " entries were not recorded"));
+  } else if (kind == abi::EntryKind::kTransfer || kind == abi::EntryKind::kMap) {
+    check_grant(entry, *session_, index);
+  }
+}
+
+void Ledger::check_sequence(const abi::AuditEntry& entry, Lane& lane, std::uint64_t index) {
+  const std::uint64_t sequence = abi::sequence_of(entry);
+  if (sequence != lane.next && lane.known) {
+    Finding f = at(Check::kSequence, entry, index, "");
+    f.sequence = std::min(lane.next, sequence);
+    f.text = sequence > lane.next
+                 ? text_of(sequence - lane.next) + " entries are missing from this one on"
+                 : "it is there again, or out of order (expected " + text_of(lane.next) + ")";
+    findings_.add(std::move(f));
+  }
+  lane.known = true;
+  lane.next = std::max(lane.next, sequence + 1);
+}
+
+void Ledger::check_clock(const abi::AuditEntry& entry, Lane& lane, std::uint64_t index) {
+  // Steps back that were announced since are in order.
+  const std::uint64_t least = lane.last_ns - std::min(lane.last_ns, clock_back_ns_ - lane.back_ns);
+  lane.last_ns = least;
+  lane.back_ns = clock_back_ns_;
+  if (entry.utc_ns + options_.clock_back_ns < least) {
+    findings_.add(at(Check::kClock, entry, index,
+                     "its time is " + text_of((least - entry.utc_ns) / 1'000'000) +
+                         " ms before that of the entry or session before it"));
+  }
+  lane.last_ns = std::max(lane.last_ns, entry.utc_ns);
+}
+
+void Ledger::check_grant(const abi::AuditEntry& entry, const Session& session,
+                         std::uint64_t index) {
+  const abi::Decision decision = abi::decision_of(entry);
+  report_.bytes += abi::kind_of(entry) == abi::EntryKind::kTransfer ? abi::bytes_of(entry) : 0;
+  report_.denied += decision == abi::Decision::kDenied;
+  report_.violations += decision == abi::Decision::kViolation;
+  report_.observed += decision == abi::Decision::kObserved;
+  if (!session.known) return;
+  if (decision == abi::Decision::kObserved && !session.record.observe) {
+    findings_.add(
+        at(Check::kGrant, entry, index, "says observed, and its session is not of mode observe"));
+  }
+  if (decision != abi::Decision::kAllowed) return;
+  if (grant_ == nullptr || grant_serial_ != entry.grant) {
+    const auto found = grants_.find(entry.grant);
+    grant_ = found == grants_.end() ? nullptr : &found->second;
+    grant_serial_ = entry.grant;
+  }
+  if (grant_ == nullptr && partial_) return;  // its record may lie in what was removed
+  if (const char* why = check_entry_against_grant(entry, session.record, grant_))
+    findings_.add(at(Check::kGrant, entry, index, why));
+}
+
+void Ledger::take_session(const SessionRecord& session, std::uint64_t index) {
+  lane_ = nullptr;
+  ++report_.sessions;
+  if (session.serial <= last_session_) {
+    findings_.add(Check::kSession, index,
+                  "session " + text_of(session.serial) + " was used before");
+  }
+  last_session_ = std::max(last_session_, session.serial);
+  Session fresh;
+  fresh.record = session;
+  fresh.back_ns = clock_back_ns_;
+  sessions_[session.serial] = std::move(fresh);
+}
+
+void Ledger::end(const SessionEndRecord& end, std::uint64_t index) {
+  lane_ = nullptr;
+  const auto found = sessions_.find(end.serial);
+  if (found == sessions_.end()) {
+    if (!partial_)
+      findings_.add(Check::kSession, index,
+                    "the end of session " + text_of(end.serial) + ", which is not open");
+    return;
+  }
+  const Session& session = found->second;
+  const auto differs = [&](std::uint16_t number, std::uint64_t have, std::uint64_t want) {
+    Finding f;
+    f.check = Check::kSessionEnd;
+    f.index = index;
+    f.has_lane = true;
+    f.session = end.serial;
+    f.lane = number;
+    f.sequence = std::min(have, want);
+    f.text = "the session's end says " + text_of(want) + " entries in this lane, the log has " +
+             text_of(have);
+    findings_.add(std::move(f));
+  };
+  for (const auto& [number, want] : end.next) {
+    const auto lane = session.lanes.find(number);
+    const std::uint64_t have = lane == session.lanes.end() ? 0 : lane->second.next;
+    if (have != want && !(partial_ && !session.known)) differs(number, have, want);
+  }
+  for (const auto& [number, lane] : session.lanes) {
+    if (!end.next.contains(number)) differs(number, lane.next, 0);
+  }
+  sessions_.erase(found);
+}
+
+void Ledger::take_grant(const GrantRecord& grant, std::uint64_t index) {
+  grant_ = nullptr;
+  ++report_.grants;
+  const auto [known, fresh] = grants_.try_emplace(grant.serial);
+  if (fresh) {
+    known->second.record = grant;
+    return;
+  }
+  // A daemon that starts again says its living grants again: the same, or a finding.
+  const GrantRecord& r = known->second.record;
+  if (r.tenant != grant.tenant || r.expires_s != grant.expires_s ||
+      r.not_before_s != grant.not_before_s || r.directions != grant.directions ||
+      r.devices != grant.devices || r.bytes != grant.bytes) {
+    findings_.add(Check::kGrant, index,
+                  "grant " + text_of(grant.serial) + " has another meaning than before");
+  }
+}
+
+void Ledger::boot(const BootRecord& boot, std::uint64_t index) {
+  if (boot.recovered != index || boot.signed_size > index) {
+    findings_.add(Check::kBoot, index,
+                  "a boot record says that " + text_of(boot.recovered) + " entries were there");
+  }
+  if (!options_.policy.origin.empty() && boot.origin != options_.policy.origin)
+    findings_.add(Check::kBoot, index, "a boot record of another log: " + boot.origin);
+  if (boot.cut_bytes > 0) {
+    findings_.remark("index " + text_of(index) + ": " + text_of(boot.cut_bytes) +
+                     " bytes of unfinished writing were cut at a start");
+  }
+  if (boot_id_ != boot.boot_id) {
+    lane_ = nullptr;
+    if (!sessions_.empty()) {
+      findings_.remark("index " + text_of(index) + ": the machine stopped with " +
+                       text_of(sessions_.size()) +
+                       " sessions open; what cannot be known: " + boot.unknown);
+    }
+    sessions_.clear();
+  }
+  boot_id_ = boot.boot_id;
+}
+
+void Ledger::record(const Record& record, std::uint64_t index) {
+  ++report_.records;
+  if (const auto* session = std::get_if<SessionRecord>(&record)) take_session(*session, index);
+  if (const auto* ended = std::get_if<SessionEndRecord>(&record)) end(*ended, index);
+  if (const auto* grant = std::get_if<GrantRecord>(&record)) take_grant(*grant, index);
+  if (const auto* started = std::get_if<BootRecord>(&record)) boot(*started, index);
+  if (const auto* clock = std::get_if<ClockRecord>(&record); clock && clock->step_ns != 0) {
+    const auto back =
+        static_cast<std::uint64_t>(-std::clamp<std::int64_t>(clock->step_ns, -INT64_MAX, 0));
+    clock_back_ns_ += back;
+    latest_ns_ -= std::min(latest_ns_, back);
+  }
+  if (const auto* revoked = std::get_if<RevokedRecord>(&record)) {
+    const auto grant = grants_.find(revoked->grant);
+    if (grant != grants_.end() && grant->second.revoked_ns == 0)
+      grant->second.revoked_ns = std::max<std::uint64_t>(revoked->utc_ns, 1);
+  }
+  if (const auto* gap = std::get_if<GapRecord>(&record)) {
+    Finding f{Check::kGap,
+              index,
+              true,
+              static_cast<std::uint32_t>(gap->session),
+              static_cast<std::uint16_t>(gap->lane),
+              gap->from,
+              text_of(gap->count) + " entries are known to be lost"};
+    findings_.add(std::move(f));
+  }
+}
+
+void Ledger::epoch_begins(const KeyRecord& key, std::uint64_t index) {
+  if (latest_ns_ > key.utc_ns + options_.epoch_skew_ns) {
+    findings_.add(at(Check::kEpochTime, latest_, latest_index_,
+                     "its time is after the end of its epoch, which the record at index " +
+                         text_of(index) + " ended"));
+  }
+  latest_ns_ = 0;
+  // Grants that ended an hour ago are forgotten: memory is bounded by those that live.
+  grant_ = nullptr;
+  std::erase_if(grants_, [&](const auto& one) {
+    const std::int64_t end = one.second.record.expires_s;
+    return end > 0 && static_cast<std::uint64_t>(end) + 3600 < key.utc_ns / kSecondNs;
+  });
+}
+
+void Ledger::finish() {
+  if (!sessions_.empty())
+    findings_.remark(text_of(sessions_.size()) + " sessions are open at the log's end");
+}
+
+}  // namespace bulkhead::audit
