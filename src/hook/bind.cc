@@ -8,8 +8,10 @@
 #include <utility>
 
 #include "hook/alone.h"
+#include "hook/audit_mode.h"
 #include "hook/books.h"
 #include "hook/compute.h"
+#include "hook/grant.h"
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/process.h"
@@ -239,6 +241,8 @@ void forked_child() noexcept {
   forget_threads();
   forget_shares();
   compute_forked_child();
+  audit_forked_child();
+  grant_forked_child();
   shm::forget_private_locks();
   memory_forked_child();
 }

@@ -28,14 +28,14 @@ constexpr std::uint64_t kAskAgain_ns = 1'000'000'000;
 constexpr std::uint64_t kBytesMask = (1ull << 48) - 1;
 
 // One mapping of a table. Never unmapped: threads may be reading it. A process sees as many as it sees daemons.
-struct View {
+struct Mapped {
   const shm::GrantTable* table;
   std::uint32_t bit_of[kMaxDevices];  // Device::number -> bit of the table's masks
 };
-constexpr unsigned kViews = 64;
-constinit View views[kViews]{};
-constinit unsigned views_used = 0;  // under `mapping`
-constinit std::atomic<const View*> view{nullptr};
+constexpr unsigned kMostMapped = 64;
+constinit Mapped all_mapped[kMostMapped]{};
+constinit unsigned mapped_used = 0;  // under `mapping`
+constinit std::atomic<const Mapped*> mapped{nullptr};
 constinit std::atomic<std::uint64_t> ask_again_ns{
     0};  // a daemon that gave none is not asked each call
 constinit std::atomic<bool> old{false};
@@ -47,7 +47,7 @@ constinit std::atomic<std::uint64_t> spent[kSpent]{};
 constinit PrivateLock mapping{};
 
 struct Cache {
-  const View* from;
+  const Mapped* from;
   shm::GrantHandle handle;
   std::uint32_t changes;
   bool counts_bytes;
@@ -56,12 +56,13 @@ thread_local constinit Cache cache __attribute__((tls_model("initial-exec"))) = 
 
 std::uint64_t coarse_ns() noexcept { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
-[[gnu::always_inline]] inline std::uint32_t bit(const View& v, std::uint8_t device) noexcept {
+[[gnu::always_inline]] inline std::uint32_t bit(const Mapped& v, std::uint8_t device) noexcept {
   if (device < kMaxDevices) return v.bit_of[device];
   return 0;  // the host, or a device of another process: its map event was granted
 }
 
-[[gnu::always_inline]] inline shm::GrantNeed need_of(const View& v, const AuditEvent& e) noexcept {
+[[gnu::always_inline]] inline shm::GrantNeed need_of(const Mapped& v,
+                                                     const AuditEvent& e) noexcept {
   shm::GrantNeed need;
   need.directions = e.kind == abi::EntryKind::kMap || e.direction == abi::Direction::kNone
                         ? shm::kMapBit
@@ -89,7 +90,7 @@ bool spend(shm::GrantHandle handle, std::uint64_t limit, std::uint64_t bytes) no
   }
 }
 
-DenyReason check_counted(const View& v, shm::GrantHandle handle, const shm::GrantNeed& need,
+DenyReason check_counted(const Mapped& v, shm::GrantHandle handle, const shm::GrantNeed& need,
                          std::uint64_t now_ns, std::uint32_t* serial) noexcept {
   const DenyReason r = shm::check_grant(*v.table, handle, need, now_ns, serial);
   if (r != DenyReason::kNone) return r;
@@ -131,11 +132,11 @@ const shm::GrantTable* fetch() noexcept {
 // Under `mapping`.
 void map_locked() noexcept {
   const Undisturbed keep;
-  if (views_used == kViews) return;
+  if (mapped_used == kMostMapped) return;
   const shm::GrantTable* table = fetch();
   ask_again_ns.store(coarse_ns() + kAskAgain_ns, kRelaxed);  // a hint
   if (table == nullptr) return;
-  View& v = views[views_used++];
+  Mapped& v = all_mapped[mapped_used++];
   v.table = table;
   for (int i = 0; i < kMaxDevices; ++i) v.bit_of[i] = kNotOurs;
   for (int i = 0; i < process.device_count; ++i) {
@@ -145,20 +146,20 @@ void map_locked() noexcept {
         v.bit_of[d.number] = 1u << k;
     }
   }
-  old.store(false, kRelaxed);                 // under the lock
-  view.store(&v, std::memory_order_release);  // pairs with grant_check()
+  old.store(false, kRelaxed);                   // under the lock
+  mapped.store(&v, std::memory_order_release);  // pairs with grant_check()
 }
 
-const View* map_now() noexcept {
+const Mapped* map_now() noexcept {
   const Held held{mapping};
-  const View* v = view.load(kRelaxed);  // written under the lock
+  const Mapped* v = mapped.load(kRelaxed);  // written under the lock
   if (v != nullptr || coarse_ns() < ask_again_ns.load(kRelaxed)) return v;
   map_locked();
-  return view.load(kRelaxed);  // written under the lock
+  return mapped.load(kRelaxed);  // written under the lock
 }
 
 // What the tenant is told when no grant lives.
-DenyReason none_lives(const View& v) noexcept {
+DenyReason none_lives(const Mapped& v) noexcept {
   const std::uint64_t had = last_handle.load(kRelaxed);  // advice
   if (had == 0) return DenyReason::kNoGrant;
   const DenyReason why = shm::ended_why(*v.table, shm::GrantHandle{had, 0});
@@ -167,7 +168,7 @@ DenyReason none_lives(const View& v) noexcept {
 
 // The first grant that covers the event, the one that ends last first; else the reason of that one.
 [[gnu::cold, gnu::noinline]] GrantAnswer look(const AuditEvent& event) noexcept {
-  const View* v = view.load(std::memory_order_acquire);  // pairs with map_locked()
+  const Mapped* v = mapped.load(std::memory_order_acquire);  // pairs with map_locked()
   if (v == nullptr) v = map_now();
   if (v == nullptr) return {DenyReason::kNoGrant, 0};
   const std::uint32_t changes =
@@ -193,7 +194,7 @@ DenyReason none_lives(const View& v) noexcept {
 }  // namespace
 
 GrantAnswer grant_check(const AuditEvent& event) noexcept {
-  const View* v = view.load(std::memory_order_acquire);  // pairs with map_locked()
+  const Mapped* v = mapped.load(std::memory_order_acquire);  // pairs with map_locked()
   const Cache& c = cache;
   // acquire pairs with put_grant(): what came with the change is seen with it
   if (v == nullptr || c.from != v || c.counts_bytes ||
@@ -210,19 +211,19 @@ GrantAnswer grant_check(const AuditEvent& event) noexcept {
 void grant_table_is_old() noexcept { old.store(true, kRelaxed); }  // the own thread's
 
 void grant_second() noexcept {
-  if (!old.load(kRelaxed) || view.load(kRelaxed) == nullptr) return;  // the own thread's
+  if (!old.load(kRelaxed) || mapped.load(kRelaxed) == nullptr) return;  // the own thread's
   const Held held{mapping};
   map_locked();
 }
 
 void grant_forked_child() noexcept {
   // relaxed: the child has one thread
-  view.store(nullptr, kRelaxed);
+  mapped.store(nullptr, kRelaxed);
   last_handle.store(0, kRelaxed);
   ask_again_ns.store(0, kRelaxed);
   old.store(false, kRelaxed);
   for (auto& word : spent) word.store(0, kRelaxed);
-  views_used = 0;
+  mapped_used = 0;
   cache = Cache{};
 }
 

@@ -1,4 +1,5 @@
 // cuInit: where a process that may not go on is told so, and where one that may is bound.
+#include "hook/audit_mode.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -16,6 +17,7 @@ CUresult cuInit(unsigned int flags) noexcept {
         settings().has_limits && (s.code() == Errc::kNotFound || s.code() == Errc::kNotReady);
     if (settings().malformed || (!s.ok() && !may_create))
       fault(settings().malformed ? kMalformed : s);
+    if (!audit_may_start().ok()) return CUDA_ERROR_SYSTEM_NOT_READY;
   }
   if (process.mode.load(std::memory_order_acquire) == Mode::kDenied) {  // pairs with bind_locked()
     return CUDA_ERROR_SYSTEM_NOT_READY;

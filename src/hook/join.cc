@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "hook/audit_mode.h"
+#include "hook/grant.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "shm/node.h"
@@ -74,11 +76,15 @@ void DaemonLink::second(shm::Seat seat, std::uint64_t boot_s) noexcept {
     adopted_ = adopted;
     map_page();
     joined_ = shm::Seat{};  // this daemon has not heard of us
+    grant_table_is_old();
     tries_ = 0;
     next_try_s_ = boot_s;
   }
+  if (boot_s != granted_s_) grant_second();
+  granted_s_ = boot_s;
   if (page_.ok() && boot_s != applied_s_) {  // a poke wakes the thread more often
     applied_s_ = boot_s;
+    audit_page(*page_.as<const shm::NodePage>());
     static_cast<void>(shm::apply_page(*page_.as<const shm::NodePage>(), r,
                                       process.tenant.get().device_count(),
                                       process.tenant.get().name()));

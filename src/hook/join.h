@@ -28,6 +28,7 @@ class DaemonLink {
   unsigned tries_ = 0;
   std::uint64_t next_try_s_ = 0;
   std::uint64_t applied_s_ = 0;
+  std::uint64_t granted_s_ = 0;
 };
 
 }  // namespace bulkhead::hook

@@ -16,7 +16,9 @@ BH_OLD_GLIBC(pthread_attr_init);
 BH_OLD_GLIBC(pthread_attr_setdetachstate);
 BH_OLD_GLIBC(pthread_attr_setstacksize);
 BH_OLD_GLIBC(pthread_create);
+BH_OLD_GLIBC(pthread_key_create);
 BH_OLD_GLIBC(pthread_setcancelstate);
+BH_OLD_GLIBC(pthread_setspecific);
 BH_OLD_GLIBC(pthread_sigmask);
 
 #undef BH_OLD_GLIBC

@@ -75,6 +75,10 @@ void read_all(Settings& s) noexcept {
     s.malformed = true;
   }
   if (const char* fault = value_of("BULKHEAD_ON_FAULT")) s.open_fault = !std::strcmp(fault, "open");
+  if (const char* audit = value_of("BULKHEAD_AUDIT")) {
+    s.audit = std::strcmp(audit, "enforce") == 0 ? 2 : std::strcmp(audit, "observe") == 0 ? 1 : 0;
+    if (s.audit == 0 && std::strcmp(audit, "off") != 0) s.malformed = true;
+  }
   if (const char* log = value_of("BULKHEAD_LOG")) s.log_stderr = std::strcmp(log, "stderr") == 0;
 }
 

@@ -10,14 +10,16 @@
 namespace bulkhead::hook {
 
 struct Settings {
-  bool secure = false;        // AT_SECURE: nothing else was read, the library does nothing at all
-  bool wanted = false;        // a tenant or a limit is asked for
-  bool open_fault = false;    // BULKHEAD_ON_FAULT=open; the default is deny
-  bool malformed = false;     // a value that is not in its grammar: a fault
-  bool log_stderr = false;    // BULKHEAD_LOG=stderr
-  bool has_limits = false;    // `every` or `by_index` holds something
-  char tenant[64] = {};       // BULKHEAD_TENANT; "default" if only limits are given
-  policy::MemorySpec spec{};  // BULKHEAD_MEMORY
+  bool secure = false;      // AT_SECURE: nothing else was read, the library does nothing at all
+  bool wanted = false;      // a tenant or a limit is asked for
+  bool open_fault = false;  // BULKHEAD_ON_FAULT=open; the default is deny
+  bool malformed = false;   // a value that is not in its grammar: a fault
+  bool log_stderr = false;  // BULKHEAD_LOG=stderr
+  std::uint8_t audit =
+      0;  // BULKHEAD_AUDIT: 0 off, 1 observe, 2 enforce; the node page may say more
+  bool has_limits = false;           // `every` or `by_index` holds something
+  char tenant[64] = {};              // BULKHEAD_TENANT; "default" if only limits are given
+  policy::MemorySpec spec{};         // BULKHEAD_MEMORY
   bool has_index[kMaxDevices] = {};  // BULKHEAD_MEMORY_<i>
   policy::Size by_index[kMaxDevices]{};
   policy::Grammar grammar = policy::Grammar::kOurs;

@@ -139,6 +139,13 @@ bool node_partners(const NodePage& page, unsigned index,
   return false;
 }
 
+std::uint32_t node_audit(const NodePage& page, const char* name) noexcept {
+  const unsigned index = node_index(page, name);
+  if (index == kMaxTenants) return 0;
+  const std::uint32_t mode = page.tenants[index].flags.load(kRelaxed) & kAuditMask;  // one word
+  return mode < 3 ? mode : 2;
+}
+
 std::uint32_t apply_page(const NodePage& page, Region& r, unsigned device_count,
                          const char* name) noexcept {
   std::uint32_t granted = 0;
@@ -208,6 +215,7 @@ class Writing {
 // Under Writing.
 void empty(NodeTenant& tenant) noexcept {
   tenant.device_count.store(0, kRelease);                              // pairs with node_limit()
+  tenant.flags.store(0, kRelaxed);                                     // one word
   for (auto& partner : tenant.share_with) partner.store(0, kRelease);  // pairs with node_partners()
   std::memset(tenant.name, 0, sizeof tenant.name);
 }
@@ -270,6 +278,17 @@ Status set_node_compute(NodePage& page, const char* name, const std::uint8_t (&u
   BH_KILL_POINT("node.share");
   tenant.limits[d].pace.store(std::uint64_t{r.burst_us} | std::uint64_t{r.window_us} << 32,
                               kRelease);  // as above
+  return Status{};
+}
+
+Status set_node_audit(NodePage& page, const char* name, std::uint32_t mode) noexcept {
+  const unsigned index = valid_name(name) ? node_index(page, name) : kMaxTenants;
+  if (index == kMaxTenants) {
+    return Status{Errc::kNotFound, 0, "the node page does not name this tenant"};
+  }
+  // relaxed: one word, the only writer
+  AtomicU32& flags = page.tenants[index].flags;
+  flags.store((flags.load(kRelaxed) & ~kAuditMask) | (mode & kAuditMask), kRelaxed);
   return Status{};
 }
 

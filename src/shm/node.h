@@ -22,6 +22,9 @@ inline constexpr unsigned kMaxPartners = 8;
 
 enum NodeFlag : std::uint32_t { kPrivateDirs = 1 };  // BULKHEAD_DIR may be honoured all the same
 
+// The low two bits of a tenant's flags: its audit mode, as wire::AuditMode.
+inline constexpr std::uint32_t kAuditMask = 3;
+
 struct NodeLimit {
   std::uint8_t uuid[kUuidBytes];
   AtomicU64 limit_bytes;
@@ -80,6 +83,9 @@ static_assert(sizeof(NodePage) == 794'624);
 // The same from a page that is mapped already: lowers, and says what the page names.
 [[nodiscard]] std::uint32_t apply_page(const NodePage& page, Region& r, unsigned device_count,
                                        const char* name) noexcept;
+// The audit mode of a tenant: 0 off, 1 observe, 2 enforce; 0 if the page does not name it. One word, no version: a name
+// that is being replaced has no processes.
+[[nodiscard]] std::uint32_t node_audit(const NodePage& page, const char* name) noexcept;
 // kOk, kBadMagic, kBadVersion or kBadSize for the constant fields.
 [[nodiscard]] Status check_node(const NodePage& page) noexcept;
 
@@ -91,6 +97,8 @@ void set_node_flags(NodePage& page, std::uint32_t flags) noexcept;
 [[nodiscard]] Status set_node_limit(NodePage& page, const char* name,
                                     const std::uint8_t (&uuid)[kUuidBytes],
                                     std::uint64_t limit_bytes) noexcept;
+// kNotFound: the page does not name the tenant.
+[[nodiscard]] Status set_node_audit(NodePage& page, const char* name, std::uint32_t mode) noexcept;
 // Takes a tenant's name and limits out. True if it was there.
 bool remove_node_tenant(NodePage& page, const char* name) noexcept;
 // After another writer may have died over the page: entries it left half-made are taken out, half-set ones are

@@ -71,6 +71,23 @@ bool wait_until(int fd, short events, const Deadline& deadline) noexcept {
   }
 }
 
+// What does not fit into `most` is closed.
+unsigned take_descriptors(msghdr& m, UniqueFd* fds, unsigned most) noexcept {
+  unsigned count = 0;
+  for (cmsghdr* c = m.msg_controllen == 0 ? nullptr : CMSG_FIRSTHDR(&m); c != nullptr;
+       c = CMSG_NXTHDR(&m, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < n; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+      UniqueFd owned{fd};
+      if (count < most) fds[count++] = far_away(std::move(owned));
+    }
+  }
+  return count;
+}
+
 }  // namespace
 
 Result<Client> Client::connect(int dir_fd, uid_t dir_owner, int timeout_ms) noexcept {
@@ -116,10 +133,28 @@ Status Client::send(const void* message, std::size_t bytes, int timeout_ms) noex
 
 Result<std::size_t> Client::receive(void* buffer, std::size_t room, Kind kind,
                                     std::uint32_t sequence, int timeout_ms) noexcept {
+  unsigned none = 0;
+  return receive_with(buffer, room, kind, sequence, timeout_ms, nullptr, 0, none);
+}
+
+Result<std::size_t> Client::receive_with(void* buffer, std::size_t room, Kind kind,
+                                         std::uint32_t sequence, int timeout_ms, UniqueFd* fds,
+                                         unsigned most, unsigned& count) noexcept {
   const Deadline deadline{timeout_ms};
+  count = 0;
   for (;;) {
+    iovec part{buffer, room};
+    alignas(cmsghdr) char control[CMSG_SPACE(kMostDescriptors * sizeof(int))];
+    msghdr m{};
+    m.msg_iov = &part;
+    m.msg_iovlen = 1;
+    if (most > 0) {
+      m.msg_control = control;
+      m.msg_controllen = sizeof control;
+    }
     // MSG_TRUNC: the length of the message, not of what fitted
-    const ssize_t got = ::recv(fd_.get(), buffer, room, MSG_DONTWAIT | MSG_TRUNC);
+    const ssize_t got = ::recvmsg(fd_.get(), &m, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+    if (got > 0) count = take_descriptors(m, fds, most);
     if (got > 0) {
       const auto bytes = static_cast<std::size_t>(got);
       if (bytes > room) return Status{Errc::kInvalid, 0, "a reply longer than its kind"};

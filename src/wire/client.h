@@ -27,6 +27,11 @@ class Client {
   // again; kNotFound: the daemon closed the connection; kInvalid: not a message of the protocol. timeout_ms -1: wait.
   [[nodiscard]] Result<std::size_t> receive(void* buffer, std::size_t room, Kind kind,
                                             std::uint32_t sequence, int timeout_ms) noexcept;
+  // The same with descriptors, at most `most` of them, close-on-exec; `count` says how many came.
+  [[nodiscard]] Result<std::size_t> receive_with(void* buffer, std::size_t room, Kind kind,
+                                                 std::uint32_t sequence, int timeout_ms,
+                                                 UniqueFd* fds, unsigned most,
+                                                 unsigned& count) noexcept;
   // begin() with the next sequence number, send, and one reply of exactly sizeof(R) bytes. A header-only refusal of the daemon's
   // becomes a Status of its class.
   template <class Q, class R>

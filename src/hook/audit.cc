@@ -1,0 +1,257 @@
+// The audit's hot path: the grant, one entry in the thread's lane, and the answer. Measured: bench suite `audit`.
+#include "hook/audit.h"
+
+#include <time.h>
+
+#include <atomic>
+
+#include "base/clock.h"
+#include "hook/audit_grant.h"
+#include "hook/audit_lanes.h"
+#include "hook/audit_mode.h"
+#include "hook/process.h"
+#include "hook/resolve.h"
+#include "shm/dir.h"
+#include "shm/node.h"
+
+namespace bulkhead::hook {
+namespace {
+
+using abi::Decision;
+using abi::DenyReason;
+using abi::EntryKind;
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+enum State : std::uint8_t { kUndecided = 0, kOff = 1, kObserve = 2, kEnforce = 3 };
+constinit std::atomic<std::uint8_t> state{kUndecided};
+constexpr std::uint64_t kMostOfOne = 4;  // gap, mark, entry, geometry
+constexpr std::uint64_t kSpin_ns = 2'000;
+constexpr timespec kLook{0, 100'000};
+
+// Of the two words the stricter one binds.
+std::uint8_t state_of(std::uint32_t page) noexcept {
+  const std::uint32_t own = settings().audit;
+  return static_cast<std::uint8_t>(kOff + (own > page ? own : page));
+}
+
+// relaxed: a word of its own; what it decides about is asked for separately
+void set_state(std::uint8_t to) noexcept { state.store(to, kRelaxed); }
+
+std::uint32_t page_audit() noexcept {
+  const Undisturbed keep;
+  Result<shm::Dir> dir = shm::open_dir(shm::dir_options(on_simulator(), false));
+  if (!dir.ok()) return 0;
+  const Result<Mapping> map = shm::map_node(*dir);
+  return map.ok() ? shm::node_audit(*map->as<const shm::NodePage>(), settings().tenant) : 0;
+}
+
+[[gnu::cold, gnu::noinline]] bool decide() noexcept {
+  if (!wanted()) {
+    set_state(kOff);
+    return false;
+  }
+  if (mode() == Mode::kUndecided) return false;  // the driver is not initialised: nothing moves
+  set_state(state_of(page_audit()));
+  return state.load(kRelaxed) > kOff;  // as set_state()
+}
+
+// Nothing was recorded. Enforced: the transfer does not happen.
+[[gnu::cold, gnu::noinline]] CUresult without_lane(std::uint8_t now,
+                                                   const GrantAnswer& grant) noexcept {
+  count(Count::kUncovered);
+  const bool refuse = now == kEnforce;
+  static_cast<void>(grant);
+  return refuse ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
+}
+
+shm::OnFull on_full() noexcept {
+  return static_cast<shm::OnFull>(bell->full.load(kRelaxed));  // one word, the daemon's
+}
+
+// Until there is room, the deadline has passed, or waiting is not asked for.
+[[gnu::cold, gnu::noinline]] bool wait_for_room(ThreadLane& lane, std::uint64_t entries) noexcept {
+  const Undisturbed keep;
+  lane.end.lane->header.stalls.fetch_add(1, kRelaxed);  // a statistic
+  if (lane.choked || on_full() == shm::OnFull::kDeny) return false;
+  const std::uint64_t began = monotonic_ns();
+  const std::uint64_t deadline_ns =
+      std::uint64_t{bell->deadline_ms.load(kRelaxed)} * 1'000'000;  // as on_full()
+  for (;;) {
+    if (shm::lane_has_room(lane.end, entries)) return true;
+    const std::uint64_t waited = monotonic_ns() - began;
+    if (waited >= deadline_ns) return false;
+    if (waited < kSpin_ns) continue;
+    wake_writer();
+    ::nanosleep(&kLook, nullptr);
+  }
+}
+
+bool make_room(ThreadLane& lane) noexcept {
+  if (shm::lane_has_room(lane.end, kMostOfOne)) [[likely]]
+    return true;
+  const bool room = wait_for_room(lane, kMostOfOne);
+  lane.choked = !room;
+  return room;
+}
+
+[[gnu::cold, gnu::noinline]] CUresult no_room(ThreadLane& lane, std::uint8_t now,
+                                              DenyReason reason) noexcept {
+  shm::LaneHeader& header = lane.end.lane->header;
+  if (now == kEnforce && (reason != DenyReason::kNone || on_full() != shm::OnFull::kCount)) {
+    if (on_full() == shm::OnFull::kBlock) lane.choked = false;  // the next one waits again
+    header.refused.fetch_add(1, kRelaxed);                      // a statistic
+    return CUDA_ERROR_NOT_PERMITTED;
+  }
+  ++lane.lost;
+  header.unrecorded.fetch_add(1, kRelaxed);  // a statistic
+  return CUDA_SUCCESS;
+}
+
+abi::AuditEntry plain(EntryKind kind, std::uint64_t utc_ns) noexcept {
+  abi::AuditEntry e{};
+  e.version_kind = abi::version_kind(kind);
+  e.utc_ns = utc_ns;
+  return e;
+}
+
+[[gnu::cold, gnu::noinline]] void publish_gap(ThreadLane& lane, std::uint64_t utc_ns) noexcept {
+  abi::AuditEntry e = plain(EntryKind::kGap, utc_ns);
+  e.source = lane.end.next - 1;  // a lane without room has entries
+  e.destination = lane.end.next;
+  abi::set_bytes(e, lane.lost);
+  lane.lost = 0;
+  shm::lane_publish(lane.end, e);
+}
+
+[[gnu::cold, gnu::noinline]] void publish_mark(ThreadLane& lane, std::uint64_t utc_ns) noexcept {
+  abi::AuditEntry e = plain(EntryKind::kMark, utc_ns);
+  e.source = lane.end.next - 1;  // kMarkEvery entries lie before it
+  lane.marked = shm::lane_publish(lane.end, e);
+}
+
+[[gnu::cold, gnu::noinline]] void publish_geometry(ThreadLane& lane, const AuditEvent& event,
+                                                   std::uint64_t utc_ns) noexcept {
+  abi::AuditEntry e = plain(EntryKind::kGeometry, utc_ns);
+  e.source = std::uint64_t{event.height} << 32 | event.width_bytes;
+  e.destination = event.depth;
+  abi::set_bytes(e, event.pitch);
+  shm::lane_publish(lane.end, e);
+}
+
+// After the commit: wakes the writer if it says that it sleeps (lane.md, "Sleeping").
+inline void ring() noexcept {
+  // the compiler keeps the order; between the cores the writer's barrier does
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (bell->asleep.load(kRelaxed) != 0) [[unlikely]]
+    wake_writer();
+}
+
+CUresult record(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
+                const GrantAnswer& grant, AuditTicket& ticket) noexcept {
+  if (!make_room(lane)) [[unlikely]]
+    return no_room(lane, now, grant.reason);
+  const std::uint64_t utc_ns = clock_ns(CLOCK_REALTIME);
+  if (lane.lost != 0) [[unlikely]]
+    publish_gap(lane, utc_ns);
+  constexpr std::uint8_t kOneOfMany = abi::kBatchMember | abi::kGraphReplay;
+  if (lane.end.next - lane.marked >= shm::kMarkEvery && !lane.shared &&
+      (event.flags & kOneOfMany) == 0) [[unlikely]] {
+    publish_mark(lane, utc_ns);
+  }
+  const bool denied = grant.reason != DenyReason::kNone && now == kEnforce;
+  const Decision decision = grant.reason == DenyReason::kNone ? Decision::kAllowed
+                            : denied                          ? Decision::kDenied
+                                                              : Decision::kObserved;
+  abi::AuditEntry e;
+  e.version_kind = abi::version_kind(event.kind);
+  e.operation = static_cast<std::uint8_t>(event.op);
+  e.direction_decision_flags = abi::pack_verdict(event.direction, decision, event.flags);
+  e.reason = static_cast<std::uint8_t>(grant.reason);
+  e.session = 0;
+  e.grant = grant.serial;
+  e.lane = 0;
+  e.utc_ns = utc_ns;
+  e.source = event.source;
+  e.destination = event.destination;
+  abi::set_bytes(e, event.bytes);
+  e.source_device = event.source_device;
+  e.destination_device = event.destination_device;
+  e.stream = event.stream;
+  ticket.sequence = shm::lane_publish(lane.end, e);
+  ticket.lane = &lane;
+  if ((event.width_bytes | event.height) != 0 || (event.depth | event.pitch) != 0) [[unlikely]]
+    publish_geometry(lane, event, utc_ns);
+  ring();
+  return denied ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
+}
+
+[[gnu::cold, gnu::noinline]] CUresult record_shared(ThreadLane& lane, std::uint8_t now,
+                                                    const AuditEvent& event,
+                                                    const GrantAnswer& grant,
+                                                    AuditTicket& ticket) noexcept {
+  const Held held{lane.lock};
+  return record(lane, now, event, grant, ticket);
+}
+
+void record_failure(ThreadLane& lane, std::uint64_t sequence, CUresult result) noexcept {
+  if (!make_room(lane)) [[unlikely]] {
+    ++lane.lost;
+    lane.end.lane->header.unrecorded.fetch_add(1, kRelaxed);  // a statistic
+    return;
+  }
+  abi::AuditEntry e = plain(EntryKind::kFailure, clock_ns(CLOCK_REALTIME));
+  e.source = sequence;
+  abi::set_bytes(e, static_cast<std::uint32_t>(result));
+  shm::lane_publish(lane.end, e);
+  ring();
+}
+
+}  // namespace
+
+bool audit_on() noexcept {
+  const std::uint8_t now = state.load(kRelaxed);  // a word of its own
+  if (now == kUndecided) [[unlikely]]
+    return decide();
+  return now != kOff;
+}
+
+CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
+  ticket = AuditTicket{};
+  if (!audit_on()) return CUDA_SUCCESS;
+  const std::uint8_t now = state.load(kRelaxed);  // as audit_on()
+  const GrantAnswer grant = grant_check(event);
+  ThreadLane* lane = my_lane;
+  if (lane == nullptr || lane->end.lane == nullptr) [[unlikely]] {
+    lane = claim_lane(now == kEnforce);
+    if (lane == nullptr) return without_lane(now, grant);
+  }
+  if (lane->shared) [[unlikely]]
+    return record_shared(*lane, now, event, grant, ticket);
+  return record(*lane, now, event, grant, ticket);
+}
+
+[[gnu::cold]] void audit_failed(const AuditTicket& ticket, CUresult result) noexcept {
+  auto* lane = static_cast<ThreadLane*>(ticket.lane);
+  if (lane == nullptr || lane->end.lane == nullptr) return;
+  if (!lane->shared) return record_failure(*lane, ticket.sequence, result);
+  const Held held{lane->lock};
+  record_failure(*lane, ticket.sequence, result);
+}
+
+void audit_page(const shm::NodePage& page) noexcept {
+  // before decide() there is nothing to change: it looks at the page itself
+  if (state.load(kRelaxed) == kUndecided) return;  // as audit_on()
+  set_state(state_of(shm::node_audit(page, settings().tenant)));
+}
+
+Status audit_may_start() noexcept {
+  if (settings().audit != 2 && page_audit() != 2) return Status{};
+  return lanes_answer();
+}
+
+void audit_forked_child() noexcept {
+  lanes_forked_child();
+  set_state(kUndecided);
+}
+
+}  // namespace bulkhead::hook

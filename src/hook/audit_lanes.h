@@ -1,0 +1,39 @@
+// The lanes of this process: asked of the daemon at a thread's first transfer, kept in a pool, one thread each
+// (docs/formats/lane.md). Everything but the hot path's look at `my_lane` is cold.
+#pragma once
+#include <cstdint>
+
+#include "base/status.h"
+#include "hook/audit.h"
+#include "hook/private_lock.h"
+#include "shm/lane.h"
+
+namespace bulkhead::hook {
+
+// One lane as its thread writes it. Lies in memory that a fork's child finds zeroed: no lane.
+struct ThreadLane {
+  shm::LaneEnd end;
+  std::uint64_t marked = 0;  // the sequence of the last mark
+  std::uint64_t lost = 0;    // entries without room since the last gap entry
+  std::uint32_t tid = 0;     // whose it is; 0: nobody's. Under the table's lock
+  bool shared = false;       // many threads': under `lock`
+  bool choked = false;       // a wait for room has failed, and none was found since
+  PrivateLock lock{};
+};
+
+[[gnu::visibility("hidden")]] extern thread_local constinit ThreadLane* my_lane
+    __attribute__((tls_model("initial-exec")));
+// What the daemon says to all lanes; null before the first lane.
+[[gnu::visibility("hidden")]] extern constinit const shm::Bell* bell;
+
+// A lane for the calling thread, its own or the shared one; null: there is none. With `patient` it waits up to two
+// seconds for a daemon that does not answer (it may be on its way back).
+[[nodiscard]] ThreadLane* claim_lane(bool patient) noexcept;
+// Whether the daemon would give this process lanes.
+[[nodiscard]] Status lanes_answer() noexcept;
+// In the child of a fork.
+void lanes_forked_child() noexcept;
+// One futex call: the writer sleeps.
+void wake_writer() noexcept;
+
+}  // namespace bulkhead::hook
