@@ -6,7 +6,8 @@ namespace bulkhead::daemon {
 
 bool EventLimit::limited(wire::EventKind kind) {
   return kind == wire::EventKind::kPeerRefused || kind == wire::EventKind::kAdmissionRefused ||
-         kind == wire::EventKind::kTenantFaulty || kind == wire::EventKind::kLimitTampered;
+         kind == wire::EventKind::kTenantFaulty || kind == wire::EventKind::kLimitTampered ||
+         kind == wire::EventKind::kGrantRefused;
 }
 
 EventLimit::Key EventLimit::window_of(const Key& key) const {

@@ -110,6 +110,8 @@ class Ledger {
   [[nodiscard]] std::string belongs(const Peer& peer) const;
 
   [[nodiscard]] bool is_operator(const Peer& peer) const;
+  // A process of this tenant: what join() asks.
+  [[nodiscard]] bool is_of(const Peer& peer, const std::string& tenant) const;
   [[nodiscard]] bool may_see(const Peer& peer, const std::string& tenant) const;
   [[nodiscard]] const std::map<std::string, Entry>& entries() const { return entries_; }
   // Sum of the tenants' floors on a device's time, hundredths of a percent.

@@ -324,17 +324,19 @@ Answer Ledger::enrol(const Peer& peer, const wire::RegisterRequest& q, const Now
   return refuse(Errc::kUntrusted, asked, why);
 }
 
-Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {
-  const std::string name = q.name;
-  if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
+bool Ledger::is_of(const Peer& peer, const std::string& tenant) const {
   const std::vector<policy::Claim> claims = claims_of(entries_, file_order_);
   policy::NodeRules rules;
   rules.daemon_uid = options_.daemon_uid;
   rules.default_tenant = rules_.default_tenant;
-  const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, name, claims);
-  const bool belongs =
-      b.by != policy::By::kRefused && b.claim != policy::kNone && claims[b.claim].name == name;
-  if (!belongs) {
+  const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, tenant, claims);
+  return b.by != policy::By::kRefused && b.claim != policy::kNone && claims[b.claim].name == tenant;
+}
+
+Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {
+  const std::string name = q.name;
+  if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
+  if (!is_of(peer, name)) {
     const std::string why =
         "a process of uid " + std::to_string(peer.uid) + " does not belong to tenant " + name;
     post(wire::EventKind::kPeerRefused, why, {wire::Severity::kWarning, name, peer.pid, peer.uid});
