@@ -18,13 +18,14 @@ std::string text_of(const Json& j) {
 std::string session_record(const AuditSession& s, std::int64_t unix_ns) {
   return text_of({{"devices", s.devices},
                   {"exe", s.exe},
+                  {"mode", s.enforce ? "enforce" : "observe"},
                   {"pid", s.pid},
                   {"record", "session"},
                   {"serial", s.serial},
                   {"start_ticks", s.start_ticks},
                   {"tenant", s.tenant},
                   {"uid", s.uid},
-                  {"utc_ns", std::to_string(unix_ns)}});
+                  {"utc", unix_ns}});
 }
 
 std::string session_end_record(const AuditSession& s, std::int64_t unix_ns) {
@@ -32,23 +33,23 @@ std::string session_end_record(const AuditSession& s, std::int64_t unix_ns) {
   for (unsigned i = 0; i < shm::kLanes; ++i) {
     const AuditSession::Drain& d = s.drains[i];
     if (d.lane == nullptr) continue;
-    lanes.push_back({{"entries", d.expected}, {"faulty", d.faulty}, {"lane", i}});
+    lanes.push_back({{"faulty", d.faulty}, {"lane", i}, {"next", d.expected}});
   }
   return text_of({{"lanes", std::move(lanes)},
                   {"record", "session_end"},
                   {"serial", s.serial},
-                  {"utc_ns", std::to_string(unix_ns)}});
+                  {"utc", unix_ns},
+                  {"why", s.why}});
 }
 
 std::string lane_finding_record(const AuditSession& s, unsigned lane, std::uint64_t sequence,
                                 std::int64_t unix_ns) {
-  return text_of(
-      {{"lane", lane},
-       {"record", "finding"},
-       {"sequence", sequence},
-       {"session", s.serial},
-       {"utc_ns", std::to_string(unix_ns)},
-       {"what", "a slot of the lane holds what no producer writes: the lane is read no further"}});
+  return text_of({{"lane", lane},
+                  {"record", "finding"},
+                  {"sequence", sequence},
+                  {"session", s.serial},
+                  {"utc", unix_ns},
+                  {"what", "a slot holds what no producer writes: the lane is read no further"}});
 }
 
 }  // namespace bulkhead::daemon

@@ -22,12 +22,15 @@ struct AuditSession {
   std::string tenant;
   std::string exe;  // "" = not known any more
   std::vector<std::string> devices;
+  bool enforce = false;  // its mode when it began
   Sealed page;
   std::array<Sealed, shm::kLanes> lanes;  // the control loop fills one and then tells the writer
 
   // control loop
   UniqueFd pidfd;
   bool ending = false;
+  // the control loop, before the writer is told of the end
+  std::string why = "its process has ended";
   // writer
   struct Drain {
     shm::Lane* lane = nullptr;

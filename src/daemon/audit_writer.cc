@@ -312,12 +312,12 @@ void AuditWriter::recover_entries(AuditSession& session, std::uint64_t arrived) 
   shm::set_tail(session.words().cells[lane], d.expected);
 }
 
-void AuditWriter::recover() {
+void AuditWriter::recover(std::uint64_t found) {
   (void)obey();
   // acquire pairs with intend() in the daemon before us
   const auto kind = static_cast<IntentKind>(intent_.kind.load(std::memory_order_acquire));
-  const std::uint64_t size = sink_.size();
-  const std::uint64_t arrived = size > intent_.size_before ? size - intent_.size_before : 0;
+  const std::uint64_t before = intent_.size_before;
+  const std::uint64_t arrived = found > before ? found - before : 0;
   for (const auto& s : sessions_) {
     if (kind == IntentKind::kNone || s->serial != intent_.session) continue;
     if (kind == IntentKind::kEntries) recover_entries(*s, arrived);

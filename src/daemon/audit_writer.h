@@ -36,8 +36,9 @@ class AuditWriter {
   AuditWriter(audit::Sink& sink, shm::Bell& bell, shm::Intent& intent, int done_fd, Check check);
   ~AuditWriter();
 
-  // Before start(): what a daemon before us had begun. Sessions were added already.
-  void recover();
+  // Before start(): what a daemon before us had begun. Sessions were added already. `found`: the leaves that were in the sink before
+  // this start wrote any.
+  void recover(std::uint64_t found);
   void start();
   // Drains what is committed now, then ends the thread. Sessions stay.
   void stop();

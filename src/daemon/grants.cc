@@ -1,8 +1,6 @@
 #include "daemon/grants.h"
 
-#include <fcntl.h>
 #include <openssl/rand.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,26 +36,6 @@ std::vector<std::string> uuids_of(const wire::TenantRecord& r) {
 bool same_device(const std::string& a, const std::string& b) {
   return a.size() == b.size() && a.size() > 4 && a.compare(4, std::string::npos, b, 4) == 0;
 }
-// At most 64 KiB, or "".
-std::string read_file(const std::string& path, std::string& problem) {
-  const UniqueFd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
-  struct stat st {};
-  if (!fd.ok() || ::fstat(fd.get(), &st) != 0) {
-    problem = path + ": " + std::strerror(errno);
-    return "";
-  }
-  if (!S_ISREG(st.st_mode) || (st.st_mode & S_IWOTH) != 0 ||
-      (st.st_uid != 0 && st.st_uid != ::geteuid())) {
-    problem = path + ": must be a file that only root or the daemon's user can write";
-    return "";
-  }
-  std::string text(grant::kMostJwksBytes + 1, '\0');
-  const ssize_t got = ::read(fd.get(), text.data(), text.size());
-  if (got < 0) problem = path + ": " + std::strerror(errno);
-  text.resize(got < 0 ? 0 : static_cast<std::size_t>(got));
-  return text;
-}
-
 }  // namespace
 
 Grants::Grants(const Ledger& ledger, GrantsOutside outside)
@@ -76,26 +54,28 @@ void Grants::post(EventKind kind, const std::string& text, Severity severity,
   outside_.post(kind, text, fields);
 }
 
-std::string Grants::set_trust(const Trust& trust, const Now& now) {
-  if (trust.file.empty()) {
-    trust_ = trust;
-    return "";
-  }
-  std::string problem;
-  const std::string text = read_file(trust.file, problem);
-  if (problem.empty()) problem = set_keys(trust, text, now);
-  if (!problem.empty()) post(EventKind::kTrustRefused, problem, Severity::kWarning, "");
-  return problem;
+std::string Grants::problem_of(const Trust& trust, const std::string& jwks) {
+  if (trust.file.empty()) return "";
+  const auto read = grant::KeySet::parse(jwks);
+  return read.ok() ? "" : trust.file + ": " + read.problem;
 }
 
 std::string Grants::set_keys(const Trust& trust, const std::string& jwks, const Now& now) {
-  auto read = grant::KeySet::parse(jwks);
-  if (!read.ok()) return trust.file + ": " + read.problem;
-  const bool other = !trusts_ || jwks != jwks_ || trust.audience != trust_.audience ||
-                     trust.issuer != trust_.issuer;
+  grant::KeySet keys;
+  if (!trust.file.empty()) {
+    auto read = grant::KeySet::parse(jwks);
+    if (!read.ok()) {
+      const std::string problem = trust.file + ": " + read.problem;
+      post(EventKind::kTrustRefused, problem, Severity::kWarning, "");
+      return problem;
+    }
+    keys = std::move(*read);
+  }
+  const bool other = jwks != jwks_ || trust.file != trust_.file ||
+                     trust.audience != trust_.audience || trust.issuer != trust_.issuer;
   trust_ = trust;
-  keys_ = std::move(*read);
-  trusts_ = true;
+  keys_ = std::move(keys);
+  trusts_ = !trust.file.empty();
   jwks_ = jwks;
   if (!other) return "";
   if (outside_.record) outside_.record(jwks_record(jwks_, now));
@@ -344,7 +324,7 @@ Answer Grants::table(const Peer& peer, const std::string& tenant, UniqueFd& out)
   Answer a;
   a.tenant = tenant;
   const auto at = ledger_.entries().find(tenant);
-  if (at == ledger_.entries().end() || !ledger_.is_of(peer, tenant)) {
+  if (at == ledger_.entries().end() || !ledger_.belongs_to(peer, tenant).ok()) {
     a.result = Errc::kUntrusted;
     a.text = "this process does not belong to tenant " + tenant;
     return a;
@@ -435,7 +415,7 @@ std::string Grants::record_of(const Living& one, const std::vector<std::string>&
 }
 
 void Grants::keep() {
-  Kept kept;
+  KeptGrants kept;
   kept.next_serial = next_serial_;
   kept.denied = denied_;
   for (const Living& one : living_)
@@ -449,9 +429,9 @@ void Grants::keep() {
 }
 
 void Grants::restore(const std::string& here, const std::string& state, const Now& now) {
-  Kept kept;
+  KeptGrants kept;
   const bool ours = from_json(here, kept);
-  Kept stored;
+  KeptGrants stored;
   if (from_json(state, stored)) {
     denied_.insert(stored.denied.begin(), stored.denied.end());
     if (!ours) next_serial_ = std::max(next_serial_, stored.next_serial);
@@ -461,7 +441,7 @@ void Grants::restore(const std::string& here, const std::string& state, const No
   next_serial_ = std::max(next_serial_, kept.next_serial);
   denied_.insert(kept.denied.begin(), kept.denied.end());
   const Peer us{static_cast<std::uint32_t>(::getpid()), ::geteuid(), ::getegid(), 0, ""};
-  for (const Kept::One& one : kept.grants) {
+  for (const KeptGrants::One& one : kept.grants) {
     const auto at = ledger_.entries().find(one.tenant);
     if (at == ledger_.entries().end()) continue;
     const grant::Verified v = check(at->second.record, one.token, now);

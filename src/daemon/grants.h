@@ -47,10 +47,11 @@ class Grants final : public Duty {
 
   Grants(const Ledger& ledger, GrantsOutside outside);
 
-  // Reads the trust file and puts it into force: grants whose key is gone or another end. The problem (the old keys stay), or "".
-  [[nodiscard]] std::string set_trust(const Trust& trust, const Now& now);
-  // The same with the file's text, for tests.
+  // Puts the trust file's text into force: grants whose key is gone or another end. The problem (the old keys stay), or "". Without a
+  // file nobody is trusted.
   [[nodiscard]] std::string set_keys(const Trust& trust, const std::string& jwks, const Now& now);
+  // What would be wrong with it.
+  [[nodiscard]] static std::string problem_of(const Trust& trust, const std::string& jwks);
   // What an earlier daemon wrote: DIR's, else STATE's. Verifies each grant again.
   void restore(const std::string& here, const std::string& state, const Now& now);
 

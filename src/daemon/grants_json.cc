@@ -25,7 +25,7 @@ bool take(const json& from, const char* key, std::string& out) {
   return true;
 }
 
-bool take_grant(const json& from, Kept::One& one) {
+bool take_grant(const json& from, KeptGrants::One& one) {
   std::uint64_t serial = 0;
   if (!from.is_object() || !take(from, "serial", 0xffff'ffff, serial) || serial == 0) return false;
   one.serial = static_cast<std::uint32_t>(serial);
@@ -35,10 +35,10 @@ bool take_grant(const json& from, Kept::One& one) {
 
 }  // namespace
 
-std::string to_json(const Kept& kept) {
+std::string to_json(const KeptGrants& kept) {
   json denied = json::array(), grants = json::array();
   for (const auto& [id, until] : kept.denied) denied.push_back({{"jti", id}, {"exp", until}});
-  for (const Kept::One& one : kept.grants)
+  for (const KeptGrants::One& one : kept.grants)
     grants.push_back({{"serial", one.serial},
                       {"tenant", one.tenant},
                       {"jwt", one.token},
@@ -50,12 +50,12 @@ std::string to_json(const Kept& kept) {
          "\n";
 }
 
-bool from_json(const std::string& text, Kept& out) {
+bool from_json(const std::string& text, KeptGrants& out) {
   const json j = json::parse(text, nullptr, false);
   std::uint64_t schema = 0, next = 0;
   if (!j.is_object() || !take(j, "schema", 1, schema) || schema != 1) return false;
   if (!take(j, "next_serial", 0xffff'0000, next) || next == 0) return false;
-  Kept kept;
+  KeptGrants kept;
   kept.next_serial = static_cast<std::uint32_t>(next);
   const auto denied = j.find("denied"), grants = j.find("grants");
   if (denied == j.end() || !denied->is_array() || grants == j.end() || !grants->is_array())
@@ -67,7 +67,7 @@ bool from_json(const std::string& text, Kept& out) {
     kept.denied[id] = static_cast<std::int64_t>(until);
   }
   for (const json& g : *grants) {
-    Kept::One one;
+    KeptGrants::One one;
     if (!take_grant(g, one)) return false;
     kept.grants.push_back(std::move(one));
   }

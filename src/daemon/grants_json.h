@@ -10,7 +10,7 @@
 
 namespace bulkhead::daemon {
 
-struct Kept {
+struct KeptGrants {
   struct One {
     std::uint32_t serial = 0;
     std::string tenant, token;
@@ -20,9 +20,9 @@ struct Kept {
   std::map<std::string, std::int64_t> denied;
   std::vector<One> grants;
 };
-[[nodiscard]] std::string to_json(const Kept& kept);
+[[nodiscard]] std::string to_json(const KeptGrants& kept);
 // False: not schema 1, or damaged; nothing of it counts then.
-[[nodiscard]] bool from_json(const std::string& text, Kept& out);
+[[nodiscard]] bool from_json(const std::string& text, KeptGrants& out);
 
 // {"record":"grant",...}
 [[nodiscard]] std::string grant_record(std::uint32_t serial, const std::string& tenant,

@@ -93,6 +93,10 @@ bool Ledger::may_see(const Peer& peer, const std::string& tenant) const {
 std::string Ledger::configure(const Config& config, const Now& now) {
   auto resolved = resolve_tenants(config, devices_, options_.daemon_uid);
   if (!resolved.ok()) return resolved.problem;
+  for (const wire::TenantRecord& r : *resolved) {
+    if (r.audit_mode != wire::AuditMode::kOff && !options_.audits)
+      return config.file + ": [[tenant]] " + r.name + " audit: " + kNoAuditWriter;
+  }
   rules_.users_may_create =
       config.has_users_may_create ? config.users_may_create : options_.daemon_uid != 0;
   rules_.max_memory_bytes = config.max_memory.bytes;
@@ -244,6 +248,7 @@ void Ledger::apply(const std::string& name, const wire::TenantRecord& record, co
     if (other[0] != '\0') shares.emplace_back(other);
   }
   (void)regions_.set_share_with(name, shares);
+  (void)regions_.set_audit(name, record.audit_mode);
 }
 
 // Whether its region is of other GPUs or of another owner than the record: both are for a region's life.

@@ -62,6 +62,7 @@ struct Answer {
 
 struct LedgerOptions {
   std::uint32_t daemon_uid = 0;  // 0: a root daemon
+  bool audits = true;            // else audit modes other than off are refused: there is no writer
   // May be empty. The journal; and who keeps STATE/tenants.json (its whole text, at most once a turn).
   std::function<void(wire::EventKind, const std::string& text, const EventFields&)> post;
   std::function<void(const std::string& json)> store;
@@ -105,13 +106,13 @@ class Ledger {
   // `pidfd` is the peer's.
   [[nodiscard]] Answer join(const Peer& peer, const wire::JoinRequest& request, UniqueFd pidfd,
                             const Now& now);
+  // Whether the peer's process belongs to that tenant; what join() asks first.
+  [[nodiscard]] Answer belongs_to(const Peer& peer, const std::string& name) const;
   [[nodiscard]] Answer who(const Peer& peer) const;
   // The tenant a process belongs to whatever it asks: for strays. "" = none.
   [[nodiscard]] std::string belongs(const Peer& peer) const;
 
   [[nodiscard]] bool is_operator(const Peer& peer) const;
-  // A process of this tenant: what join() asks.
-  [[nodiscard]] bool is_of(const Peer& peer, const std::string& tenant) const;
   [[nodiscard]] bool may_see(const Peer& peer, const std::string& tenant) const;
   [[nodiscard]] const std::map<std::string, Entry>& entries() const { return entries_; }
   // Sum of the tenants' floors on a device's time, hundredths of a percent.

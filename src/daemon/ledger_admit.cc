@@ -220,6 +220,8 @@ Answer Ledger::join_existing(const Peer& peer, const std::string& name,
 
 Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& now,
                       const Ahead& ahead) {
+  if (record.audit_mode != wire::AuditMode::kOff && !options_.audits)
+    return refuse(Errc::kInvalid, record.name, kNoAuditWriter);
   if (record.owner_uid == wire::kNoId) record.owner_uid = peer.uid;
   const bool named_by_us = record.name[0] == '\0';
   if (named_by_us) {
@@ -324,24 +326,29 @@ Answer Ledger::enrol(const Peer& peer, const wire::RegisterRequest& q, const Now
   return refuse(Errc::kUntrusted, asked, why);
 }
 
-bool Ledger::is_of(const Peer& peer, const std::string& tenant) const {
+Answer Ledger::belongs_to(const Peer& peer, const std::string& name) const {
+  if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
   const std::vector<policy::Claim> claims = claims_of(entries_, file_order_);
   policy::NodeRules rules;
   rules.daemon_uid = options_.daemon_uid;
   rules.default_tenant = rules_.default_tenant;
-  const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, tenant, claims);
-  return b.by != policy::By::kRefused && b.claim != policy::kNone && claims[b.claim].name == tenant;
-}
-
-Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {
-  const std::string name = q.name;
-  if (!entries_.contains(name)) return refuse(Errc::kNotFound, name, "there is no tenant " + name);
-  if (!is_of(peer, name)) {
+  const policy::Belonging b = policy::belongs_to(asker_of(peer), rules, name, claims);
+  const bool belongs =
+      b.by != policy::By::kRefused && b.claim != policy::kNone && claims[b.claim].name == name;
+  if (!belongs) {
     const std::string why =
         "a process of uid " + std::to_string(peer.uid) + " does not belong to tenant " + name;
     post(wire::EventKind::kPeerRefused, why, {wire::Severity::kWarning, name, peer.pid, peer.uid});
     return refuse(Errc::kUntrusted, name, why);
   }
+  Answer a;
+  a.tenant = name;
+  return a;
+}
+
+Answer Ledger::join(const Peer& peer, const wire::JoinRequest& q, UniqueFd pidfd, const Now&) {
+  const std::string name = q.name;
+  if (Answer no = belongs_to(peer, name); !no.ok()) return no;
   if (!pidfd.ok() || peer.pid == 0) {
     return refuse(Errc::kNotReady, name, "the process cannot be watched from here");
   }

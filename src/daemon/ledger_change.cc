@@ -139,6 +139,8 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
     return a;
   }
   if (Answer a = check_raised(at->second.record, after); !a.ok()) return a;
+  if (after.audit_mode != wire::AuditMode::kOff && !options_.audits)
+    return refuse(Errc::kInvalid, name, kNoAuditWriter);
   Answer done;
   done.tenant = name;
   bool lower = false;
@@ -172,6 +174,7 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
     if (times.empty()) times = change_text(is, want);
   }
   if ((mask & wire::kSetOnFault) != 0) (void)regions_.set_on_fault(name, after.on_fault);
+  if ((mask & wire::kSetAudit) != 0) (void)regions_.set_audit(name, after.audit_mode);
   at->second.record = after;
   if ((mask & wire::kSetShareWith) != 0) apply(name, after, now);
   changed(lower);

@@ -41,6 +41,7 @@ void carry_over(const shm::NodePage& old, shm::NodePage& page,
       const auto rules = shm::node_compute(old, tenant.name, tenant.limits[d].uuid);
       if (rules.ok()) (void)shm::set_node_compute(page, tenant.name, tenant.limits[d].uuid, *rules);
     }
+    (void)shm::set_node_audit(page, tenant.name, shm::node_audit(old, tenant.name));
   }
   for (std::uint32_t i = 0; i < end; ++i) {  // indices differ: by their names
     std::uint16_t partners[shm::kMaxPartners] = {};
@@ -102,6 +103,10 @@ Status NodeFile::set_compute(const std::string& name, const std::uint8_t* uuid,
 
 void NodeFile::set_flags(std::uint32_t flags) {
   shm::set_node_flags(*map_.as<shm::NodePage>(), flags);
+}
+
+Status NodeFile::set_audit(const std::string& name, std::uint32_t mode) {
+  return shm::set_node_audit(*map_.as<shm::NodePage>(), name.c_str(), mode);
 }
 
 void NodeFile::drop(const std::string& name) {

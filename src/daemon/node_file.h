@@ -28,6 +28,7 @@ class NodeFile {
                                    const shm::ComputeRules& rules);
   // The tenants whose memory it may import, of those that the page names.
   void set_partners(const std::string& name, const std::vector<std::string>& others);
+  [[nodiscard]] Status set_audit(const std::string& name, std::uint32_t mode);  // kNotFound
   void drop(const std::string& name);
   void set_flags(std::uint32_t flags);  // shm::NodeFlag
   // kNotFound.

@@ -44,6 +44,8 @@ class Regions {
   // The tenants whose shareable memory this one may import, and the other way round (both must name each other).
   virtual Status set_share_with(const std::string& name,
                                 const std::vector<std::string>& others) = 0;
+  // What the page says of the tenant's audit mode. kNotFound.
+  virtual Status set_audit(const std::string&, wire::AuditMode) { return {}; }
   // kNotReady: processes live and `force` is not set.
   virtual Status remove(const std::string& name, bool force) = 0;
   // Bytes held by living processes on a device; 0 if unknown.

@@ -95,6 +95,7 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
     done = page_.set(name, grant.uuid, grant.memory_bytes);
     if (done.ok()) done = page_.set_compute(name, grant.uuid, to.compute);
   }
+  if (done.ok()) done = page_.set_audit(name, static_cast<std::uint32_t>(record.audit_mode));
   BH_KILL_POINT("make.granted");
   shm::Arithmetic unused;
   if (done.ok()) done = shm::create_tenant(*outside_.dir, spec, unused);
@@ -185,6 +186,10 @@ Status TenantRegions::set_share_with(const std::string& name,
   tenant->share_with = others;
   page_.set_partners(name, others);
   return Status{};
+}
+
+Status TenantRegions::set_audit(const std::string& name, wire::AuditMode mode) {
+  return page_.set_audit(name, static_cast<std::uint32_t>(mode));
 }
 
 // Who was named before there was such a tenant.

@@ -55,6 +55,7 @@ class TenantRegions : public Regions, public Duty {
                      const shm::ComputeRules& rules) override;
   Status set_on_fault(const std::string& name, wire::OnFault value) override;
   Status set_share_with(const std::string& name, const std::vector<std::string>& others) override;
+  Status set_audit(const std::string& name, wire::AuditMode mode) override;
   Status remove(const std::string& name, bool force) override;
   std::uint64_t held(const std::string& name, const std::uint8_t* uuid) const override;
   bool view(const std::string& name, wire::TenantView& out) const override;

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -27,6 +28,28 @@ sockaddr_un address(int dir_fd) {
   const std::string path = "/proc/self/fd/" + std::to_string(dir_fd) + "/" + wire::kSocketName;
   std::memcpy(at.sun_path, path.c_str(), path.size() + 1);
   return at;
+}
+
+ssize_t send_now(int socket, const std::vector<char>& message, const std::vector<UniqueFd>& fds) {
+  iovec part{const_cast<char*>(message.data()), message.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(wire::kMostDescriptors * sizeof(int))] = {};
+  msghdr m{};
+  m.msg_iov = &part;
+  m.msg_iovlen = 1;
+  if (!fds.empty()) {
+    const std::size_t count = std::min<std::size_t>(fds.size(), wire::kMostDescriptors);
+    m.msg_control = control;
+    m.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    cmsghdr* const c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(count * sizeof(int));
+    for (std::size_t i = 0; i < count; ++i) {
+      const int fd = fds[i].get();
+      std::memcpy(CMSG_DATA(c) + i * sizeof fd, &fd, sizeof fd);
+    }
+  }
+  return ::sendmsg(socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 }  // namespace
@@ -207,11 +230,12 @@ void Server::put(Connection& c, const void* message, std::size_t bytes) {
 void Server::flush(Connection& c) {
   while (!c.out.empty()) {
     const std::vector<char>& m = c.out.front();
-    const ssize_t sent = ::send(c.socket.get(), m.data(), m.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent = send_now(c.socket.get(), m, c.out_fds);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && errno == EAGAIN) return;
     if (sent < 0) return close(c.key);
     c.out.pop_front();
+    c.out_fds.clear();
     c.unread_since_ns = options_.clock().mono_ns;
   }
 }

@@ -20,6 +20,8 @@
 
 namespace bulkhead::daemon {
 
+struct LaneAnswer;
+
 // What other parts know. Unset ones answer with nothing. The server itself leaves out what a peer may not see.
 struct ServerProviders {
   std::function<std::vector<wire::TenantView>()> tenants;  // in order of name
@@ -35,6 +37,12 @@ struct ServerProviders {
   std::function<void(std::function<void(const Answer&)> done)> reload;
   // What of the configuration is not in force, one line, or "".
   std::function<std::string()> condition;
+  // A lane for a process that belongs to the tenant it names (audit_lanes.h). Unset: nothing is audited here.
+  std::function<LaneAnswer(const Peer&, const wire::LaneRequest&, UniqueFd pidfd)> lane;
+  // Grants (grants.h). Unset: there are none here.
+  std::function<Answer(const Peer&, const std::string& tenant, std::string_view token)> grant;
+  std::function<Answer(const Peer&, wire::RevokeWhat what, const std::string& which)> revoke;
+  std::function<Answer(const Peer&, const std::string& tenant, UniqueFd& out)> grant_table;
 };
 
 struct ServerOptions {
@@ -102,6 +110,8 @@ class Server : public Duty {
   void events(Connection& c, const wire::Header& request, std::uint64_t after);
   void usage(Connection& c, const wire::UsageRequest& request);
   void reload(Connection& c, const wire::Header& request, const Now& now);
+  void grant_table(Connection& c, const wire::NameRequest& request, const Now& now);
+  void lane(Connection& c, const wire::LaneRequest& request);
   void put(Connection& c, const void* message, std::size_t bytes);
   void flush(Connection& c);
   void let_go();

@@ -24,6 +24,7 @@ struct Server::Connection {
   std::uint32_t follow_sequence = 0;
   wire::RegisterRequest waits_for{};  // in the queue
   std::deque<std::vector<char>> out;
+  std::vector<UniqueFd> out_fds;      // they go with the first of `out`
   std::uint64_t unread_since_ns = 0;  // out is not empty since
   std::uint32_t interest = 0;
 };
@@ -42,6 +43,7 @@ struct Server::Bucket {
     tokens -= 1;
     return true;
   }
+  void give_back() { tokens = std::min<double>(kRequestsPerSecond, tokens + 1); }
 };
 
 }  // namespace bulkhead::daemon

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "daemon/audit_lanes.h"
 #include "daemon/server.h"
 #include "daemon/server_connection.h"
 #include "wire/parse.h"
@@ -45,6 +46,13 @@ std::string one_line(std::string text) {
   return text;
 }
 
+Answer no_grants() {
+  Answer a;
+  a.result = Errc::kNotFound;
+  a.text = "this daemon knows no grants";
+  return a;
+}
+
 }  // namespace
 
 void Server::dispatch(Connection& c, const void* message, const Now& now) {
@@ -84,6 +92,21 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
       return usage(c, as<wire::UsageRequest>(message));
     case wire::Kind::kReload:
       return reload(c, h, now);
+    case wire::Kind::kGrant: {
+      const auto& q = as<wire::GrantRequest>(message);
+      const std::string_view token{q.token, q.token_bytes};
+      return answer(c, h, providers_.grant ? providers_.grant(c.peer, q.name, token) : no_grants(),
+                    now);
+    }
+    case wire::Kind::kRevoke: {
+      const auto& q = as<wire::RevokeRequest>(message);
+      return answer(
+          c, h, providers_.revoke ? providers_.revoke(c.peer, q.what, q.which) : no_grants(), now);
+    }
+    case wire::Kind::kGrantTable:
+      return grant_table(c, as<wire::NameRequest>(message), now);
+    case wire::Kind::kLane:
+      return lane(c, as<wire::LaneRequest>(message));
     case wire::Kind::kCondition: {
       Answer a;
       if (ledger_.is_operator(c.peer) && providers_.condition) a.text = providers_.condition();
@@ -107,6 +130,41 @@ void Server::reload(Connection& c, const wire::Header& request, const Now& now) 
     answer(*at->second, request, a, options_.clock());
     update_interest(*at->second);
   });
+}
+
+// The descriptor goes with the answer; the process maps it and closes it.
+void Server::grant_table(Connection& c, const wire::NameRequest& q, const Now& now) {
+  UniqueFd fd;
+  const Answer a =
+      providers_.grant_table ? providers_.grant_table(c.peer, q.name, fd) : no_grants();
+  if (a.ok()) c.out_fds.push_back(std::move(fd));
+  answer(c, q.header, a, now);
+}
+
+// What is granted does not count as one of the uid's requests: a program's threads ask within one second, and what they
+// may get is bounded by the tenant's lane_budget.
+void Server::lane(Connection& c, const wire::LaneRequest& q) {
+  LaneAnswer a;
+  const Answer belongs = ledger_.belongs_to(c.peer, q.name);
+  a.result = belongs.ok() ? Errc::kNotReady : belongs.result;
+  a.text =
+      belongs.ok() ? "nothing is audited here: see [audit] of the configuration" : belongs.text;
+  if (belongs.ok() && providers_.lane) {
+    a = providers_.lane(c.peer, q, UniqueFd{c.pidfd.ok() ? ::dup(c.pidfd.get()) : -1});
+  }
+  wire::LaneReply r{};
+  r.header = reply_to(q.header, sizeof r, a.result);
+  r.session = a.session;
+  r.lane = a.lane;
+  r.given = a.given;
+  wire::put_text(r.text, one_line(a.text).c_str());
+  if (a.result == Errc::kOk) {
+    c.out_fds = std::move(a.fds);
+    if (c.out_fds.size() == 1) buckets_[c.peer.uid].give_back();
+  } else {
+    ++counts_.refused;
+  }
+  put(c, &r, sizeof r);
 }
 
 void Server::answer(Connection& c, const wire::Header& request, const Answer& a, const Now& now) {

@@ -166,7 +166,8 @@ bool ask_for_one(bool patient) noexcept {
       ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
     }
     Given given;
-    const Status s = ask(first ? wire::kLaneFirst : 0u, given);
+    const Status s =
+        ask((first ? wire::kLaneFirst : 0u) | (patient ? wire::kLaneEnforce : 0u), given);
     if (s.ok()) return take(given);
     const bool may_come = s.code() == Errc::kNotReady || s.code() == Errc::kNotFound;
     if (!may_come || !patient || monotonic_ns() - began > kPatience_ns) {

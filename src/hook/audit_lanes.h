@@ -26,7 +26,7 @@ struct ThreadLane {
 // What the daemon says to all lanes; null before the first lane.
 [[gnu::visibility("hidden")]] extern constinit const shm::Bell* bell;
 
-// A lane for the calling thread, its own or the shared one; null: there is none. With `patient` it waits up to two
+// A lane for the calling thread, its own or the shared one; null: there is none. `patient`, under enforce: it waits up to two
 // seconds for a daemon that does not answer (it may be on its way back).
 [[nodiscard]] ThreadLane* claim_lane(bool patient) noexcept;
 // Whether the daemon would give this process lanes.

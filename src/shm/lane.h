@@ -69,8 +69,9 @@ struct LanePage {
   std::uint32_t pid;  // as the daemon's namespace numbers it
   std::uint32_t uid;
   std::uint64_t start_ticks;
-  AtomicU32 flags;  // PageFlag: the daemon
-  std::uint8_t reserved0[28];
+  AtomicU32 flags;     // PageFlag: the daemon
+  std::uint32_t mode;  // when it began: 1 observe, 2 enforce
+  std::uint8_t reserved0[24];
   char tenant[kNameBytes];
   std::uint32_t device_count;
   std::uint8_t reserved1[12];

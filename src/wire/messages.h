@@ -96,8 +96,9 @@ struct JoinRequest {
 };
 // A process asks for a lane (docs/formats/lane.md).
 enum LaneFlag : std::uint32_t {
-  kLaneFirst = 1,  // it has none yet: bell, page and the shared lane come, too
-  kLaneProbe = 2,  // only whether it would get one; no descriptors
+  kLaneFirst = 1,    // it has none yet: bell, page and the shared lane come, too
+  kLaneProbe = 2,    // only whether it would get one; no descriptors
+  kLaneEnforce = 4,  // its mode is enforce, else observe
 };
 struct LaneRequest {
   Header header;

@@ -92,7 +92,8 @@ Status check_join(const JoinRequest& r) noexcept {
   return {};
 }
 Status check_lane(const LaneRequest& r) noexcept {
-  if (!valid_name(r.name) || (r.flags & ~(kLaneFirst | kLaneProbe)) != 0) return bad("lane");
+  if (!valid_name(r.name) || (r.flags & ~(kLaneFirst | kLaneProbe | kLaneEnforce)) != 0)
+    return bad("lane");
   if (r.device_count > kMaxDevices) return bad("devices");
   return {};
 }
