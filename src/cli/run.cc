@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 
 #include "base/bus_guard.h"
 #include "cli/devices.h"
+#include "cli/grant_watch.h"
 #include "cli/install.h"
 #include "cli/launch.h"
 #include "cli/machine.h"
@@ -39,7 +41,8 @@ struct Run {
   bool ephemeral = false;
   wire::Client daemon{};   // ok(): it answers, and tenants are its to make
   bool by_daemon = false;  // the tenant is one of its
-  int left_queue = 0;      // the exit code if a signal ended the waiting
+  std::unique_ptr<GrantWatch> grant{};
+  int left_queue = 0;  // the exit code if a signal ended the waiting
 };
 
 // The region is its owner's to shrink: it is guarded before its first byte is read.
@@ -415,6 +418,17 @@ void tidy_up(Run& run) {
   if (!run.by_daemon) (void)shm::sweep_tenants(run.machine.dir);
 }
 
+// Before the command starts: a grant that is refused starts nothing.
+Problem take_grant(Run& run) {
+  if (run.options.grant_file.empty()) return {};
+  if (!run.by_daemon) return "--grant needs a daemon that verifies it: start bulkheadd";
+  run.grant =
+      std::make_unique<GrantWatch>(run.machine.dir, run.tenant.name(), run.options.grant_file);
+  if (Problem p = run.grant->begin(); !p.empty()) return "--grant: " + p;
+  run.grant->watch();
+  return {};
+}
+
 int supervise(Run& run) {
   const Child child = start(run.options.command);
   if (child.exec_errno != 0) {
@@ -469,6 +483,7 @@ int run(const RunOptions& options) {
   }
   Problem p = check_node(state);
   if (Problem cut = region_cut_short(state); !cut.empty()) p = std::move(cut);
+  if (p.empty()) p = take_grant(state);
   if (p.empty()) p = prepare_environment(state);
   if (!p.empty()) {
     forget_tenant(state);
