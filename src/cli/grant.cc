@@ -193,7 +193,8 @@ int jwks(const GrantOptions& o) {
     const auto set = grant::KeySet::parse(text);
     if (!set.ok())
       return bad(path + ": neither a private key in PEM nor a trust file: " + set.problem);
-    for (const auto& k : nlohmann::json::parse(text, nullptr, false)["keys"]) keys.push_back(k);
+    const auto parsed = nlohmann::json::parse(text, nullptr, false);
+    for (const auto& k : parsed["keys"]) keys.push_back(k);
   }
   const std::string text = nlohmann::json{{"keys", keys}}.dump(1) + "\n";
   if (const auto all = grant::KeySet::parse(text); !all.ok())

@@ -368,12 +368,22 @@ Problem check_node(const Run& run) {
   return fmt::format("{}/node grants tenant {} no GPU", run.machine.dir.path, run.tenant.name());
 }
 
+constexpr const char* kNoVerifier =
+    "--grant needs a daemon, which alone verifies grants: start bulkheadd, and leave --no-daemon "
+    "out";
+
+std::string grant_file(const Run& run) {
+  return run.options.grant_file.empty() ? env_or_empty("BULKHEAD_GRANT_FILE")
+                                        : run.options.grant_file;
+}
+
 Problem check_daemon(Run& run) {
   const bool root_directory = std::strcmp(run.machine.dir.path, "/run/bulkhead") == 0;
   Problem silent;
   const Daemon daemon =
       run.options.no_daemon ? Daemon::kNone : connect_daemon(run.machine.dir, run.daemon, silent);
   if (daemon == Daemon::kAnswers) return {};
+  if (!grant_file(run).empty()) return kNoVerifier;
   if (daemon == Daemon::kSilent && root_directory) {
     return fmt::format(
         "the daemon of /run/bulkhead does not answer ({}): start it, or use --no-daemon", silent);
@@ -420,10 +430,9 @@ void tidy_up(Run& run) {
 
 // Before the command starts: a grant that is refused starts nothing.
 Problem take_grant(Run& run) {
-  if (run.options.grant_file.empty()) return {};
-  if (!run.by_daemon) return "--grant needs a daemon that verifies it: start bulkheadd";
-  run.grant =
-      std::make_unique<GrantWatch>(run.machine.dir, run.tenant.name(), run.options.grant_file);
+  const std::string file = grant_file(run);
+  if (file.empty()) return {};
+  run.grant = std::make_unique<GrantWatch>(run.machine.dir, run.tenant.name(), file);
   if (Problem p = run.grant->begin(); !p.empty()) return "--grant: " + p;
   run.grant->watch();
   return {};

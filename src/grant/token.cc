@@ -27,7 +27,7 @@ bool split(std::string_view token, Parts& out) {
     return false;
   out = {token.substr(0, second), token.substr(0, first),
          token.substr(first + 1, second - first - 1), token.substr(second + 1)};
-  return !out.header.empty() && !out.claims.empty() && !out.signature.empty();
+  return !out.header.empty() && !out.claims.empty();  // without a signature: the algorithm is named
 }
 
 // Alg, typ and kid, and nothing else: crit, jwk, jku, x5u, zip and what comes later have no way in.
