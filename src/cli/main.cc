@@ -10,6 +10,7 @@
 #include "cli/describe.h"
 #include "cli/doctor.h"
 #include "cli/events.h"
+#include "cli/grant.h"
 #include "cli/probe.h"
 #include "cli/rm.h"
 #include "cli/run.h"
@@ -66,6 +67,7 @@ struct Options {
   EventsOptions events;
   UsageOptions usage;
   AuditOptions audit;
+  GrantOptions grant;
 };
 
 void add_share(CLI::App& app, ShareOptions& o, const char* which) {
@@ -102,6 +104,9 @@ void add_run(CLI::App& app, RunOptions& o) {
       ->type_name("deny|open");
   app.add_flag("--overcommit", o.overcommit,
                "Let the quotas of all tenants pass the GPU's memory, their shares its time");
+  app.add_option("--grant", o.grant_file,
+                 "Token that allows its transfers; replaced in time it is renewed without a pause")
+      ->type_name("FILE");
   app.add_flag("--no-daemon", o.no_daemon, "Do not look for a daemon");
   app.add_flag("--wait{forever}", o.wait_time,
                "If the node is full wait for room: --wait=90s, 5m, 2h for so long");
@@ -143,6 +148,8 @@ int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) 
   if (sub.get_name() == "doctor") return doctor(o.doctor);
   if (sub.get_name() == "demo") return demo(o.demo);
   if (sub.get_name() == "set") return set(o.set);
+  if (sub.get_name() == "grant")
+    return bulkhead::cli::grant(sub.get_subcommands().front()->get_name(), o.grant);
   if (sub.get_name() == "events") return events(o.events);
   if (sub.get_name() == "audit") return audit(sub, o.audit);
   if (sub.get_name() == "usage") return bulkhead::cli::usage(o.usage);
@@ -199,6 +206,8 @@ int parse_and_run(int argc, char** argv) {
   sniff.prefix_command();
   CLI::App& demo = *app.add_subcommand("demo", "Show several processes sharing a GPU under quotas");
   demo.add_flag("--sim{h200}", o.demo.simulator, "On the simulated driver even if there is a GPU");
+  add_grant(*app.add_subcommand("grant", "Issue, read, renew and revoke grants of transfers"),
+            o.grant);
   CLI::App& rm = *app.add_subcommand("rm", "Remove a tenant without processes");
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
   rm.add_flag("--force", o.rm.force,

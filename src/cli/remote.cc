@@ -133,6 +133,19 @@ std::string ask_verdict(wire::Client& client, wire::Kind kind, wire::Empty& requ
   return verdict(client, kind, request, ok);
 }
 
+std::string give_grant(wire::Client& client, const std::string& tenant, const std::string& token,
+                       bool& ok) {
+  ok = false;
+  wire::GrantRequest q{};
+  if (tenant.size() >= sizeof q.name) return "'" + tenant + "' is not the name of a tenant";
+  if (token.empty() || token.size() > sizeof q.token)
+    return "grant refused: too-long: a token has at most 8192 bytes";
+  wire::put_text(q.name, tenant.c_str());
+  q.token_bytes = static_cast<std::uint32_t>(token.size());
+  token.copy(q.token, token.size());
+  return verdict(client, wire::Kind::kGrant, q, ok);
+}
+
 std::string ask_who(wire::Client& client) {
   wire::Empty q{};
   wire::Verdict v{};

@@ -24,6 +24,9 @@ inline constexpr int kDaemonPatience_ms = 5000;
                                       wire::UpdateRequest& request, bool& ok);
 [[nodiscard]] std::string ask_verdict(wire::Client& client, wire::Kind kind, wire::Empty& request,
                                       bool& ok);
+// Gives a tenant a grant. The daemon's line; `ok`: it was accepted.
+[[nodiscard]] std::string give_grant(wire::Client& client, const std::string& tenant,
+                                     const std::string& token, bool& ok);
 // The tenant the operator's rules give this process; "" = none.
 [[nodiscard]] std::string ask_who(wire::Client& client);
 // What of the daemon's configuration is not in force, one line; "" = nothing, no daemon, or an older one. Quiet.

@@ -19,7 +19,8 @@ struct RunOptions {
   bool overcommit = false;
   bool no_daemon = false;
   bool quiet = false;
-  std::string wait_time;  // in the daemon's queue if the node is full; empty: do not wait
+  std::string wait_time;   // in the daemon's queue if the node is full; empty: do not wait
+  std::string grant_file;  // --grant; empty: none
   std::vector<std::string> command;
 };
 

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 
 #include "base/bus_guard.h"
 #include "cli/devices.h"
+#include "cli/grant_watch.h"
 #include "cli/install.h"
 #include "cli/launch.h"
 #include "cli/machine.h"
@@ -40,7 +42,8 @@ struct Run {
   bool ephemeral = false;
   wire::Client daemon{};   // ok(): it answers, and tenants are its to make
   bool by_daemon = false;  // the tenant is one of its
-  int left_queue = 0;      // the exit code if a signal ended the waiting
+  std::unique_ptr<GrantWatch> grant{};
+  int left_queue = 0;  // the exit code if a signal ended the waiting
 };
 
 // The region is its owner's to shrink: it is guarded before its first byte is read.
@@ -366,12 +369,22 @@ Problem check_node(const Run& run) {
   return fmt::format("{}/node grants tenant {} no GPU", run.machine.dir.path, run.tenant.name());
 }
 
+constexpr const char* kNoVerifier =
+    "--grant needs a daemon, which alone verifies grants: start bulkheadd, and leave --no-daemon "
+    "out";
+
+std::string grant_file(const Run& run) {
+  return run.options.grant_file.empty() ? env_or_empty("BULKHEAD_GRANT_FILE")
+                                        : run.options.grant_file;
+}
+
 Problem check_daemon(Run& run) {
   const bool root_directory = std::strcmp(run.machine.dir.path, "/run/bulkhead") == 0;
   Problem silent;
   const Daemon daemon =
       run.options.no_daemon ? Daemon::kNone : connect_daemon(run.machine.dir, run.daemon, silent);
   if (daemon == Daemon::kAnswers) return {};
+  if (!grant_file(run).empty()) return kNoVerifier;
   if (daemon == Daemon::kSilent && root_directory) {
     return fmt::format(
         "the daemon of /run/bulkhead does not answer ({}): start it, or use --no-daemon", silent);
@@ -414,6 +427,16 @@ void tidy_up(Run& run) {
   // Refused while processes of it run on: then it vanishes with the first sweep after the last.
   forget_tenant(run);
   if (!run.by_daemon) (void)shm::sweep_tenants(run.machine.dir);
+}
+
+// Before the command starts: a grant that is refused starts nothing.
+Problem take_grant(Run& run) {
+  const std::string file = grant_file(run);
+  if (file.empty()) return {};
+  run.grant = std::make_unique<GrantWatch>(run.machine.dir, run.tenant.name(), file);
+  if (Problem p = run.grant->begin(); !p.empty()) return "--grant: " + p;
+  run.grant->watch();
+  return {};
 }
 
 int supervise(Run& run) {
@@ -472,6 +495,7 @@ int run(const RunOptions& options) {
   }
   Problem p = check_node(state);
   if (Problem cut = region_cut_short(state); !cut.empty()) p = std::move(cut);
+  if (p.empty()) p = take_grant(state);
   if (p.empty()) p = prepare_environment(state);
   if (p.empty() && state.by_daemon) {
     if (const std::string note = enter_mode(**machine, state.tenant.name());

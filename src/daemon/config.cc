@@ -125,6 +125,22 @@ void read_policy(ConfigTable t, Config& c) {
   t.finish();
 }
 
+void read_trust(ConfigTable trust, Config& c) {
+  const auto path = [&trust](const char* key, std::string& out) {
+    const unsigned at = trust.text(key, out);
+    if (at != 0 && !out.starts_with('/')) trust.blame(at, key, "not a whole path; begin it with /");
+  };
+  path("jwks", c.trust_jwks);
+  path("shim_root", c.trust_shim_root);
+  for (const auto& [key, out] :
+       {std::pair{"audience", &c.trust_audience}, std::pair{"issuer", &c.trust_issuer}}) {
+    const unsigned at = trust.text(key, *out);
+    if (at != 0 && (out->empty() || out->size() > 127))
+      trust.blame(at, key, "not 1 to 127 characters");
+  }
+  trust.finish();
+}
+
 void read_others(ConfigTable& root, Config& c) {
   const auto idle = [&c](unsigned at, const char* what) {
     if (at != 0) c.idle.emplace_back(what);
@@ -173,6 +189,7 @@ void read_others(ConfigTable& root, Config& c) {
   idle(siem.text("url", c.siem_url), "[siem] url");
   siem.text("ca", c.siem_ca);
   siem.finish();
+  read_trust(root.table("trust"), c);
 }
 
 void read_match(ConfigTable m, wire::TenantRecord& r) {
@@ -446,7 +463,11 @@ Outcome<Config> load_config(const std::string& file) {
     text.append(part, static_cast<std::size_t>(n));
     if (text.size() > kMostBytes) return because("over 1 MiB; this is not a configuration");
   }
-  return parse_config(text, file);
+  auto config = parse_config(text, file);
+  if (!config.ok()) return config;
+  if (const std::string problem = read_trust_file(*config); !problem.empty())
+    return Outcome<Config>::because(problem);
+  return config;
 }
 
 }  // namespace bulkhead::daemon

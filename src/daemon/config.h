@@ -15,6 +15,7 @@
 namespace bulkhead::daemon {
 
 inline constexpr const char* kConfigFile = "/etc/bulkhead/bulkheadd.toml";
+inline constexpr const char* kTrustFile = "/etc/bulkhead/trust/jwks.json";
 inline constexpr int kExitConfig = 78;  // EX_CONFIG of sysexits.h
 
 enum class LogLevel : std::uint8_t { kError, kWarning, kInfo, kDebug };
@@ -63,6 +64,10 @@ struct Config {
   policy::Size audit_lane_budget{};                        // of a tenant's lanes; 0: the usual
   std::vector<std::string> audit_witnesses;
   std::string siem_url, siem_ca;
+  // [trust]
+  std::string trust_jwks, trust_audience, trust_issuer;
+  std::string trust_text;       // of that file, read with this one
+  std::string trust_shim_root;  // PEM of the firm's root for signed shims
 
   std::vector<ConfiguredTenant> tenants;  // in file order
   std::vector<gpu::SelfTest> self_tests;  // not of the file: read together with it
@@ -74,6 +79,10 @@ struct Config {
 [[nodiscard]] Outcome<Config> parse_config(std::string_view text, const std::string& file);
 // Reads the file, up to 1 MiB. A missing one is a problem too: who starts without a configuration does not name one.
 [[nodiscard]] Outcome<Config> load_config(const std::string& file);
+
+// Reads [trust] jwks, for root's daemon without one kTrustFile if it is there, into trust_text. The problem, or "". A file that others
+// than root and the daemon's user may write is none.
+[[nodiscard]] std::string read_trust_file(Config& config);
 
 // The tenants with their devices and bytes. Problems: a GPU that is not there, a limit below 2 MiB or over a device, and the sum of all
 // of them over a device less the reserve, each with file and line. `daemon_uid` owns those whose match names no uid.

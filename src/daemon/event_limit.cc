@@ -10,6 +10,7 @@ std::uint64_t EventLimit::burst_of(wire::EventKind kind) {
     case wire::EventKind::kAdmissionRefused:
     case wire::EventKind::kTenantFaulty:
     case wire::EventKind::kLimitTampered:
+    case wire::EventKind::kGrantRefused:
       return kBurst;
     case wire::EventKind::kTenantRegistered:
     case wire::EventKind::kTenantUpdated:

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "daemon/config.h"
 #include "daemon/config_reader.h"
 #include "daemon/governor.h"
+#include "daemon/grants.h"
 #include "daemon/loop.h"
 #include "daemon/mps/manager.h"
 #include "daemon/node_parts.h"
@@ -36,6 +38,7 @@ namespace fs = std::filesystem;
 using wire::EventKind;
 using wire::Severity;
 constexpr const char* kVersion = "0.1.0";
+constexpr const char* kGrantsFile = "grants.json";
 constexpr std::size_t kUsageBytes = 256u << 20;  // all of it: it is kept far smaller
 
 class WholeNode final : public Node {
@@ -51,6 +54,9 @@ class WholeNode final : public Node {
  private:
   void wire_regions();
   void wire_server();
+  void wire_grants();
+  [[nodiscard]] Trust trust_of(const Config& config) const;
+  void keep_here(const char* file, const std::string& json);
   std::string configure();
   std::string put_in_force(Outcome<Config> read);
   Answer reload(Outcome<Config> read);
@@ -90,6 +96,7 @@ class WholeNode final : public Node {
   std::unique_ptr<TenantRegions> regions_;
   std::unique_ptr<DeviceGovernor> governor_;
   std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<Grants> grants_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<Sentinel> sentinel_;
   std::unique_ptr<Watch> watch_;
@@ -154,7 +161,7 @@ std::string WholeNode::read_configuration(const DaemonOptions& options) {
   if (config_.file.empty() && ::geteuid() == 0 && ::access(kConfigFile, F_OK) == 0) {
     config_.file = kConfigFile;
   }
-  if (config_.file.empty()) return "";
+  if (config_.file.empty()) return read_trust_file(config_);
   auto read = load_config(config_.file);
   if (!read.ok()) return read.problem;
   config_ = std::move(*read);
@@ -418,6 +425,25 @@ void WholeNode::fill_daemon(wire::DaemonView& d) const {
   std::strncpy(d.version, kVersion, sizeof d.version - 1);
 }
 
+// Verification once, here; the rest is in the tables.
+void WholeNode::wire_grants() {
+  GrantsOutside outside;
+  outside.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
+    journal_->post(loop_.read_clock(), kind, text, fields);
+  };
+  outside.keep_here = [this](const std::string& json) { keep_here(kGrantsFile, json); };
+  outside.keep_state = [this](const std::string& json) { store_->replace(kGrantsFile, json); };
+  grants_ = std::make_unique<Grants>(*ledger_, std::move(outside));
+}
+
+// This node's name in `aud`: the configuration's, else the host's.
+Trust WholeNode::trust_of(const Config& config) const {
+  Trust trust{config.trust_jwks, config.trust_audience, config.trust_issuer};
+  utsname host{};
+  if (trust.audience.empty() && ::uname(&host) == 0) trust.audience = host.nodename;
+  return trust;
+}
+
 void WholeNode::wire_server() {
   ServerOptions options;
   options.daemon_uid = ::geteuid();
@@ -441,6 +467,15 @@ void WholeNode::wire_server() {
       return lanes->request(peer, request, std::move(pidfd));
     };
   }
+  p.grant = [this](const Peer& peer, const std::string& tenant, std::string_view token) {
+    return grants_->present(peer, tenant, token, loop_.read_clock());
+  };
+  p.revoke = [this](const Peer& peer, wire::RevokeWhat what, const std::string& which) {
+    return grants_->revoke(peer, what, which, loop_.read_clock());
+  };
+  p.grant_table = [this](const Peer& peer, const std::string& tenant, UniqueFd& out) {
+    return grants_->table(peer, tenant, out);
+  };
   reader_.apply = [this](Outcome<Config> read) { return reload(std::move(read)); };
   picture_.providers.daemon = [this](wire::DaemonView& d) { fill_daemon(d); };
   server_ = std::make_unique<Server>(loop_.poller(), *ledger_, std::move(options), std::move(p));
@@ -449,15 +484,19 @@ void WholeNode::wire_server() {
 // Twice: what was answered survives our own death at once in the directory, beside the regions it is about (tmpfs: no
 // sync, nothing waits); a reboot loses that, and finds what the store's thread wrote.
 void WholeNode::keep_tenants(const std::string& json) {
-  constexpr const char* kNew = "tenants.json.new";
-  const UniqueFd fd{
-      ::openat(dir_.fd.get(), kNew, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
+  keep_here(kTenantsFile, json);
+  store_->replace(kTenantsFile, json);
+}
+
+void WholeNode::keep_here(const char* file, const std::string& json) {
+  const std::string made = std::string{file} + ".new";
+  const UniqueFd fd{::openat(dir_.fd.get(), made.c_str(),
+                             O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
   const auto size = static_cast<ssize_t>(json.size());
   const bool written = fd.ok() && ::write(fd.get(), json.data(), json.size()) == size;
-  if (!written || ::renameat(dir_.fd.get(), kNew, dir_.fd.get(), kTenantsFile) != 0) {
-    ::unlinkat(dir_.fd.get(), kTenantsFile, 0);  // an old one would outrank the store's
+  if (!written || ::renameat(dir_.fd.get(), made.c_str(), dir_.fd.get(), file) != 0) {
+    ::unlinkat(dir_.fd.get(), file, 0);  // an old one would outrank the store's
   }
-  store_->replace(kTenantsFile, json);
 }
 
 std::string WholeNode::configure() {
@@ -472,6 +511,8 @@ std::string WholeNode::put_in_force(Outcome<Config> read) {
   if (!read.ok()) return read.problem;
   const auto fits = resolve_tenants(*read, ledger_->capacities(), ::geteuid());
   if (!fits.ok()) return fits.problem;
+  if (std::string problem = Grants::problem_of(trust_of(*read), read->trust_text); !problem.empty())
+    return problem;
   std::optional<SightChild::Prepared> sight;
   if (serves_sight_) {
     auto prepared = sight_.prepare(sight_setup(*read, dir_.path));
@@ -488,7 +529,7 @@ std::string WholeNode::put_in_force(Outcome<Config> read) {
   regions_->set_page_flags(config_.private_dirs ? shm::kPrivateDirs : 0u);
   audit_.set_rules(config_);
   if (sight) sight_.take(std::move(*sight));
-  return "";
+  return grants_->set_keys(trust_of(config_), config_.trust_text, loop_.read_clock());
 }
 
 std::string WholeNode::condition() const {
@@ -542,6 +583,15 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   ledger_->settle(loop_.read_clock());
   governor_ = std::make_unique<DeviceGovernor>(*regions_, loop_.poller());
   if (const Status bad = governor_->open(); !bad.ok()) return bad.text();
+  wire_grants();
+  exit_code = kExitConfig;
+  if (std::string problem =
+          grants_->set_keys(trust_of(config_), config_.trust_text, loop_.read_clock());
+      !problem.empty())
+    return problem;
+  exit_code = 1;
+  grants_->restore(read_state_file(dir_.path, kGrantsFile, kStateBytes),
+                   read_state_file(state_, kGrantsFile, kStateBytes), loop_.read_clock());
   watch_ = std::make_unique<Watch>(*regions_, *journal_, *usage_, store_.get(), bypass_rules());
   watch_->next_round = [this] { return sentinel_->take(); };
   watch_->may_kill = [this](const policy::SeenProcess& p) {
@@ -571,7 +621,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   if (sentinel_->ready_fd() >= 0) {  // the duty takes the round
     (void)loop_.poller().add(sentinel_->ready_fd(), EPOLLIN, [](std::uint32_t) {});
   }
-  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), governor_.get(), watch_.get(), &keeper_, mps_.get(),
+  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), governor_.get(), watch_.get(), &keeper_, mps_.get(), grants_.get(),
                                                  &reader_, server_.get(), &picture_, &watchdog_}) {
     loop_.add(*duty);
   }

@@ -9,7 +9,7 @@
 
 namespace bulkhead::daemon {
 
-Result<Sealed> make_sealed(const char* name, std::size_t bytes) {
+Result<Sealed> make_sealed(const char* name, std::size_t bytes, bool ours_alone) {
   Sealed out;
   out.fd.reset(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!out.fd.ok()) return Status{Errc::kIo, errno, "cannot make shared memory"};
@@ -17,12 +17,14 @@ Result<Sealed> make_sealed(const char* name, std::size_t bytes) {
       ::ftruncate(out.fd.get(), static_cast<off_t>(bytes)) != 0) {
     return Status{Errc::kIo, errno, "cannot size shared memory"};
   }
-  if (::fcntl(out.fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    return Status{Errc::kIo, errno, "cannot seal shared memory"};
-  }
   void* const at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, out.fd.get(), 0);
   if (at == MAP_FAILED) return Status{Errc::kIo, errno, "cannot map shared memory"};
   out.map = Mapping{at, bytes};
+  const int seals =
+      F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | (ours_alone ? F_SEAL_FUTURE_WRITE : 0);
+  if (::fcntl(out.fd.get(), F_ADD_SEALS, seals) != 0) {
+    return Status{Errc::kIo, errno, "cannot seal shared memory"};
+  }
   return out;
 }
 

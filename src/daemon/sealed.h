@@ -14,7 +14,9 @@ struct Sealed {
   UniqueFd fd;  // read and write
   Mapping map;  // of all of it
 };
-[[nodiscard]] Result<Sealed> make_sealed(const char* name, std::size_t bytes);
+// `ours_alone`: nobody maps it writable after us, whatever descriptor they have (F_SEAL_FUTURE_WRITE, Linux 5.1).
+[[nodiscard]] Result<Sealed> make_sealed(const char* name, std::size_t bytes,
+                                         bool ours_alone = false);
 // A descriptor of the same memory for others: reading only.
 [[nodiscard]] Result<UniqueFd> reopen_read_only(int fd);
 

@@ -39,6 +39,10 @@ struct ServerProviders {
   std::function<std::string()> condition;
   // A lane for a process that belongs to the tenant it names (audit_lanes.h). Unset: nothing is audited here.
   std::function<LaneAnswer(const Peer&, const wire::LaneRequest&, UniqueFd pidfd)> lane;
+  // Grants (grants.h). Unset: there are none here.
+  std::function<Answer(const Peer&, const std::string& tenant, std::string_view token)> grant;
+  std::function<Answer(const Peer&, wire::RevokeWhat what, const std::string& which)> revoke;
+  std::function<Answer(const Peer&, const std::string& tenant, UniqueFd& out)> grant_table;
 };
 
 struct ServerOptions {
@@ -98,7 +102,8 @@ class Server : public Duty {
   void on_ready(Key key, std::uint32_t ready);
   void read_one(Connection& c);
   void dispatch(Connection& c, const void* message, const Now& now);
-  void answer(Connection& c, const wire::Header& request, const Answer& answer, const Now& now);
+  void answer(Connection& c, const wire::Header& request, const Answer& answer, const Now& now,
+              std::vector<UniqueFd> fds = {});
   void answer_queued(Connection& c, Queue::Place place);
   void enrol(Connection& c, const wire::RegisterRequest& request, const Now& now);
   void hello(Connection& c, const wire::Header& request);
@@ -106,6 +111,7 @@ class Server : public Duty {
   void events(Connection& c, const wire::Header& request, std::uint64_t after);
   void usage(Connection& c, const wire::UsageRequest& request);
   void reload(Connection& c, const wire::Header& request, const Now& now);
+  void grant_table(Connection& c, const wire::NameRequest& request, const Now& now);
   void lane(Connection& c, const wire::LaneRequest& request);
   void beacons(Connection& c, const wire::NameRequest& request);
   void put(Connection& c, const void* message, std::size_t bytes, std::vector<UniqueFd> fds = {});

@@ -46,6 +46,13 @@ std::string one_line(std::string text) {
   return text;
 }
 
+Answer no_grants() {
+  Answer a;
+  a.result = Errc::kNotFound;
+  a.text = "this daemon knows no grants";
+  return a;
+}
+
 }  // namespace
 
 void Server::dispatch(Connection& c, const void* message, const Now& now) {
@@ -87,6 +94,19 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
       return usage(c, as<wire::UsageRequest>(message));
     case wire::Kind::kReload:
       return reload(c, h, now);
+    case wire::Kind::kGrant: {
+      const auto& q = as<wire::GrantRequest>(message);
+      const std::string_view token{q.token, q.token_bytes};
+      return answer(c, h, providers_.grant ? providers_.grant(c.peer, q.name, token) : no_grants(),
+                    now);
+    }
+    case wire::Kind::kRevoke: {
+      const auto& q = as<wire::RevokeRequest>(message);
+      return answer(
+          c, h, providers_.revoke ? providers_.revoke(c.peer, q.what, q.which) : no_grants(), now);
+    }
+    case wire::Kind::kGrantTable:
+      return grant_table(c, as<wire::NameRequest>(message), now);
     case wire::Kind::kLane:
       return lane(c, as<wire::LaneRequest>(message));
     case wire::Kind::kCondition: {
@@ -112,6 +132,16 @@ void Server::reload(Connection& c, const wire::Header& request, const Now& now) 
     answer(*at->second, request, a, options_.clock());
     update_interest(*at->second);
   });
+}
+
+// The descriptor goes with the answer; the process maps it and closes it.
+void Server::grant_table(Connection& c, const wire::NameRequest& q, const Now& now) {
+  UniqueFd fd;
+  const Answer a =
+      providers_.grant_table ? providers_.grant_table(c.peer, q.name, fd) : no_grants();
+  std::vector<UniqueFd> fds;
+  if (a.ok()) fds.push_back(std::move(fd));
+  answer(c, q.header, a, now, std::move(fds));
 }
 
 // What is granted does not count as one of the uid's requests: a program's threads ask within one second, and what they
@@ -140,14 +170,15 @@ void Server::lane(Connection& c, const wire::LaneRequest& q) {
   put(c, &r, sizeof r, std::move(a.fds));
 }
 
-void Server::answer(Connection& c, const wire::Header& request, const Answer& a, const Now& now) {
+void Server::answer(Connection& c, const wire::Header& request, const Answer& a, const Now& now,
+                    std::vector<UniqueFd> fds) {
   wire::Verdict v{};
   v.header = reply_to(request, sizeof v, a.result);
   wire::put_text(v.name, a.tenant.c_str());
   wire::put_text(v.text, one_line(a.text).c_str());
   v.sums = a.sums;
   if (!a.ok()) ++counts_.refused;
-  put(c, &v, sizeof v);
+  put(c, &v, sizeof v, std::move(fds));
   serve_queue(now);  // what it freed
 }
 

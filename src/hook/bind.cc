@@ -11,6 +11,7 @@
 #include "hook/audit_mode.h"
 #include "hook/books.h"
 #include "hook/compute.h"
+#include "hook/grant.h"
 #include "hook/mode.h"
 #include "hook/next.h"
 #include "hook/node_view.h"
@@ -246,6 +247,7 @@ void forked_child() noexcept {
   compute_forked_child();
   audit_forked_child();
   forget_slices();
+  grant_forked_child();
   shm::forget_private_locks();
   memory_forked_child();
 }

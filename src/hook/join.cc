@@ -6,6 +6,7 @@
 #include "hook/gate.h"
 #include "hook/compute.h"
 #include "hook/node_view.h"
+#include "hook/grant.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "shm/node.h"
@@ -113,12 +114,15 @@ void DaemonLink::second(shm::Seat seat, std::uint64_t boot_s) noexcept {
     adopted_ = adopted;
     follow_node();
     joined_ = shm::Seat{};  // this daemon has not heard of us
+    grant_table_is_old();
     tries_ = 0;
     next_try_s_ = boot_s;
     has_beacons_ = false;  // nor has it handed out any
     beacon_tries_ = 0;
     next_beacons_s_ = boot_s;
   }
+  if (boot_s != granted_s_) grant_second();
+  granted_s_ = boot_s;
   const shm::NodePage* const page = node_page();
   if (page != nullptr && boot_s != applied_s_) {  // a poke wakes the thread more often
     applied_s_ = boot_s;

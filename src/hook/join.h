@@ -32,6 +32,7 @@ class DaemonLink {
   bool ever_asked_ = false;
   unsigned beacon_tries_ = 0;
   std::uint64_t next_beacons_s_ = 0;
+  std::uint64_t granted_s_ = 0;
 };
 
 }  // namespace bulkhead::hook

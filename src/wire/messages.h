@@ -17,20 +17,22 @@ inline constexpr std::uint16_t kReplyBit = 0x8000;
 inline constexpr const char* kSocketName = "control.sock";
 
 enum class Kind : std::uint16_t {
-  kHello = 1,       // Empty -> HelloReply
-  kRegister = 2,    // RegisterRequest -> Verdict (kQueued any number of times, then the last)
-  kUnregister = 3,  // NameRequest -> Verdict
-  kUpdate = 4,      // UpdateRequest -> Verdict
-  kJoin = 5,        // JoinRequest -> Verdict: a process of a tenant reports itself
-  kWhoAmI = 6,      // Empty -> Verdict with the tenant the peer belongs to
-  kList = 7,        // NameRequest (after this name; "" = from the start) -> ListReply
-  kEvents = 8,      // EventsRequest -> EventsReply, once or for as long as it is followed
-  kUsage = 9,       // UsageRequest -> UsageReply (more = 1: another follows)
-  kReload = 10,     // Empty -> Verdict: read the configuration again; `text` says what waits
-  kCondition = 11,  // Empty -> Verdict: `text` says what of the configuration is not in force
-  kBeacons =
-      12,  // NameRequest (the tenant the peer is of) -> BeaconsReply, with a descriptor for each entry
-  kLane = 20,       // LaneRequest -> LaneReply, with descriptors: a lane for audit entries
+  kHello = 1,        // Empty -> HelloReply
+  kRegister = 2,     // RegisterRequest -> Verdict (kQueued any number of times, then the last)
+  kUnregister = 3,   // NameRequest -> Verdict
+  kUpdate = 4,       // UpdateRequest -> Verdict
+  kJoin = 5,         // JoinRequest -> Verdict: a process of a tenant reports itself
+  kWhoAmI = 6,       // Empty -> Verdict with the tenant the peer belongs to
+  kList = 7,         // NameRequest (after this name; "" = from the start) -> ListReply
+  kEvents = 8,       // EventsRequest -> EventsReply, once or for as long as it is followed
+  kUsage = 9,        // UsageRequest -> UsageReply (more = 1: another follows)
+  kReload = 10,      // Empty -> Verdict: read the configuration again; `text` says what waits
+  kCondition = 11,   // Empty -> Verdict: `text` says what of the configuration is not in force
+  kBeacons = 12,     // NameRequest (the tenant the peer is of) -> BeaconsReply, with a descriptor an entry
+  kLane = 20,        // LaneRequest -> LaneReply, with descriptors: a lane for audit entries
+  kGrant = 30,       // GrantRequest -> Verdict: a token for a tenant
+  kRevoke = 31,      // RevokeRequest -> Verdict
+  kGrantTable = 32,  // NameRequest -> Verdict, with a descriptor: the tenant's grant table
 };
 
 struct Header {
@@ -116,6 +118,22 @@ struct LaneReply {
   std::uint32_t given;  // LaneGiven
   std::uint32_t reserved;
   char text[160];  // one line: why there is none
+};
+// A token for a tenant (docs/formats/grant.md). Anyone's that may act for the tenant; it counts for nobody else.
+inline constexpr std::size_t kMostTokenBytes = 8192;
+struct GrantRequest {
+  Header header;
+  char name[kNameBytes];
+  std::uint32_t token_bytes;  // 1..kMostTokenBytes, zeros behind them
+  std::uint32_t reserved;
+  char token[kMostTokenBytes];
+};
+enum class RevokeWhat : std::uint32_t { kId = 0, kKey = 1, kTenant = 2 };
+struct RevokeRequest {
+  Header header;
+  RevokeWhat what;
+  std::uint32_t reserved;
+  char which[136];  // a jti, a kid, or a tenant's name
 };
 struct EventsRequest {
   Header header;
@@ -215,6 +233,7 @@ static_assert(sizeof(Header) == 32 && sizeof(NameRequest) == 104 &&
 static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
               sizeof(EventsRequest) == 48);
 static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
+static_assert(sizeof(GrantRequest) == 8296 && sizeof(RevokeRequest) == 176);
 static_assert(sizeof(LaneRequest) == 360 && sizeof(LaneReply) == 208);
 static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 152);
 

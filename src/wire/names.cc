@@ -66,6 +66,22 @@ const char* event_name(EventKind kind) noexcept {
       return "mps-terminated";
     case EventKind::kSelfTested:
       return "self-tested";
+    case EventKind::kGrantAccepted:
+      return "grant-accepted";
+    case EventKind::kGrantRefused:
+      return "grant-refused";
+    case EventKind::kGrantRevoked:
+      return "grant-revoked";
+    case EventKind::kGrantExpired:
+      return "grant-expired";
+    case EventKind::kGrantExpiring:
+      return "grant-expiring";
+    case EventKind::kTrustLoaded:
+      return "trust-loaded";
+    case EventKind::kTrustRefused:
+      return "trust-refused";
+    case EventKind::kShimRefused:
+      return "shim-refused";
   }
   return "unknown";
 }

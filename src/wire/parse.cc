@@ -97,6 +97,16 @@ Status check_lane(const LaneRequest& r) noexcept {
   if (r.device_count > kMaxDevices) return bad("devices");
   return {};
 }
+Status check_grant(const GrantRequest& r) noexcept {
+  if (!valid_name(r.name) || r.reserved != 0) return bad("grant");
+  if (r.token_bytes == 0 || r.token_bytes > kMostTokenBytes) return bad("token");
+  return all_zero(r.token + r.token_bytes, kMostTokenBytes - r.token_bytes) ? Status{}
+                                                                            : bad("token");
+}
+Status check_revoke(const RevokeRequest& r) noexcept {
+  if (static_cast<std::uint32_t>(r.what) > 2 || r.reserved != 0) return bad("revoke");
+  return r.which[0] != '\0' && valid_text(r.which, sizeof r.which) ? Status{} : bad("which");
+}
 Status check_register(const RegisterRequest& r) noexcept {
   if ((r.flags & ~(kJoinExisting | kSameOrRefuse)) != 0 || r.reserved != 0) return bad("flags");
   return check_record(r.record, RecordUse::kRegister);
@@ -134,6 +144,12 @@ std::size_t request_bytes(Kind kind) noexcept {
       return sizeof(UsageRequest);
     case Kind::kLane:
       return sizeof(LaneRequest);
+    case Kind::kGrant:
+      return sizeof(GrantRequest);
+    case Kind::kRevoke:
+      return sizeof(RevokeRequest);
+    case Kind::kGrantTable:
+      return sizeof(NameRequest);
   }
   return 0;
 }
@@ -255,6 +271,14 @@ Status check_request(const void* message, std::size_t bytes) noexcept {
       return check_join(as<JoinRequest>(message));
     case Kind::kLane:
       return check_lane(as<LaneRequest>(message));
+    case Kind::kGrant:
+      return check_grant(as<GrantRequest>(message));
+    case Kind::kRevoke:
+      return check_revoke(as<RevokeRequest>(message));
+    case Kind::kGrantTable: {
+      const auto& r = as<NameRequest>(message);
+      return valid_name(r.name) && r.flags == 0 && r.reserved == 0 ? Status{} : bad("name");
+    }
     case Kind::kUnregister: {
       const auto& r = as<NameRequest>(message);
       return valid_name(r.name) && (r.flags & ~kForce) == 0 && r.reserved == 0 ? Status{}

@@ -129,6 +129,15 @@ enum class EventKind : std::uint32_t {
   kMpsHit,
   kMpsTerminated,
   kSelfTested,
+  // grants (docs/formats/grant.md); numbers of their own, for other parts add above
+  kGrantAccepted = 60,
+  kGrantRefused,
+  kGrantRevoked,
+  kGrantExpired,
+  kGrantExpiring,
+  kTrustLoaded,
+  kTrustRefused,
+  kShimRefused,
 };
 enum class Severity : std::uint32_t { kInfo = 0, kNotice = 1, kWarning = 2, kAlarm = 3 };
 struct EventView {

@@ -1,0 +1,94 @@
+/* A tenant's grant table: one slot, its writer (the daemon), readers (the tenant's threads). src/shm/grant_table.h.
+ *
+ * The writer gives the slot away and takes it back, ROUNDS times: grant g (the generation) permits what its parity says, so fields of
+ * two grants would show. Each field is one step; a reader may be anywhere between. The daemon may die before any of its steps.
+ *
+ * Claims: (1) a check that begins when a grant had ended does not accept its handle; (2) what is accepted was the handle's own
+ * permission, whole. Broken variants: NO_RECHECK (the version is not looked at again), NO_ODD (the writer does not make it odd first),
+ * LATE_GENERATION (ending a grant clears its permission and leaves the generation to whoever comes next: a reader that took the
+ * fields before may be let in by the slot's next owner's).
+ */
+#ifndef ROUNDS
+#define ROUNDS 3
+#endif
+#ifndef READERS
+#define READERS 1         /* readers write nothing: one stands for all */
+#endif
+
+byte version = 0;
+byte generation = 0;
+byte permission = 0;      /* 1 or 2, by the generation's parity; 0 = none */
+byte ended_below = 0;     /* handles up to this generation had ended, and everybody can see it */
+byte given = 0;           /* the newest handle that was handed out */
+
+#define permission_of(g) (1 + (((g) / 2) % 2))
+
+active proctype daemon() {
+  byte round = 0;
+  do
+  :: round == ROUNDS -> break
+  :: true -> break                       /* dies here, in between */
+  :: round < ROUNDS ->
+     /* put_grant */
+#ifndef NO_ODD
+     version = version | 1;
+#endif
+     if :: true -> goto dead :: true -> skip fi;
+     generation = generation + 1;
+     if :: true -> goto dead :: true -> skip fi;
+     permission = permission_of(generation);
+     version = (version | 1) + 1;
+     given = generation;
+     /* end_grant */
+#ifndef NO_ODD
+     version = version | 1;
+#endif
+#ifndef LATE_GENERATION
+     generation = generation + 1;
+#endif
+     if :: true -> goto dead :: true -> skip fi;
+     permission = 0;
+     version = (version | 1) + 1;
+     ended_below = given;                /* the last store is visible: from here on nobody accepts it */
+#ifdef LATE_GENERATION
+     generation = generation + 1;
+#endif
+     round++
+  od;
+dead:
+  skip
+}
+
+active [READERS] proctype reader() {
+  byte handle, before, g, p, ended, tries;
+  do
+  :: given != 0 ->
+     handle = given;
+  asked:
+     ended = ended_below;                /* what had ended when this check began */
+     tries = 0;
+  again:
+     before = version;
+     g = generation;
+     p = permission;
+#ifndef NO_RECHECK
+     if
+     :: (before & 1) != 0 || version != before ->
+        tries++;
+        if :: tries < 3 -> goto again :: else -> goto refused fi
+     :: else -> skip
+     fi;
+#endif
+     if
+     :: g == handle && p != 0 ->         /* accepted */
+        assert(handle > ended);
+        assert(p == permission_of(handle))
+     :: else -> skip
+     fi;
+  refused:
+     if
+     :: goto asked                       /* the same handle once more: it may have ended */
+     :: break
+     fi
+  od
+}
