@@ -14,6 +14,7 @@ namespace {
 
 // The highest session number that may have been used, and more.
 constexpr const char* kSerialsFile = "audit-sessions";
+constexpr std::size_t kMostEarly = 64;  // of a start: the trust file, and grants that ended meanwhile
 
 AuditRules rules_of(const Config& c) {
   AuditRules r;
@@ -58,7 +59,10 @@ std::uint32_t AuditPart::reserve(std::uint32_t at_least) {
 }
 
 std::string AuditPart::start(const Config& config, const AuditPlaces& places, Poller& poller,
-                             std::function<void(const std::string&)> alarm) {
+                             std::function<void(const std::string&)> alarm,
+                             AuditWriter::Check check) {
+  started_ = true;
+  const std::vector<std::string> early = std::move(early_);
   if (!refusal(config).empty()) return "";
   places_ = places;
   in_force_ = text_of(config);
@@ -74,8 +78,18 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   outside.poller = &poller;
   outside.reserve_serials = [this](std::uint32_t at_least) { return reserve(at_least); };
   outside.alarm = std::move(alarm);
+  outside.check = std::move(check);
   lanes_ = std::make_unique<AuditLanes>(std::move(outside), rules_of(config));
-  return lanes_->open(std::move(*keep), std::move(sink->sink), sink->found);
+  if (std::string problem = lanes_->open(std::move(*keep), std::move(sink->sink), sink->found);
+      !problem.empty())
+    return problem;
+  for (const std::string& json : early) record(json);
+  return "";
+}
+
+void AuditPart::record(std::string json) {
+  if (lanes_ != nullptr && lanes_->writer() != nullptr) return lanes_->writer()->record(std::move(json));
+  if (!started_ && early_.size() < kMostEarly) early_.push_back(std::move(json));
 }
 
 void AuditPart::set_rules(const Config& config) {

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "daemon/audit_lanes.h"
 #include "daemon/config.h"
@@ -20,7 +21,10 @@ class AuditPart {
   [[nodiscard]] static std::string refusal(const Config& config);
   // If the configuration asks for it: opens the log, takes lanes back, starts the writer. The problem, or "".
   [[nodiscard]] std::string start(const Config& config, const AuditPlaces& places, Poller& poller,
-                                  std::function<void(const std::string&)> alarm);
+                                  std::function<void(const std::string&)> alarm,
+                                  AuditWriter::Check check);
+  // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited.
+  void record(std::string json);
   // What a reload changes at once; the rest (audit_restart()) needs a restart.
   void set_rules(const Config& config);
   void stop();
@@ -34,6 +38,8 @@ class AuditPart {
 
   AuditPlaces places_;
   std::string in_force_;  // what the log was opened with
+  std::vector<std::string> early_;  // records of before start()
+  bool started_ = false;
   std::unique_ptr<AuditLanes> lanes_;
 };
 

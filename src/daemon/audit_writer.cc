@@ -197,9 +197,9 @@ unsigned AuditWriter::visit(AuditSession& session, unsigned lane) {
   for (; n < kMostAVisit; ++n) {
     const std::uint64_t at = d.expected + n;
     AuditEntry& e = batch_[n];
-    const shm::Seen seen = shm::read_slot(d.lane->slots[at % shm::kLaneSlots], at, e);
-    faulty = seen == shm::Seen::kFaulty;
-    if (seen != shm::Seen::kEntry) break;
+    const shm::LaneRead seen = shm::read_slot(d.lane->slots[at % shm::kLaneSlots], at, e);
+    faulty = seen == shm::LaneRead::kFaulty;
+    if (seen != shm::LaneRead::kEntry) break;
     if (!shm::well_formed(e, at)) {
       e = shm::malformed_entry(at, static_cast<std::uint64_t>(utc_ns()));
       ++own_.malformed;

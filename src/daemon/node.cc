@@ -431,6 +431,7 @@ void WholeNode::wire_grants() {
   outside.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
     journal_->post(loop_.read_clock(), kind, text, fields);
   };
+  outside.record = [this](const std::string& json) { audit_.record(json); };
   outside.keep_here = [this](const std::string& json) { keep_here(kGrantsFile, json); };
   outside.keep_state = [this](const std::string& json) { store_->replace(kGrantsFile, json); };
   grants_ = std::make_unique<Grants>(*ledger_, std::move(outside));
@@ -597,9 +598,13 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   watch_->may_kill = [this](const policy::SeenProcess& p) {
     return mps_->evicted(p.pid, p.start_ticks);
   };
-  std::string unaudited =
-      audit_.start(config_, {dir_.fd.get(), dir_.path, state_}, loop_.poller(), [this](auto& text) {
+  std::string unaudited = audit_.start(
+      config_, {dir_.fd.get(), dir_.path, state_}, loop_.poller(),
+      [this](auto& text) {
         journal_->post(loop_.read_clock(), EventKind::kStoreFailed, text, {Severity::kAlarm});
+      },
+      [&book = grants_->book()](const AuditSession& session, const abi::AuditEntry& entry) {
+        return book.check(session.tenant, session.devices, entry);
       });
   if (!unaudited.empty()) return unaudited;
   wire_server();

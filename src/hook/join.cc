@@ -85,10 +85,10 @@ Status DaemonLink::take_beacons() noexcept {
 
 // A daemon that does not answer is asked as in due().
 void DaemonLink::look_for_beacons(std::uint64_t boot_s) noexcept {
-  if (!page_.ok()) return;
+  const shm::NodePage* const page = node_page();
+  if (page == nullptr) return;
   // acquire pairs with set_node_latency(): the page says the same
-  const std::uint32_t epoch =
-      page_.as<const shm::NodePage>()->latency_epoch.load(std::memory_order_acquire);
+  const std::uint32_t epoch = page->latency_epoch.load(std::memory_order_acquire);
   if (epoch != latency_epoch_ && has_beacons_) {
     has_beacons_ = false;
     beacon_tries_ = 0;

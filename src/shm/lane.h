@@ -161,14 +161,14 @@ inline std::uint64_t lane_publish(LaneEnd& end, const abi::AuditEntry& entry) no
 
 // ---- the consumer's end: everything it reads may be hostile
 
-enum class Seen : std::uint8_t { kNothing, kEntry, kFaulty };
+enum class LaneRead : std::uint8_t { kNothing, kEntry, kFaulty };
 // The entry of sequence `expected`, copied once. kFaulty: the slot holds what no producer writes there.
-[[nodiscard]] inline Seen read_slot(const LaneSlot& slot, std::uint64_t expected,
+[[nodiscard]] inline LaneRead read_slot(const LaneSlot& slot, std::uint64_t expected,
                                     abi::AuditEntry& out) noexcept {
   const std::uint64_t commit = slot.commit.load(std::memory_order_acquire);  // pairs with publish
   if (commit != expected + 1) {
     const std::uint64_t before = expected < kLaneSlots ? 0 : expected + 1 - kLaneSlots;
-    return commit == before ? Seen::kNothing : Seen::kFaulty;
+    return commit == before ? LaneRead::kNothing : LaneRead::kFaulty;
   }
   // by words, each read once: the compiler must not look a second time
   std::uint64_t words[7];
@@ -176,7 +176,7 @@ enum class Seen : std::uint8_t { kNothing, kEntry, kFaulty };
   // relaxed: ordered by the commit; an honest producer does not write here now
   for (int i = 0; i < 7; ++i) words[i] = __atomic_load_n(from + i, __ATOMIC_RELAXED);
   std::memcpy(&out, words, sizeof out);
-  return Seen::kEntry;
+  return LaneRead::kEntry;
 }
 // Whether a copied entry is one that a library may write at this place of its lane.
 [[nodiscard]] bool well_formed(const abi::AuditEntry& entry, std::uint64_t expected) noexcept;

@@ -33,9 +33,9 @@ class LaneTest : public testing::Test {
   }
   ~LaneTest() override { ::munmap(lane_, sizeof(Lane)); }
   LaneSlot& slot(std::uint64_t sequence) { return lane_->slots[sequence % kLaneSlots]; }
-  Seen take(AuditEntry& out) {
-    const Seen seen = read_slot(slot(taken_), taken_, out);
-    if (seen == Seen::kEntry) cell_.tail.store(++taken_, std::memory_order_release);
+  LaneRead take(AuditEntry& out) {
+    const LaneRead seen = read_slot(slot(taken_), taken_, out);
+    if (seen == LaneRead::kEntry) cell_.tail.store(++taken_, std::memory_order_release);
     return seen;
   }
 
@@ -47,18 +47,18 @@ class LaneTest : public testing::Test {
 
 TEST_F(LaneTest, WhatIsPublishedIsReadOnceInOrder) {
   AuditEntry e{};
-  EXPECT_EQ(take(e), Seen::kNothing);
+  EXPECT_EQ(take(e), LaneRead::kNothing);
   for (std::uint64_t n = 0; n < 3; ++n) {
     ASSERT_TRUE(lane_has_room(end_, 1));
     EXPECT_EQ(lane_publish(end_, transfer(100 + n)), n);
   }
   for (std::uint64_t n = 0; n < 3; ++n) {
-    ASSERT_EQ(take(e), Seen::kEntry);
+    ASSERT_EQ(take(e), LaneRead::kEntry);
     EXPECT_EQ(abi::sequence_of(e), n);
     EXPECT_EQ(std::uint64_t{e.source}, 100 + n);
     EXPECT_TRUE(well_formed(e, n));
   }
-  EXPECT_EQ(take(e), Seen::kNothing);
+  EXPECT_EQ(take(e), LaneRead::kNothing);
 }
 
 TEST_F(LaneTest, AFullLaneHasNoRoomUntilTheTailMoves) {
@@ -68,15 +68,15 @@ TEST_F(LaneTest, AFullLaneHasNoRoomUntilTheTailMoves) {
   }
   EXPECT_FALSE(lane_has_room(end_, 1));
   AuditEntry e{};
-  for (int i = 0; i < 2; ++i) ASSERT_EQ(take(e), Seen::kEntry);
+  for (int i = 0; i < 2; ++i) ASSERT_EQ(take(e), LaneRead::kEntry);
   EXPECT_TRUE(lane_has_room(end_, 2));
   EXPECT_FALSE(lane_has_room(end_, 3));
   lane_publish(end_, transfer(kLaneSlots));
   for (std::uint64_t n = 2; n <= kLaneSlots; ++n) {
-    ASSERT_EQ(take(e), Seen::kEntry);
+    ASSERT_EQ(take(e), LaneRead::kEntry);
     ASSERT_EQ(std::uint64_t{e.source}, n);
   }
-  EXPECT_EQ(take(e), Seen::kNothing);  // in the second round the slot holds the first's commit
+  EXPECT_EQ(take(e), LaneRead::kNothing);  // in the second round the slot holds the first's commit
 }
 
 TEST_F(LaneTest, TheNextThreadGoesOnWhereTheLastLeftOff) {
@@ -92,7 +92,7 @@ TEST_F(LaneTest, TheNextThreadGoesOnWhereTheLastLeftOff) {
   EXPECT_EQ(lane_publish(end_, transfer(3)), 2u);
   AuditEntry e{};
   for (const std::uint64_t source : {1u, 2u, 3u}) {
-    ASSERT_EQ(take(e), Seen::kEntry);
+    ASSERT_EQ(take(e), LaneRead::kEntry);
     EXPECT_EQ(std::uint64_t{e.source}, source);
   }
 }
@@ -102,15 +102,15 @@ TEST_F(LaneTest, AForeignCommitIsFaultyAndNotAnEntry) {
   for (const std::uint64_t rubbish : {std::uint64_t{2}, std::uint64_t{5}, ~std::uint64_t{0},
                                       std::uint64_t{1} << 48, kLaneSlots + 1}) {
     slot(0).commit.store(rubbish);
-    EXPECT_EQ(read_slot(slot(0), 0, e), Seen::kFaulty) << rubbish;
+    EXPECT_EQ(read_slot(slot(0), 0, e), LaneRead::kFaulty) << rubbish;
   }
   const std::uint64_t later = 3 * kLaneSlots;
   slot(0).commit.store(later + 1 - kLaneSlots);
-  EXPECT_EQ(read_slot(slot(0), later, e), Seen::kNothing);
+  EXPECT_EQ(read_slot(slot(0), later, e), LaneRead::kNothing);
   slot(0).commit.store(later + 1 - 2 * kLaneSlots);  // a rewind
-  EXPECT_EQ(read_slot(slot(0), later, e), Seen::kFaulty);
+  EXPECT_EQ(read_slot(slot(0), later, e), LaneRead::kFaulty);
   slot(0).commit.store(0);
-  EXPECT_EQ(read_slot(slot(0), later, e), Seen::kFaulty);
+  EXPECT_EQ(read_slot(slot(0), later, e), LaneRead::kFaulty);
 }
 
 TEST(LaneEntries, OnlyWhatALibraryWritesIsWellFormed) {
@@ -155,12 +155,12 @@ TEST_F(LaneTest, AThreadWritesWhileAnotherReads) {
   AuditEntry e{};
   while (taken_ < kEntries) {
     const std::uint64_t n = taken_;
-    const Seen seen = take(e);
-    if (seen == Seen::kNothing) {
+    const LaneRead seen = take(e);
+    if (seen == LaneRead::kNothing) {
       std::this_thread::yield();
       continue;
     }
-    ASSERT_EQ(seen, Seen::kEntry);
+    ASSERT_EQ(seen, LaneRead::kEntry);
     ASSERT_EQ(abi::sequence_of(e), n);
     ASSERT_EQ(std::uint64_t{e.source}, n * 3);
     ASSERT_EQ(std::uint64_t{e.destination}, n * 5);

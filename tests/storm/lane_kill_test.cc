@@ -27,11 +27,11 @@ struct Shared {
 bool drain(const Lane& lane, std::uint64_t& expected) {
   AuditEntry e{};
   for (;; ++expected) {
-    const Seen seen = read_slot(lane.slots[expected % kLaneSlots], expected, e);
-    if (seen == Seen::kNothing) return true;
+    const LaneRead seen = read_slot(lane.slots[expected % kLaneSlots], expected, e);
+    if (seen == LaneRead::kNothing) return true;
     AuditEntry whole = entry_of(expected);
     abi::set_sequence(whole, expected);
-    if (seen == Seen::kFaulty || std::memcmp(&e, &whole, sizeof e) != 0) return false;
+    if (seen == LaneRead::kFaulty || std::memcmp(&e, &whole, sizeof e) != 0) return false;
   }
 }
 
