@@ -61,7 +61,7 @@ void* door(Door which, const Asked& a, void* caller) noexcept {
     void* const ours = substitute(found);
     if (ours != nullptr) {
       result = ours;
-    } else if (found != export_of(a.name) && hooked_name(a.name)) {
+    } else if (found != export_of(a.name) && (hooked_name(a.name) || moving_name(a.name))) {
       count(Count::kUncovered);
     }
   }
@@ -80,7 +80,7 @@ CUresult answered(CUresult r, const char* symbol, void** pfn, int version) noexc
   sniff(Door::kProcAddress, symbol, version, ours != nullptr ? Answer::kOurs : Answer::kDriver);
   if (ours != nullptr) {
     *pfn = ours;
-  } else if (wanted() && hooked_name(symbol)) {
+  } else if (wanted() && (hooked_name(symbol) || moving_name(symbol))) {
     count(Count::kUncovered);
   }
   return r;

@@ -111,4 +111,15 @@ bool hooked_name(const char* text) noexcept {
   return false;
 }
 
+bool moving_name(const char* text) noexcept {
+  constexpr std::string_view kBeginnings[] = {"cuMemcpy",      "cuMemset",      "cuMemPrefetch",
+                                              "cuMemBatch",    "cuMemDiscardA", "cuStreamWrite",
+                                              "cuStreamBatch", "cuGraphLaunch"};
+  const std::string_view name{text};
+  for (const std::string_view beginning : kBeginnings) {
+    if (name.starts_with(beginning)) return true;
+  }
+  return false;
+}
+
 }  // namespace bulkhead::hook

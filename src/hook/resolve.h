@@ -23,6 +23,8 @@ void add_substitute(void* real, void* ours) noexcept;
 [[nodiscard]] void* substitute(const void* real) noexcept;
 // Whether `name` is a hooked function's name, or one without its _vN, _ptsz or _ptds.
 [[nodiscard]] bool hooked_name(const char* name) noexcept;
+// Whether a function of that name moves bytes, by how it begins: of a driver newer than the table too.
+[[nodiscard]] bool moving_name(const char* name) noexcept;
 // Our export of exactly that name; null if there is none.
 [[nodiscard]] void* export_of(const char* name) noexcept;
 

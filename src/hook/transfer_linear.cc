@@ -32,184 +32,186 @@ using Op = AuditOp;
 
 CUresult cuMemcpyHtoD(CUdeviceptr_v1 dstDevice, const void* srcHost,
                       unsigned int ByteCount) noexcept {
-  const auto make = [&] {
-    return to_device(Op::k_cuMemcpyHtoD, dstDevice, srcHost, ByteCount, at_once());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return to_device(Op::k_cuMemcpyHtoD, to, from, n, at_once());
   };
-  return move(next.cuMemcpyHtoD, make, dstDevice, srcHost, ByteCount);
+  return move(next.cuMemcpyHtoD, kMake, dstDevice, srcHost, ByteCount);
 }
 CUresult cuMemcpyHtoDAsync(CUdeviceptr_v1 dstDevice, const void* srcHost, unsigned int ByteCount,
                            CUstream hStream) noexcept {
-  const auto make = [&] {
-    return to_device(Op::k_cuMemcpyHtoDAsync, dstDevice, srcHost, ByteCount, queued(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return to_device(Op::k_cuMemcpyHtoDAsync, to, from, n, queued(s));
   };
-  return move(next.cuMemcpyHtoDAsync, make, dstDevice, srcHost, ByteCount, hStream);
+  return move(next.cuMemcpyHtoDAsync, kMake, dstDevice, srcHost, ByteCount, hStream);
 }
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dstDevice, const void* srcHost, size_t ByteCount,
                               CUstream hStream) noexcept {
-  const auto make = [&] {
-    return to_device(Op::k_cuMemcpyHtoDAsync, dstDevice, srcHost, ByteCount, queued(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return to_device(Op::k_cuMemcpyHtoDAsync, to, from, n, queued(s));
   };
-  return move(next.cuMemcpyHtoDAsync_v2, make, dstDevice, srcHost, ByteCount, hStream);
+  return move(next.cuMemcpyHtoDAsync_v2, kMake, dstDevice, srcHost, ByteCount, hStream);
 }
 CUresult cuMemcpyHtoDAsync_v2_ptsz(CUdeviceptr dstDevice, const void* srcHost, size_t ByteCount,
                                    CUstream hStream) noexcept {
-  const auto make = [&] {
-    return to_device(Op::k_cuMemcpyHtoDAsync, dstDevice, srcHost, ByteCount, queued_own(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return to_device(Op::k_cuMemcpyHtoDAsync, to, from, n, queued_own(s));
   };
-  return move(next.cuMemcpyHtoDAsync_v2_ptsz, make, dstDevice, srcHost, ByteCount, hStream);
+  return move(next.cuMemcpyHtoDAsync_v2_ptsz, kMake, dstDevice, srcHost, ByteCount, hStream);
 }
 CUresult cuMemcpyHtoD_v2(CUdeviceptr dstDevice, const void* srcHost, size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return to_device(Op::k_cuMemcpyHtoD, dstDevice, srcHost, ByteCount, at_once());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return to_device(Op::k_cuMemcpyHtoD, to, from, n, at_once());
   };
-  return move(next.cuMemcpyHtoD_v2, make, dstDevice, srcHost, ByteCount);
+  return move(next.cuMemcpyHtoD_v2, kMake, dstDevice, srcHost, ByteCount);
 }
 CUresult cuMemcpyHtoD_v2_ptds(CUdeviceptr dstDevice, const void* srcHost,
                               size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return to_device(Op::k_cuMemcpyHtoD, dstDevice, srcHost, ByteCount, at_once_own());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return to_device(Op::k_cuMemcpyHtoD, to, from, n, at_once_own());
   };
-  return move(next.cuMemcpyHtoD_v2_ptds, make, dstDevice, srcHost, ByteCount);
+  return move(next.cuMemcpyHtoD_v2_ptds, kMake, dstDevice, srcHost, ByteCount);
 }
 
 CUresult cuMemcpyDtoH(void* dstHost, CUdeviceptr_v1 srcDevice, unsigned int ByteCount) noexcept {
-  const auto make = [&] {
-    return to_host(Op::k_cuMemcpyDtoH, dstHost, srcDevice, ByteCount, at_once());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return to_host(Op::k_cuMemcpyDtoH, to, from, n, at_once());
   };
-  return move(next.cuMemcpyDtoH, make, dstHost, srcDevice, ByteCount);
+  return move(next.cuMemcpyDtoH, kMake, dstHost, srcDevice, ByteCount);
 }
 CUresult cuMemcpyDtoHAsync(void* dstHost, CUdeviceptr_v1 srcDevice, unsigned int ByteCount,
                            CUstream hStream) noexcept {
-  const auto make = [&] {
-    return to_host(Op::k_cuMemcpyDtoHAsync, dstHost, srcDevice, ByteCount, queued(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return to_host(Op::k_cuMemcpyDtoHAsync, to, from, n, queued(s));
   };
-  return move(next.cuMemcpyDtoHAsync, make, dstHost, srcDevice, ByteCount, hStream);
+  return move(next.cuMemcpyDtoHAsync, kMake, dstHost, srcDevice, ByteCount, hStream);
 }
 CUresult cuMemcpyDtoHAsync_v2(void* dstHost, CUdeviceptr srcDevice, size_t ByteCount,
                               CUstream hStream) noexcept {
-  const auto make = [&] {
-    return to_host(Op::k_cuMemcpyDtoHAsync, dstHost, srcDevice, ByteCount, queued(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return to_host(Op::k_cuMemcpyDtoHAsync, to, from, n, queued(s));
   };
-  return move(next.cuMemcpyDtoHAsync_v2, make, dstHost, srcDevice, ByteCount, hStream);
+  return move(next.cuMemcpyDtoHAsync_v2, kMake, dstHost, srcDevice, ByteCount, hStream);
 }
 CUresult cuMemcpyDtoHAsync_v2_ptsz(void* dstHost, CUdeviceptr srcDevice, size_t ByteCount,
                                    CUstream hStream) noexcept {
-  const auto make = [&] {
-    return to_host(Op::k_cuMemcpyDtoHAsync, dstHost, srcDevice, ByteCount, queued_own(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return to_host(Op::k_cuMemcpyDtoHAsync, to, from, n, queued_own(s));
   };
-  return move(next.cuMemcpyDtoHAsync_v2_ptsz, make, dstHost, srcDevice, ByteCount, hStream);
+  return move(next.cuMemcpyDtoHAsync_v2_ptsz, kMake, dstHost, srcDevice, ByteCount, hStream);
 }
 CUresult cuMemcpyDtoH_v2(void* dstHost, CUdeviceptr srcDevice, size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return to_host(Op::k_cuMemcpyDtoH, dstHost, srcDevice, ByteCount, at_once());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return to_host(Op::k_cuMemcpyDtoH, to, from, n, at_once());
   };
-  return move(next.cuMemcpyDtoH_v2, make, dstHost, srcDevice, ByteCount);
+  return move(next.cuMemcpyDtoH_v2, kMake, dstHost, srcDevice, ByteCount);
 }
 CUresult cuMemcpyDtoH_v2_ptds(void* dstHost, CUdeviceptr srcDevice, size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return to_host(Op::k_cuMemcpyDtoH, dstHost, srcDevice, ByteCount, at_once_own());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return to_host(Op::k_cuMemcpyDtoH, to, from, n, at_once_own());
   };
-  return move(next.cuMemcpyDtoH_v2_ptds, make, dstHost, srcDevice, ByteCount);
+  return move(next.cuMemcpyDtoH_v2_ptds, kMake, dstHost, srcDevice, ByteCount);
 }
 
 CUresult cuMemcpyDtoD(CUdeviceptr_v1 dstDevice, CUdeviceptr_v1 srcDevice,
                       unsigned int ByteCount) noexcept {
-  const auto make = [&] {
-    return between(Op::k_cuMemcpyDtoD, dstDevice, srcDevice, ByteCount, at_once());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return between(Op::k_cuMemcpyDtoD, to, from, n, at_once());
   };
-  return move(next.cuMemcpyDtoD, make, dstDevice, srcDevice, ByteCount);
+  return move(next.cuMemcpyDtoD, kMake, dstDevice, srcDevice, ByteCount);
 }
 CUresult cuMemcpyDtoDAsync(CUdeviceptr_v1 dstDevice, CUdeviceptr_v1 srcDevice,
                            unsigned int ByteCount, CUstream hStream) noexcept {
-  const auto make = [&] {
-    return between(Op::k_cuMemcpyDtoDAsync, dstDevice, srcDevice, ByteCount, queued(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return between(Op::k_cuMemcpyDtoDAsync, to, from, n, queued(s));
   };
-  return move(next.cuMemcpyDtoDAsync, make, dstDevice, srcDevice, ByteCount, hStream);
+  return move(next.cuMemcpyDtoDAsync, kMake, dstDevice, srcDevice, ByteCount, hStream);
 }
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount,
                               CUstream hStream) noexcept {
-  const auto make = [&] {
-    return between(Op::k_cuMemcpyDtoDAsync, dstDevice, srcDevice, ByteCount, queued(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return between(Op::k_cuMemcpyDtoDAsync, to, from, n, queued(s));
   };
-  return move(next.cuMemcpyDtoDAsync_v2, make, dstDevice, srcDevice, ByteCount, hStream);
+  return move(next.cuMemcpyDtoDAsync_v2, kMake, dstDevice, srcDevice, ByteCount, hStream);
 }
 CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount,
                                    CUstream hStream) noexcept {
-  const auto make = [&] {
-    return between(Op::k_cuMemcpyDtoDAsync, dstDevice, srcDevice, ByteCount, queued_own(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return between(Op::k_cuMemcpyDtoDAsync, to, from, n, queued_own(s));
   };
-  return move(next.cuMemcpyDtoDAsync_v2_ptsz, make, dstDevice, srcDevice, ByteCount, hStream);
+  return move(next.cuMemcpyDtoDAsync_v2_ptsz, kMake, dstDevice, srcDevice, ByteCount, hStream);
 }
 CUresult cuMemcpyDtoD_v2(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return between(Op::k_cuMemcpyDtoD, dstDevice, srcDevice, ByteCount, at_once());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return between(Op::k_cuMemcpyDtoD, to, from, n, at_once());
   };
-  return move(next.cuMemcpyDtoD_v2, make, dstDevice, srcDevice, ByteCount);
+  return move(next.cuMemcpyDtoD_v2, kMake, dstDevice, srcDevice, ByteCount);
 }
 CUresult cuMemcpyDtoD_v2_ptds(CUdeviceptr dstDevice, CUdeviceptr srcDevice,
                               size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return between(Op::k_cuMemcpyDtoD, dstDevice, srcDevice, ByteCount, at_once_own());
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return between(Op::k_cuMemcpyDtoD, to, from, n, at_once_own());
   };
-  return move(next.cuMemcpyDtoD_v2_ptds, make, dstDevice, srcDevice, ByteCount);
+  return move(next.cuMemcpyDtoD_v2_ptds, kMake, dstDevice, srcDevice, ByteCount);
 }
 
 CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t ByteCount) noexcept {
-  const auto make = [&] { return unified(Op::k_cuMemcpy, dst, src, ByteCount, at_once()); };
-  return move(next.cuMemcpy, make, dst, src, ByteCount);
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return unified(Op::k_cuMemcpy, to, from, n, at_once());
+  };
+  return move(next.cuMemcpy, kMake, dst, src, ByteCount);
 }
 CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t ByteCount,
                        CUstream hStream) noexcept {
-  const auto make = [&] {
-    return unified(Op::k_cuMemcpyAsync, dst, src, ByteCount, queued(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return unified(Op::k_cuMemcpyAsync, to, from, n, queued(s));
   };
-  return move(next.cuMemcpyAsync, make, dst, src, ByteCount, hStream);
+  return move(next.cuMemcpyAsync, kMake, dst, src, ByteCount, hStream);
 }
 CUresult cuMemcpyAsync_ptsz(CUdeviceptr dst, CUdeviceptr src, size_t ByteCount,
                             CUstream hStream) noexcept {
-  const auto make = [&] {
-    return unified(Op::k_cuMemcpyAsync, dst, src, ByteCount, queued_own(hStream));
+  constexpr auto kMake = [](auto to, auto from, auto n, auto s) {
+    return unified(Op::k_cuMemcpyAsync, to, from, n, queued_own(s));
   };
-  return move(next.cuMemcpyAsync_ptsz, make, dst, src, ByteCount, hStream);
+  return move(next.cuMemcpyAsync_ptsz, kMake, dst, src, ByteCount, hStream);
 }
 CUresult cuMemcpy_ptds(CUdeviceptr dst, CUdeviceptr src, size_t ByteCount) noexcept {
-  const auto make = [&] { return unified(Op::k_cuMemcpy, dst, src, ByteCount, at_once_own()); };
-  return move(next.cuMemcpy_ptds, make, dst, src, ByteCount);
+  constexpr auto kMake = [](auto to, auto from, auto n) {
+    return unified(Op::k_cuMemcpy, to, from, n, at_once_own());
+  };
+  return move(next.cuMemcpy_ptds, kMake, dst, src, ByteCount);
 }
 
 CUresult cuMemcpyPeer(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
                       CUcontext srcContext, size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return peer(Op::k_cuMemcpyPeer, dstDevice, dstContext, srcDevice, srcContext, ByteCount,
-                at_once());
+  constexpr auto kMake = [](auto to, auto to_context, auto from, auto from_context, auto n) {
+    return peer(Op::k_cuMemcpyPeer, to, to_context, from, from_context, n, at_once());
   };
-  return move(next.cuMemcpyPeer, make, dstDevice, dstContext, srcDevice, srcContext, ByteCount);
+  return move(next.cuMemcpyPeer, kMake, dstDevice, dstContext, srcDevice, srcContext, ByteCount);
 }
 CUresult cuMemcpyPeerAsync(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
                            CUcontext srcContext, size_t ByteCount, CUstream hStream) noexcept {
-  const auto make = [&] {
-    return peer(Op::k_cuMemcpyPeerAsync, dstDevice, dstContext, srcDevice, srcContext, ByteCount,
-                queued(hStream));
+  constexpr auto kMake = [](auto to, auto to_context, auto from, auto from_context, auto n,
+                            auto s) {
+    return peer(Op::k_cuMemcpyPeerAsync, to, to_context, from, from_context, n, queued(s));
   };
-  return move(next.cuMemcpyPeerAsync, make, dstDevice, dstContext, srcDevice, srcContext, ByteCount,
-              hStream);
+  return move(next.cuMemcpyPeerAsync, kMake, dstDevice, dstContext, srcDevice, srcContext,
+              ByteCount, hStream);
 }
 CUresult cuMemcpyPeerAsync_ptsz(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
                                 CUcontext srcContext, size_t ByteCount, CUstream hStream) noexcept {
-  const auto make = [&] {
-    return peer(Op::k_cuMemcpyPeerAsync, dstDevice, dstContext, srcDevice, srcContext, ByteCount,
-                queued_own(hStream));
+  constexpr auto kMake = [](auto to, auto to_context, auto from, auto from_context, auto n,
+                            auto s) {
+    return peer(Op::k_cuMemcpyPeerAsync, to, to_context, from, from_context, n, queued_own(s));
   };
-  return move(next.cuMemcpyPeerAsync_ptsz, make, dstDevice, dstContext, srcDevice, srcContext,
+  return move(next.cuMemcpyPeerAsync_ptsz, kMake, dstDevice, dstContext, srcDevice, srcContext,
               ByteCount, hStream);
 }
 CUresult cuMemcpyPeer_ptds(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
                            CUcontext srcContext, size_t ByteCount) noexcept {
-  const auto make = [&] {
-    return peer(Op::k_cuMemcpyPeer, dstDevice, dstContext, srcDevice, srcContext, ByteCount,
-                at_once_own());
+  constexpr auto kMake = [](auto to, auto to_context, auto from, auto from_context, auto n) {
+    return peer(Op::k_cuMemcpyPeer, to, to_context, from, from_context, n, at_once_own());
   };
-  return move(next.cuMemcpyPeer_ptds, make, dstDevice, dstContext, srcDevice, srcContext,
+  return move(next.cuMemcpyPeer_ptds, kMake, dstDevice, dstContext, srcDevice, srcContext,
               ByteCount);
 }
 

@@ -8,8 +8,8 @@ namespace bulkhead::hook {
 [[nodiscard]] CUresult move_record(const Move& move, AuditTicket& ticket) noexcept;
 
 template <class Real, class Make, class... A>
-[[gnu::noinline]] CUresult watched_move(const Real& real, const Make& make, A... args) noexcept {
-  const Move m = make();
+[[gnu::noinline]] CUresult watched_move(const Real& real, Make make, A... args) noexcept {
+  const Move m = make(args...);
   const Counted as = counted_as(m.event);  // here, where the direction is still a constant
   if (move_captured(m.on)) [[unlikely]]
     return real(args...);
@@ -30,10 +30,9 @@ template <class Real, class Make, class... A>
   return r;
 }
 
-// `make()` is the call's Move.
+// `make(args...)` is the call's Move; it captures nothing, so that it costs nothing to hand on.
 template <class Real, class Make, class... A>
-[[gnu::always_inline]] inline CUresult move(const Real& real, const Make& make,
-                                            A... args) noexcept {
+[[gnu::always_inline]] inline CUresult move(const Real& real, Make make, A... args) noexcept {
   if (!moves_watched()) [[likely]]
     return real(args...);
   return watched_move(real, make, args...);

@@ -54,35 +54,31 @@ CUresult prefetches(Op op, const Ranges& r, On on, Call call) noexcept {
 
 CUresult cuMemPrefetchAsync(CUdeviceptr devPtr, size_t count, CUdevice dstDevice,
                             CUstream hStream) noexcept {
-  const auto make = [&] {
-    return Move{prefetch(Op::k_cuMemPrefetchAsync, devPtr, count, old_location(dstDevice)),
-                queued(hStream)};
+  constexpr auto kMake = [](auto at, auto n, auto to, auto s) {
+    return Move{prefetch(Op::k_cuMemPrefetchAsync, at, n, old_location(to)), queued(s)};
   };
-  return move(next.cuMemPrefetchAsync, make, devPtr, count, dstDevice, hStream);
+  return move(next.cuMemPrefetchAsync, kMake, devPtr, count, dstDevice, hStream);
 }
 CUresult cuMemPrefetchAsync_ptsz(CUdeviceptr devPtr, size_t count, CUdevice dstDevice,
                                  CUstream hStream) noexcept {
-  const auto make = [&] {
-    return Move{prefetch(Op::k_cuMemPrefetchAsync, devPtr, count, old_location(dstDevice)),
-                queued_own(hStream)};
+  constexpr auto kMake = [](auto at, auto n, auto to, auto s) {
+    return Move{prefetch(Op::k_cuMemPrefetchAsync, at, n, old_location(to)), queued_own(s)};
   };
-  return move(next.cuMemPrefetchAsync_ptsz, make, devPtr, count, dstDevice, hStream);
+  return move(next.cuMemPrefetchAsync_ptsz, kMake, devPtr, count, dstDevice, hStream);
 }
 CUresult cuMemPrefetchAsync_v2(CUdeviceptr devPtr, size_t count, CUmemLocation location,
                                unsigned int flags, CUstream hStream) noexcept {
-  const auto make = [&] {
-    return Move{prefetch(Op::k_cuMemPrefetchAsync, devPtr, count, location_number(location)),
-                queued(hStream)};
+  constexpr auto kMake = [](auto at, auto n, auto where, auto, auto s) {
+    return Move{prefetch(Op::k_cuMemPrefetchAsync, at, n, location_number(where)), queued(s)};
   };
-  return move(next.cuMemPrefetchAsync_v2, make, devPtr, count, location, flags, hStream);
+  return move(next.cuMemPrefetchAsync_v2, kMake, devPtr, count, location, flags, hStream);
 }
 CUresult cuMemPrefetchAsync_v2_ptsz(CUdeviceptr devPtr, size_t count, CUmemLocation location,
                                     unsigned int flags, CUstream hStream) noexcept {
-  const auto make = [&] {
-    return Move{prefetch(Op::k_cuMemPrefetchAsync, devPtr, count, location_number(location)),
-                queued_own(hStream)};
+  constexpr auto kMake = [](auto at, auto n, auto where, auto, auto s) {
+    return Move{prefetch(Op::k_cuMemPrefetchAsync, at, n, location_number(where)), queued_own(s)};
   };
-  return move(next.cuMemPrefetchAsync_v2_ptsz, make, devPtr, count, location, flags, hStream);
+  return move(next.cuMemPrefetchAsync_v2_ptsz, kMake, devPtr, count, location, flags, hStream);
 }
 CUresult cuMemPrefetchBatchAsync(CUdeviceptr* dptrs, size_t* sizes, size_t count,
                                  CUmemLocation* prefetchLocs, size_t* prefetchLocIdxs,

@@ -37,51 +37,59 @@ CUresult decompress(CUmemDecompressParams* p, size_t count, size_t* failed, On o
 
 CUresult cuStreamWriteValue32(CUstream stream, CUdeviceptr addr, cuuint32_t value,
                               unsigned int flags) noexcept {
-  const auto make = [&] { return written(Op::k_cuStreamWriteValue32, addr, 4, queued(stream)); };
-  return move(next.cuStreamWriteValue32, make, stream, addr, value, flags);
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue32, at, 4, queued(s));
+  };
+  return move(next.cuStreamWriteValue32, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamWriteValue32_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t value,
                                    unsigned int flags) noexcept {
-  const auto make = [&] {
-    return written(Op::k_cuStreamWriteValue32, addr, 4, queued_own(stream));
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue32, at, 4, queued_own(s));
   };
-  return move(next.cuStreamWriteValue32_ptsz, make, stream, addr, value, flags);
+  return move(next.cuStreamWriteValue32_ptsz, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr addr, cuuint32_t value,
                                  unsigned int flags) noexcept {
-  const auto make = [&] { return written(Op::k_cuStreamWriteValue32, addr, 4, queued(stream)); };
-  return move(next.cuStreamWriteValue32_v2, make, stream, addr, value, flags);
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue32, at, 4, queued(s));
+  };
+  return move(next.cuStreamWriteValue32_v2, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamWriteValue32_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint32_t value,
                                       unsigned int flags) noexcept {
-  const auto make = [&] {
-    return written(Op::k_cuStreamWriteValue32, addr, 4, queued_own(stream));
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue32, at, 4, queued_own(s));
   };
-  return move(next.cuStreamWriteValue32_v2_ptsz, make, stream, addr, value, flags);
+  return move(next.cuStreamWriteValue32_v2_ptsz, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamWriteValue64(CUstream stream, CUdeviceptr addr, cuuint64_t value,
                               unsigned int flags) noexcept {
-  const auto make = [&] { return written(Op::k_cuStreamWriteValue64, addr, 8, queued(stream)); };
-  return move(next.cuStreamWriteValue64, make, stream, addr, value, flags);
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue64, at, 8, queued(s));
+  };
+  return move(next.cuStreamWriteValue64, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamWriteValue64_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value,
                                    unsigned int flags) noexcept {
-  const auto make = [&] {
-    return written(Op::k_cuStreamWriteValue64, addr, 8, queued_own(stream));
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue64, at, 8, queued_own(s));
   };
-  return move(next.cuStreamWriteValue64_ptsz, make, stream, addr, value, flags);
+  return move(next.cuStreamWriteValue64_ptsz, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr addr, cuuint64_t value,
                                  unsigned int flags) noexcept {
-  const auto make = [&] { return written(Op::k_cuStreamWriteValue64, addr, 8, queued(stream)); };
-  return move(next.cuStreamWriteValue64_v2, make, stream, addr, value, flags);
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue64, at, 8, queued(s));
+  };
+  return move(next.cuStreamWriteValue64_v2, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamWriteValue64_v2_ptsz(CUstream stream, CUdeviceptr addr, cuuint64_t value,
                                       unsigned int flags) noexcept {
-  const auto make = [&] {
-    return written(Op::k_cuStreamWriteValue64, addr, 8, queued_own(stream));
+  constexpr auto kMake = [](auto s, auto at, auto, auto) {
+    return written(Op::k_cuStreamWriteValue64, at, 8, queued_own(s));
   };
-  return move(next.cuStreamWriteValue64_v2_ptsz, make, stream, addr, value, flags);
+  return move(next.cuStreamWriteValue64_v2_ptsz, kMake, stream, addr, value, flags);
 }
 CUresult cuStreamBatchMemOp(CUstream stream, unsigned int count,
                             CUstreamBatchMemOpParams* paramArray, unsigned int flags) noexcept {

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "hook/transfer.h"
-#include "hook/transfer_copies.h"
+#include "hook/copies.h"
 
 namespace bulkhead::hook {
 

@@ -15,8 +15,8 @@ CUresult shaped(const Real& real, Op op, const Record* c, On on, A... rest) noex
   if (c == nullptr) return real(c, rest...);
   return move(
       real,
-      [&] {
-        return Move{wide_event(op, *c), on};
+      [op, on](const Record* record, auto...) {
+        return Move{wide_event(op, *record), on};
       },
       c, rest...);
 }

@@ -255,6 +255,32 @@ TEST_F(Transfer, WhatIsMissingIsTheDriversToRefuse) {
   });
 }
 
+// A driver newer than the table: what it hands out is not ours, and that shows.
+TEST_F(Transfer, ANewerDriversCopyIsCountedAsUncovered) {
+  in_child([&] {
+    static int somewhere = 0;
+    const auto newer =
+        +[](const char*, void** pfn, int, cuuint64_t, CUdriverProcAddressQueryResult*) noexcept {
+          *pfn = &somewhere;
+          return CUDA_SUCCESS;
+        };
+    next.cuGetProcAddress_v2.set(reinterpret_cast<void*>(newer));
+    const auto uncovered = [] { return place_now().slot->uncovered.load(); };
+    const auto ask = [](const char* name) {
+      void* p = nullptr;
+      EXPECT_EQ(::cuGetProcAddress_v2(name, &p, 13020, 0, nullptr), CUDA_SUCCESS);
+      EXPECT_EQ(p, &somewhere);
+    };
+    const auto before = uncovered();
+    ask("cuMemcpyWithAttributesAsync");
+    EXPECT_EQ(uncovered(), before + 1);
+    ask("cuDeviceGetSomethingNew");
+    EXPECT_EQ(uncovered(), before + 1);
+    ask("cuMemsetD8");
+    EXPECT_EQ(uncovered(), before + 2) << "a hooked name at an address that is not the driver's";
+  });
+}
+
 // What a training step does: weights in, batches in by pinned memory on two streams, sets, copies within, results out, from two
 // threads. What was counted is what the driver moved.
 TEST_F(Transfer, ATrainingRunsBytesAreTheDriversBytes) {

@@ -15,7 +15,7 @@
 #include "hook/driver.h"
 #include "hook/next.h"
 #include "hook/process.h"
-#include "hook/transfer_copies.h"
+#include "hook/copies.h"
 
 namespace bulkhead::hook::test {
 
