@@ -4,6 +4,7 @@
 #include "daemon/config.h"
 #include "policy/limit.h"
 #include "policy/node_admission.h"
+#include "shm/node.h"
 #include "wire/parse.h"
 
 namespace bulkhead::daemon {
@@ -144,6 +145,11 @@ Outcome<Records> resolve_tenants(const Config& config, const std::vector<Capacit
   Records out;
   if (std::string p = default_problem(config, daemon_uid); !p.empty())
     return Outcome<Records>::because(std::move(p));
+  if (config.tenants.size() > shm::kMaxTenants) {
+    return Outcome<Records>::because(
+        config.file + ":" + std::to_string(config.tenants[shm::kMaxTenants].line) +
+        ": one [[tenant]] too many; a node has at most " + std::to_string(shm::kMaxTenants));
+  }
   for (const ConfiguredTenant& t : config.tenants) {
     const auto because = [&](const std::string& why) {
       return Outcome<Records>::because(config.file + ":" + std::to_string(t.line) + ": tenant " +

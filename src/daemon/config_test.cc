@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <string>
+
+#include "shm/node.h"
 
 namespace bulkhead::daemon {
 namespace {
@@ -208,6 +211,16 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
 
 TEST(Config, AMissingFileIsAProblem) {
   EXPECT_NE(load_config("/nonexistent.toml").problem.find("/nonexistent.toml: No such file"),
+            std::string::npos);
+}
+
+TEST(Resolve, MoreTenantsThanANodeHasRoomForAreRefused) {
+  std::string text;
+  for (unsigned i = 0; i < shm::kMaxTenants; ++i)
+    text += "[[tenant]]\nname='t" + std::to_string(i) + "'\nmemory='2MiB'\n";
+  EXPECT_EQ(resolve_tenants(good(text.c_str()), gpus(), 0).problem, "");
+  text += "[[tenant]]\nname='more'\nmemory='2MiB'\n";
+  EXPECT_NE(cannot(text.c_str()).find(":3073: one [[tenant]] too many; a node has at most 1024"),
             std::string::npos);
 }
 

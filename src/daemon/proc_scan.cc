@@ -16,6 +16,7 @@
 namespace bulkhead::daemon {
 namespace {
 
+constexpr std::uint64_t kRest = 3;                    // rounds between two looks for a mark
 constexpr std::size_t kMostMaps = 4u << 20;           // of /proc/PID/maps
 constexpr std::uint64_t kKernelThread = 0x0020'0000;  // PF_KTHREAD, proc(5) "flags"
 
@@ -123,6 +124,7 @@ void ProcScan::set_holder(Known& process, bool holds) {
 
 void ProcScan::look(Known& process) {
   ++looks_;
+  process.looked = rounds_;
   process.queued = false;
   // before: what is opened while we look makes another mark
   const auto mark = marks_ ? mark_of(process.pid) : std::optional<std::uint64_t>{0};
@@ -231,6 +233,8 @@ void ProcScan::compare_marks() {
     if (mark_at_ >= known_.size()) mark_at_ = 0;
     Known& k = known_[mark_at_];
     if (k.listed || k.queued || k.holder || k.kernel) continue;
+    if (count == known_.size() && rounds_ - k.looked < kRest)
+      continue;  // else we come rarely enough
     if (const auto mark = mark_of(k.pid); mark && *mark != k.mark) queue(k);
   }
 }
@@ -264,6 +268,7 @@ void ProcScan::look_at_queue() {
 
 const std::map<std::uint32_t, std::uint64_t>& ProcScan::round(
     const std::vector<std::uint32_t>& listed) {
+  ++rounds_;
   fds_left_ = options_.fds_a_round;
   list_state_files();
   if (!list_processes(listed)) return holders_;

@@ -2,7 +2,7 @@
 // else the daemon does; so each round lists the processes, and looks closely
 //  - at once at those that were not there the last time (a pid with another inode of its directory is another process);
 //  - at those whose number of descriptors is another than when they were last looked at (Linux 6.2 says it without opening
-//    anything): marks_a_round of them are asked, in turn;
+//    anything): marks_a_round of them are asked, in turn; at one whose number always changes in each third round;
 //  - at again_a_round others in turn, for who closed as many as it opened.
 // A holder is asked each round whether the descriptor that made it one is still a device's. Sentinel thread only.
 #pragma once
@@ -50,6 +50,7 @@ class ProcScan {
     std::uint32_t pid = 0;
     ino_t inode = 0;         // of /proc/PID: not used again for another process
     std::uint64_t mark = 0;  // number of descriptors; of the simulator's: size of its memory, pages
+    std::uint64_t looked = 0;  // the round
     std::uint32_t next_fd = 0;
     std::uint32_t device_fd = 0;  // that made it a holder
     bool listed = false;
@@ -87,7 +88,7 @@ class ProcScan {
   unsigned fds_left_ = 0;
   std::map<std::uint32_t, std::uint64_t> holders_;  // pid -> start ticks
   std::vector<std::string> state_files_;            // "MAJOR:MINOR INODE" as in maps
-  std::uint64_t looks_ = 0, sweeps_ = 0;
+  std::uint64_t rounds_ = 0, looks_ = 0, sweeps_ = 0;
 };
 
 }  // namespace bulkhead::daemon

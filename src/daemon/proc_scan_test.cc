@@ -120,7 +120,9 @@ TEST(ProcScan, TheSimulatorsStateStandsForADevice) {
   const UniqueFd fd{::open(file.c_str(), O_RDONLY | O_CLOEXEC)};
   void* at = ::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fd.get(), 0);
   ASSERT_NE(at, MAP_FAILED);
-  EXPECT_TRUE(scan.round().contains(self));
+  bool found = false;
+  for (int i = 0; i < 3 && !found; ++i) found = scan.round().contains(self);
+  EXPECT_TRUE(found);
   ::munmap(at, 4096);
   EXPECT_FALSE(scan.round().contains(self));
 }
@@ -131,11 +133,15 @@ class Stepper {
   explicit Stepper(void (*what)(int)) {
     if (::pipe(to_) != 0 || ::pipe(from_) != 0) std::abort();
     pid_ = ::fork();
-    if (pid_ != 0) return;
+    char c = 'r';
+    if (pid_ != 0) {
+      if (::read(from_[0], &c, 1) != 1) std::abort();  // it has closed them
+      return;
+    }
     for (int fd = 0; fd < 1024; ++fd) {
       if (fd != to_[0] && fd != from_[1]) ::close(fd);
     }
-    char c = 0;
+    (void)!::write(from_[1], &c, 1);
     for (int i = 0; ::read(to_[0], &c, 1) == 1; ++i) {
       what(i);
       if (::write(from_[1], &c, 1) != 1) break;
@@ -194,7 +200,13 @@ TEST(ProcScan, AnOldProcessThatOpensADeviceIsFoundByItsCount) {
   ProcScan scan{real()};
   EXPECT_FALSE(scan.round().contains(child.pid()));
   child.step();
-  EXPECT_TRUE(scan.round().contains(child.pid()));
+  const auto within_three = [&] {
+    for (int i = 0; i < 3; ++i) {
+      if (scan.round().contains(child.pid())) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(within_three());
   child.step();
   EXPECT_FALSE(scan.round().contains(child.pid()));
   child.step();

@@ -120,6 +120,14 @@ class Reload(Case):
         self.fail("no free port")
 
     # ---- [daemon]
+    def test_one_port_for_both_is_refused_and_the_metrics_stay(self):
+        self.daemon()
+        port = self.to_another_port("[daemon]\nmetrics = {port}\n")
+        result, text = self.reload(f"[daemon]\nmetrics = {port}\nconsole = {port}\n")
+        self.assertNotEqual(result, 0)
+        self.assertIn(f"metrics and console both name port {port}", text)
+        self.serves(port, has="bulkhead_up 1")
+
     def test_metrics_port(self):
         self.daemon()
         one = self.to_another_port("[daemon]\nmetrics = {port}\n")

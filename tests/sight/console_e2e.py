@@ -1,4 +1,4 @@
-"""The console: its doors over HTTP, and the page in a real browser. SIGHT_PICTURES=DIR keeps screenshots there."""
+"""The console: its doors over HTTP, and the page in a real browser. SIGHT_PICTURES=DIR keeps screenshots there, SIGHT_HISTORY_S seconds later."""
 import json
 import os
 import time

@@ -89,6 +89,9 @@ Outcome<bool> SightChild::start(const Setup& setup, int picture_fd) {
 
 Outcome<SightChild::Prepared> SightChild::prepare(const Setup& setup) const {
   using Out = Outcome<Prepared>;
+  if (setup.metrics_port != 0 && setup.metrics_port == setup.console_port)
+    return Out::because("[daemon] metrics and console both name port " +
+                        std::to_string(setup.console_port));
   Prepared out;
   out.setup = setup;
   out.options.hami_names = setup.hami_names;
