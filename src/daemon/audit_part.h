@@ -6,6 +6,7 @@
 
 #include "daemon/audit_lanes.h"
 #include "daemon/config.h"
+#include "wire/picture.h"
 
 namespace bulkhead::daemon {
 
@@ -24,6 +25,7 @@ class AuditPart {
   // What a reload changes at once; the rest (audit_restart()) needs a restart.
   void set_rules(const Config& config);
   void stop();
+  void fill(wire::DaemonView& view) const;
   [[nodiscard]] AuditLanes* lanes() { return lanes_.get(); }
   [[nodiscard]] const AuditLanes* lanes() const { return lanes_.get(); }
   // Of a configuration that was read later: what is not in force.

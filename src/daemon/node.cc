@@ -299,6 +299,7 @@ void WholeNode::fill_daemon(wire::DaemonView& d) const {
   d.waiting = server_->waiting();
   d.bypasses_found = w.found;
   d.bypasses_killed = w.killed;
+  audit_.fill(d);
   std::strncpy(d.version, kVersion, sizeof d.version - 1);
 }
 

@@ -229,6 +229,16 @@ class Lanes(Case):
         self.assertEqual(self.client(1, 1).init, 0)  # observed: it starts, and what it does is counted
         self.node.start()
 
+    def test_run_says_why_a_command_does_not_start_under_enforce(self):
+        words = ["run", "-q", "--tenant", "t", "--audit", "enforce", "--", "true"]
+        self.assertEqual(self.call(*words).returncode, 0)
+        self.node.kill()
+        r = self.call(*words)
+        self.assertEqual(r.returncode, 125, r.stderr)
+        self.assertIn("audit = enforce", r.stderr)
+        self.assertEqual(self.call("run", "-q", "--tenant", "t", "--", "true").returncode, 0)
+        self.node.start()
+
     def test_without_a_grant_enforce_refuses_and_says_so(self):
         p = self.client(2, 100, BULKHEAD_AUDIT="enforce")
         self.assertEqual(p.init, 0)
