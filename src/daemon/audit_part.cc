@@ -82,8 +82,11 @@ void AuditPart::set_rules(const Config& config) {
   if (lanes_ != nullptr) lanes_->set_rules(rules_of(config));
 }
 
-bool AuditPart::needs_restart(const Config& config) const {
-  return lanes_ == nullptr ? config.audit && has_audit_sink() : text_of(config) != in_force_;
+const char* AuditPart::not_in_force(const Config& config) const {
+  if (lanes_ == nullptr && !config.audit) return nullptr;
+  if (!has_audit_sink()) return "[audit] dir (and a bulkheadd with an audit writer built in)";
+  return lanes_ == nullptr || text_of(config) != in_force_ ? "[audit] dir, sync_ms, witnesses"
+                                                           : nullptr;
 }
 
 void AuditPart::fill(wire::DaemonView& d) const {

@@ -381,7 +381,7 @@ std::string WholeNode::condition() const {
     if (config_.console_port != 0) restart.emplace_back("[daemon] console (without --no-sight)");
     if (config_.metrics_port != 0) restart.emplace_back("[daemon] metrics (without --no-sight)");
   }
-  if (audit_.needs_restart(config_)) restart.emplace_back("[audit] dir, sync_ms, witnesses");
+  if (const char* what = audit_.not_in_force(config_)) restart.emplace_back(what);
   return condition_text(restart, ledger_->waiting_for_their_end(), config_.idle);
 }
 
