@@ -102,6 +102,10 @@ void add_run(CLI::App& app, RunOptions& o) {
                  "If the library cannot do its work: deny (default) or open")
       ->check(CLI::IsMember({"deny", "open"}))
       ->type_name("deny|open");
+  app.add_option("--audit", o.audit,
+                 "Record transfers: off, observe, or enforce; what the operator set binds")
+      ->check(CLI::IsMember({"off", "observe", "enforce"}))
+      ->type_name("MODE");
   app.add_flag("--overcommit", o.overcommit,
                "Let the quotas of all tenants pass the GPU's memory, their shares its time");
   app.add_option("--grant", o.grant_file,

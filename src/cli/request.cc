@@ -92,6 +92,11 @@ Outcome<Request> read_request(const RunOptions& options, int* exit_code) {
     return Outcome<Request>::because(fmt::format("on-fault '{}' is neither deny nor open", fault));
   }
   out.open_on_fault = fault == "open";
+  blame(options.audit);
+  out.audit = !options.audit.empty() ? options.audit : env_or_empty("BULKHEAD_AUDIT");
+  if (!out.audit.empty() && out.audit != "off" && out.audit != "observe" && out.audit != "enforce")
+    return Outcome<Request>::because(
+        fmt::format("audit '{}' is neither off, observe nor enforce", out.audit));
   out.simulator = !options.simulator.empty() ? options.simulator : env_or_empty("BULKHEAD_SIM");
   blame(options.memory);
   if (Problem p = read_memory(options, out); !p.empty()) return Outcome<Request>::because(p);

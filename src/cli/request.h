@@ -14,6 +14,7 @@ struct RunOptions {
   std::string tenant;
   std::string memory;
   std::string on_fault;
+  std::string audit;  // off, observe or enforce; empty: not asked for
   ShareOptions share;
   std::string simulator;  // a profile; empty: not asked for
   bool overcommit = false;
@@ -27,6 +28,7 @@ struct RunOptions {
 struct Request {
   std::string tenant;  // empty: an ephemeral one
   bool open_on_fault = false;
+  std::string audit;      // as above
   std::string simulator;  // profile
   // How much on each visible GPU. Without it a tenant must exist.
   bool has_memory = false;

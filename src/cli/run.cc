@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/bus_guard.h"
+#include "cli/audit_mode.h"
 #include "cli/devices.h"
 #include "cli/grant_watch.h"
 #include "cli/install.h"
@@ -417,6 +418,7 @@ Problem prepare_environment(const Run& run) {
   }
   set("BULKHEAD_DIR", run.machine.dir.path);
   set("BULKHEAD_TENANT", run.tenant.name());
+  if (!run.request.audit.empty()) set("BULKHEAD_AUDIT", run.request.audit);
   set("BULKHEAD_ON_FAULT", run.request.open_on_fault ? "open" : "deny");
   return {};
 }
@@ -496,6 +498,7 @@ int run(const RunOptions& options) {
   Problem p = check_node(state);
   if (Problem cut = region_cut_short(state); !cut.empty()) p = std::move(cut);
   if (p.empty()) p = take_grant(state);
+  if (p.empty()) p = audit_problem(state.machine.dir, state.tenant.name(), state.request.audit);
   if (p.empty()) p = prepare_environment(state);
   if (p.empty() && state.by_daemon) {
     if (const std::string note = enter_mode(**machine, state.tenant.name());

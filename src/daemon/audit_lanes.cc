@@ -45,6 +45,17 @@ bool map_again(Kept& kept, std::size_t bytes, Sealed& out) {
   return true;
 }
 
+void add_waits(const AuditSession& s, AuditLanes::Waits& to) {
+  for (const Sealed& lane : s.lanes) {
+    if (!lane.map.ok()) continue;
+    const shm::LaneHeader& h = lane.map.as<const shm::Lane>()->header;
+    // relaxed: statistics
+    to.waited += h.stalls.load(std::memory_order_relaxed);
+    to.refused += h.refused.load(std::memory_order_relaxed);
+    to.unrecorded += h.unrecorded.load(std::memory_order_relaxed);
+  }
+}
+
 UniqueFd pidfd_of(const AuditSession& s) {
   UniqueFd fd{static_cast<int>(::syscall(SYS_pidfd_open, s.pid, 0))};
   if (!fd.ok()) return fd;
@@ -317,6 +328,7 @@ void AuditLanes::let_end(const Shared& s, const char* why) {
 void AuditLanes::forget(std::uint32_t serial) {
   const auto at = sessions_.find(serial);
   if (at == sessions_.end()) return;
+  add_waits(*at->second, of_the_ended_);
   for (unsigned i = 0; i < shm::kLanes; ++i) {
     if (at->second->lanes[i].map.ok()) keep_->drop(lane_name(serial, i));
   }
@@ -339,6 +351,12 @@ int AuditLanes::tick(const Now&) {
 
 AuditFigures AuditLanes::figures() const {
   return writer_ != nullptr ? writer_->figures() : AuditFigures{};
+}
+
+AuditLanes::Waits AuditLanes::waits() const {
+  Waits out = of_the_ended_;
+  for (const auto& [serial, s] : sessions_) add_waits(*s, out);
+  return out;
 }
 
 // With nothing left to drain nothing is left to keep.

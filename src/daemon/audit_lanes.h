@@ -60,6 +60,12 @@ class AuditLanes : public Duty {
   const char* name() const override { return "audit"; }
 
   [[nodiscard]] AuditFigures figures() const;
+  // What the producers say, of all sessions since the start: entries that waited for room, transfers refused because there was
+  // none, entries that were not recorded. Tenants' words.
+  struct Waits {
+    std::uint64_t waited = 0, refused = 0, unrecorded = 0;
+  };
+  [[nodiscard]] Waits waits() const;
   [[nodiscard]] unsigned lanes(const std::string& tenant) const;  // "": all
   [[nodiscard]] unsigned sessions() const { return static_cast<unsigned>(sessions_.size()); }
   [[nodiscard]] AuditWriter* writer() { return writer_.get(); }
@@ -89,6 +95,7 @@ class AuditLanes : public Duty {
   std::unique_ptr<AuditWriter> writer_;
   std::uint32_t serial_ = 0, serial_end_ = 0;
   bool failure_told_ = false;
+  Waits of_the_ended_;
 };
 
 }  // namespace bulkhead::daemon

@@ -96,8 +96,27 @@ void AuditPart::set_rules(const Config& config) {
   if (lanes_ != nullptr) lanes_->set_rules(rules_of(config));
 }
 
-bool AuditPart::needs_restart(const Config& config) const {
-  return lanes_ == nullptr ? config.audit && has_audit_sink() : text_of(config) != in_force_;
+const char* AuditPart::not_in_force(const Config& config) const {
+  if (lanes_ == nullptr && !config.audit) return nullptr;
+  if (!has_audit_sink()) return "[audit] dir (and a bulkheadd with an audit writer built in)";
+  return lanes_ == nullptr || text_of(config) != in_force_ ? "[audit] dir, sync_ms, witnesses"
+                                                           : nullptr;
+}
+
+void AuditPart::fill(wire::DaemonView& d) const {
+  if (lanes_ == nullptr) return;
+  const AuditFigures f = lanes_->figures();
+  const AuditLanes::Waits w = lanes_->waits();
+  d.audit_entries = f.entries;
+  d.audit_violations = f.violations;
+  d.audit_malformed = f.malformed;
+  d.audit_high_water = f.high_water;
+  d.audit_sink_stalls = f.sink_stalls;
+  d.audit_lanes = lanes_->lanes("");
+  d.audit_sessions = lanes_->sessions();
+  d.audit_waits = w.waited;
+  d.audit_refused = w.refused;
+  d.audit_unrecorded = w.unrecorded;
 }
 
 void AuditPart::stop() {

@@ -7,6 +7,7 @@
 
 #include "daemon/audit_lanes.h"
 #include "daemon/config.h"
+#include "wire/picture.h"
 
 namespace bulkhead::daemon {
 
@@ -25,13 +26,14 @@ class AuditPart {
                                   AuditWriter::Check check);
   // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited.
   void record(std::string json);
-  // What a reload changes at once; the rest (audit_restart()) needs a restart.
+  // What a reload changes at once; the rest (not_in_force()) needs a restart.
   void set_rules(const Config& config);
   void stop();
+  void fill(wire::DaemonView& view) const;
   [[nodiscard]] AuditLanes* lanes() { return lanes_.get(); }
   [[nodiscard]] const AuditLanes* lanes() const { return lanes_.get(); }
-  // Of a configuration that was read later: what is not in force.
-  [[nodiscard]] bool needs_restart(const Config& config) const;
+  // What of the configuration that is in force otherwise needs a restart; null: nothing.
+  [[nodiscard]] const char* not_in_force(const Config& config) const;
 
  private:
   [[nodiscard]] std::uint32_t reserve(std::uint32_t at_least);

@@ -265,6 +265,10 @@ bool AuditWriter::put_entries(AuditSession& session, unsigned lane, std::uint32_
   if (status.code() == Errc::kFull) return false;  // we end: the next daemon asks the sink
   if (!settled(status)) return false;
   d.expected += count;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (abi::kind_of(batch_[i]) == abi::EntryKind::kGap)
+      shm::add_gaps(session.words().cells[lane], abi::bytes_of(batch_[i]));
+  }
   own_.entries += count;
   shm::set_tail(session.words().cells[lane], d.expected);
   shm::intent_done(intent_);
@@ -295,10 +299,30 @@ bool AuditWriter::put_record(IntentKind kind, std::uint32_t serial, unsigned lan
   return true;
 }
 
+// Entries that found no room and that no gap entry names: the producer's own count, which only adds to what is missing.
+bool AuditWriter::name_gaps(AuditSession& session) {
+  for (unsigned lane = 0; lane < shm::kLanes; ++lane) {
+    const AuditSession::Drain& d = session.drains[lane];
+    if (d.lane == nullptr) continue;
+    // relaxed: its producer is dead; the cell is ours
+    const std::uint64_t missing = d.lane->header.unrecorded.load(std::memory_order_relaxed);
+    shm::LaneCell& cell = session.words().cells[lane];
+    const std::uint64_t named = cell.gaps.load(std::memory_order_relaxed);
+    if (missing <= named) continue;
+    if (!put_record(IntentKind::kNone, session.serial, lane,
+                    lane_gap_record(session, lane, missing - named, utc_ns()))) {
+      return false;
+    }
+    shm::add_gaps(cell, missing - named);
+  }
+  return true;
+}
+
 void AuditWriter::finish(AuditSession& session) {
   // relaxed: our own word
   const bool told =
       (session.words().flags.load(std::memory_order_relaxed) & shm::kSessionEnded) != 0;
+  if (!told && !name_gaps(session)) return;
   if (!told && !put_record(IntentKind::kSessionEnd, session.serial, 0,
                            session_end_record(session, utc_ns()))) {
     return;

@@ -75,7 +75,7 @@ dir = "/var/lib/x"
 full = "deny"
 deadline_ms = 100
 sync_ms = 10
-lane_budget = 4
+lane_budget = "1GiB"
 witnesses = ["w"]
 [siem]
 url = "relp://x"
@@ -115,6 +115,7 @@ name = "b"
   EXPECT_EQ(c.reserve_x100, 1500u);
   EXPECT_EQ(c.audit_full, "deny");
   EXPECT_EQ(c.audit_deadline_ms, 100u);
+  EXPECT_EQ(c.audit_lane_budget.bytes, std::uint64_t{1} << 30);
   EXPECT_EQ(c.siem_url, "relp://x");
   EXPECT_EQ(c.idle.size(),
             3u);  // log_level, self_test, siem: said, not passed over

@@ -422,6 +422,7 @@ void WholeNode::fill_daemon(wire::DaemonView& d) const {
   d.waiting = server_->waiting();
   d.bypasses_found = w.found;
   d.bypasses_killed = w.killed;
+  audit_.fill(d);
   std::strncpy(d.version, kVersion, sizeof d.version - 1);
 }
 
@@ -539,7 +540,7 @@ std::string WholeNode::condition() const {
     if (config_.console_port != 0) restart.emplace_back("[daemon] console (without --no-sight)");
     if (config_.metrics_port != 0) restart.emplace_back("[daemon] metrics (without --no-sight)");
   }
-  if (audit_.needs_restart(config_)) restart.emplace_back("[audit] dir, sync_ms, witnesses");
+  if (const char* what = audit_.not_in_force(config_)) restart.emplace_back(what);
   std::string out = condition_text(restart, ledger_->waiting_for_their_end(), config_.idle);
   for (const std::string& other : ledger_->other_modes()) out += (out.empty() ? "" : "; ") + other;
   return out;

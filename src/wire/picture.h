@@ -31,6 +31,10 @@ struct DaemonView {
   std::uint64_t sentinel_rounds, sentinel_failures;
   std::uint64_t waiting;  // front ends in the queue
   std::uint64_t bypasses_found, bypasses_killed;
+  // The audit: what the writer took over, and what the tenants' own words say of the wait for room.
+  std::uint64_t audit_entries, audit_violations, audit_malformed, audit_high_water;
+  std::uint64_t audit_lanes, audit_sessions, audit_sink_stalls;
+  std::uint64_t audit_waits, audit_refused, audit_unrecorded;
   char version[32];
 };
 

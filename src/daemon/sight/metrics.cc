@@ -64,6 +64,24 @@ void write_daemon(Exposition& out, const wire::DaemonView& d) {
       "Processes found that use a GPU around the library.", d.bypasses_found);
   one(out, Type::kCounter, "bulkhead_bypasses_killed", "", "Such processes that were killed.",
       d.bypasses_killed);
+  one(out, Type::kCounter, "bulkhead_audit_entries", "", "Entries that the audit log took over.",
+      d.audit_entries);
+  one(out, Type::kCounter, "bulkhead_audit_violations", "",
+      "Of them, those that no grant covers and that the library had let through.",
+      d.audit_violations);
+  one(out, Type::kCounter, "bulkhead_audit_malformed", "",
+      "Of them, those that the library cannot have written.", d.audit_malformed);
+  one(out, Type::kGauge, "bulkhead_audit_lanes", "", "Lanes that tenants have.", d.audit_lanes);
+  one(out, Type::kGauge, "bulkhead_audit_lane_high_water", "",
+      "Most entries that were found waiting in one lane.", d.audit_high_water);
+  one(out, Type::kCounter, "bulkhead_audit_sink_stalls", "",
+      "Times the log had no room and the lanes had to wait.", d.audit_sink_stalls);
+  one(out, Type::kCounter, "bulkhead_audit_waits", "",
+      "Entries that had to wait for room in their lane.", d.audit_waits);
+  one(out, Type::kCounter, "bulkhead_audit_refused", "",
+      "Transfers that were refused because their lane was full.", d.audit_refused);
+  one(out, Type::kCounter, "bulkhead_audit_unrecorded", "",
+      "Transfers that went on unrecorded because their lane was full.", d.audit_unrecorded);
   write_reaping(out, d);
 }
 
