@@ -109,7 +109,7 @@ bool write_log(Bench& b, const std::string& where, const std::string& name, bool
   Clocks from, to;
   {
     audit::SyncThread syncing{writer, {}, {}};
-    from = {};
+    from = to = {};
     while (good && to.wall - from.wall < seconds * kSecond && entries * 58 < room) {
       for (unsigned p = 0; good && p < kProducers; ++p) {
         good = writer.entries(producers.visit(p)).ok();
