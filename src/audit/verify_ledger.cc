@@ -54,7 +54,9 @@ void Ledger::entry(const abi::AuditEntry& entry, std::uint64_t index) {
   if (entry.utc_ns > latest_ns_) {
     latest_ns_ = entry.utc_ns;
     latest_index_ = index;
-    latest_ = entry;
+    latest_session_ = entry.session;
+    latest_lane_ = entry.lane;
+    latest_sequence_ = abi::sequence_of(entry);
   }
   const abi::EntryKind kind = abi::kind_of(entry);
   if (kind == abi::EntryKind::kGap) {
@@ -234,9 +236,10 @@ void Ledger::record(const Record& record, std::uint64_t index) {
 
 void Ledger::epoch_begins(const KeyRecord& key, std::uint64_t index) {
   if (latest_ns_ > key.utc_ns + options_.epoch_skew_ns) {
-    findings_.add(at(Check::kEpochTime, latest_, latest_index_,
-                     "its time is after the end of its epoch, which the record at index " +
-                         text_of(index) + " ended"));
+    findings_.add({Check::kEpochTime, latest_index_, true, latest_session_, latest_lane_,
+                   latest_sequence_,
+                   "its time is after the end of its epoch, which the record at index " +
+                       text_of(index) + " ended"});
   }
   latest_ns_ = 0;
   // Grants that ended an hour ago are forgotten: memory is bounded by those that live.

@@ -128,7 +128,9 @@ class Ledger {
   std::string boot_id_;
   std::uint64_t clock_back_ns_ = 0;                 // sum of the announced steps back
   std::uint64_t latest_ns_ = 0, latest_index_ = 0;  // of this epoch
-  abi::AuditEntry latest_{};
+  std::uint64_t latest_sequence_ = 0;
+  std::uint32_t latest_session_ = 0;
+  std::uint16_t latest_lane_ = 0;
   bool partial_ = false;
 };
 

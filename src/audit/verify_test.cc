@@ -304,6 +304,64 @@ TEST(Verify, EachRuleIsKeptAndNamesTheEntry) {
   }
 }
 
+// Files that somebody changed or took away, in a log of several segments.
+TEST(Verify, SegmentsAndStoredHashesAreLookedAt) {
+  struct Case {
+    const char* name;
+    std::function<void(const std::string&, const std::vector<std::uint64_t>&)> change;
+    Check check;
+    std::string begins;
+    bool only;
+  };
+  const auto remove = [](const std::string& dir, std::uint64_t first) {
+    std::filesystem::remove(dir + "/" + segment_name(first) + ".data");
+    std::filesystem::remove(dir + "/" + segment_name(first) + ".journal");
+  };
+  const std::vector<Case> cases = {
+      {"the oldest segments, and nobody said so",
+       [&](const std::string& dir, const auto& closed) {
+         remove(dir, closed[0]);
+         remove(dir, closed[1]);
+       },
+       Check::kSegments, "segments: index 0: entries before index 1536 are missing", true},
+      {"one in the middle",
+       [&](const std::string& dir, const auto& closed) { remove(dir, closed[1]); },
+       Check::kSegments,
+       "segments: index 768: 768 entries are missing: the next segment begins at index 1536",
+       false},
+      {"a stored hash",
+       [](const std::string& dir, const auto&) {
+         std::fstream f{dir + "/tree/1", std::ios::in | std::ios::out | std::ios::binary};
+         f.seekp(32 * 3 + 5);
+         f.put('x');
+       },
+       Check::kTreeFiles,
+       "tree-files: index 768: tree/1 has another hash for the entries from here to index 1023",
+       true},
+  };
+  for (const Case& one : cases) {
+    SCOPED_TRACE(one.name);
+    TestLog log;
+    log.options.segment_bytes = 30'000;
+    ASSERT_EQ(log.open(), "");
+    ASSERT_TRUE(log.writer->record(session_json(1, log.now)).ok());
+    for (std::uint64_t n = 0; n < 3000; n += 100) log.append(1, 0, n, 100);
+    ASSERT_TRUE(log.writer->finish().ok());
+    const auto closed = log.writer->closed_segments();
+    ASSERT_GE(closed.size(), 3u);
+    one.change(log.directory, closed);
+    const VerifyReport r = verify(log);
+    EXPECT_EQ(r.exit_code(), 1);
+    EXPECT_TRUE(first_text(r).starts_with(one.begins)) << first_text(r);
+    if (!one.only) continue;
+    VerifyOptions options = options_of(log);
+    options.off[static_cast<std::size_t>(one.check)] = true;
+    PosixFiles files{log.directory};
+    const VerifyReport without = verify_log(files, options);
+    EXPECT_EQ(without.exit_code(), 0) << first_text(without);
+  }
+}
+
 TEST(Verify, AnnouncedStepOfTheClockIsInOrder) {
   TestLog log;
   ASSERT_EQ(log.open(), "");

@@ -6,6 +6,8 @@
 #include <fstream>
 
 #include "audit/log_fixture.h"
+#include "audit/sync_thread.h"
+#include "base/clock.h"
 
 namespace bulkhead::audit {
 namespace {
@@ -128,6 +130,22 @@ TEST(Writer, LostEpochKeyBeginsANewChainByTheHost) {
   EXPECT_NE(
       read_file(log.directory + "/segment/000000000000.data").find(R"("by":"host","epoch":2)"),
       std::string::npos);
+}
+
+TEST(Writer, ThreadMakesDurableAndSignsWhileOthersAppend) {
+  TestLog log;
+  ASSERT_EQ(log.open(), "");
+  ASSERT_TRUE(log.writer->record(session_json(1, log.now)).ok());
+  {
+    SyncThread syncing{*log.writer, {1, 1}, {}};
+    for (std::uint64_t n = 0; n < 20'000; n += 100) log.append(1, 0, n, 100);
+    const std::uint64_t watchdog = monotonic_ns() + 60 * kSecond;
+    while (log.writer->state().signed_size < log.writer->size() && monotonic_ns() < watchdog)
+      std::this_thread::yield();
+    EXPECT_EQ(log.writer->state().signed_size, 20'003u);
+    log.append(1, 0, 20'000, 1);
+  }
+  EXPECT_EQ(log.writer->state().signed_size, 20'004u) << "its end signs what is left";
 }
 
 TEST(Writer, BatchesLargerThanOneRecordGoThrough) {

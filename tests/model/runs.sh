@@ -33,6 +33,14 @@ check "broken: turn in flight not waited for"    broken $q -DGOVERN -DNEWL=1 -DB
 check "broken: forced bytes become slack"        broken $q $force -DB_KEEPCAP -DR0=3 -DR1=2
 check "broken: cap restored under a change"      broken $q $force -DB_EPOCH -DR0=4 -DR1=4
 check "broken: slow reaper replaced"             broken $q $newcomer -DB_TAKE -DCRASHES=1
+l=log.pml
+check "log: data, journal, sync, sign; 1 crash"  holds $l
+check "log: change of an epoch's key; 1 crash"   holds $l -DKEYS
+check "log broken: signs what was appended"      broken $l -DSIGN_SIZE
+check "log broken: data not synced"              broken $l -DNO_DATA
+check "log broken: size taken after the sync"    broken $l -DLATE
+check "log broken: old key wiped before seal"    broken $l -DKEYS -DWIPE_EARLY
+check "log broken: next key stored too late"     broken $l -DKEYS -DKEY_LATE
 [ "$mode" = full ] || return 0
 check "limit 2 to 1, slack"                      holds $q $lower -DSLACK=1 -DR0=1 -DR1=1
 check "3 processes"                              holds $q -DONE -DR0=1 -DR1=1 -DR2=1 $calm
