@@ -534,6 +534,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   ledger_->settle(loop_.read_clock());
   watch_ = std::make_unique<Watch>(*regions_, *journal_, *usage_, store_.get(), bypass_rules());
   watch_->next_round = [this] { return sentinel_->take(); };
+  watch_->mps_servers = [this] { return mps_->servers(); };
   watch_->may_kill = [this](const policy::SeenProcess& p) {
     return mps_->evicted(p.pid, p.start_ticks);
   };

@@ -150,6 +150,74 @@ class Confinement(SpatialCase):
         self.assertEqual(self.sms("a")[0], 132)
 
 
+class Holding(SpatialCase):
+    """Who is confined is not held in time, everybody else is: S1. On the simulator's clock, kernels of 1 ms that fill the GPU."""
+
+    def load(self, tenant, ms):
+        env = {**self.env, "BULKHEAD_SIM_TIMED": "1"}
+        p = subprocess.Popen([BULKHEAD, "run", "-q", "--tenant", tenant, "--", str(BUILD / "tests" / "launch_client"), "plain", "1000", str(ms)],
+                             env=env, text=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        self.addCleanup(p.communicate)
+        self.addCleanup(p.kill)
+        self.addCleanup(self.end_processes, tenant)
+        self.assertTrue(p.stdout.readline())
+        return p
+
+    def end_processes(self, tenant):
+        """The programs themselves: `run` passes no SIGKILL on."""
+        for process in (self.of(tenant) or {"processes": []})["processes"]:
+            try:
+                os.kill(process["pid"], signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def ends(self, *loads):
+        for p in loads:
+            self.assertEqual(p.wait(60), 0)
+
+    def time(self, tenant):
+        return self.of(tenant)["devices"][0]["time"]
+
+    def test_one_that_is_confined_is_charged_and_never_held(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        self.ends(self.load("a", 1500))
+        self.until(lambda: self.time("a")["launches"] > 0, "its work is counted")
+        self.assertEqual(self.time("a")["held_ns"], 0)
+
+    def test_without_mps_it_is_held_in_time(self):
+        self.verdict()
+        home = self.home_of("g")
+        home.mkdir(parents=True)
+        (home / "fail").write_text("-d error\n")
+        self.daemon(tenants=self.tenant("a"))
+        self.told("mps-failed")
+        self.assertEqual(self.of("a")["enforcer"], "spatial")
+        p = subprocess.Popen([BULKHEAD, "run", "-q", "--no-daemon", "--tenant", "a", "--", str(BUILD / "tests" / "launch_client"), "plain", "1000", "1500"],
+                             env={**self.env, "BULKHEAD_SIM_TIMED": "1"}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.assertEqual(p.wait(60), 0)
+        self.assertGreater(self.time("a")["held_ns"], 0)
+
+    def test_a_share_that_is_lowered_binds_what_runs(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a", "50%"))
+        self.serving()
+        self.load("a", 60_000)
+        self.until(lambda: self.time("a")["launches"] > 20, "it runs")
+        self.assertEqual(self.time("a")["held_ns"], 0)
+        self.good(self.ask("set", "a", "--compute", "25%"))
+        self.until(lambda: self.time("a")["held_ns"] > 0, "it is held")
+
+    def test_several_processes_have_no_more_than_one(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        self.load("a", 60_000)
+        self.load("a", 60_000)
+        self.until(lambda: self.time("a")["held_ns"] > 0, "they are held")
+
+
 class Choice(SpatialCase):
     def test_without_a_verdict_nothing_is_spatial_and_nothing_is_started(self):
         self.daemon(tenants=self.tenant("a") + self.tenant("b", mode="spatial"))
