@@ -114,7 +114,7 @@ name = "b"
   EXPECT_EQ(c.audit_deadline_ms, 100u);
   EXPECT_EQ(c.siem_url, "relp://x");
   EXPECT_EQ(c.idle.size(),
-            4u);  // log_level, self_test, audit dir, siem: said, not passed over
+            3u);  // log_level, audit dir, siem: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");

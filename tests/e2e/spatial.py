@@ -267,6 +267,62 @@ class Choice(SpatialCase):
             self.assertIn(part, r.stderr)
 
 
+class SelfTest(SpatialCase):
+    def kept(self):
+        try:
+            return json.loads((self.dir / "sim" / "selftest.json").read_text())["gpus"]
+        except OSError:
+            return []
+
+    def test_doctor_keeps_what_it_saw_with_its_evidence_and_the_daemon_takes_it(self):
+        self.daemon(tenants=self.tenant("a"))
+        self.assertEqual(self.of("a")["enforcer"], "temporal")
+        self.assertIn("not tested with this driver", self.ask("doctor").stdout)
+        r = self.ask("doctor", "--self-test", "--mps-control", str(FAKE))
+        self.assertIn("done, and told to the daemon", r.stdout, r.stderr)
+        self.assertIn("spatial works (132 SMs at 100%, 66 at 50%, 32 at 25%, 2 at 1%)", r.stdout)
+        self.assertIn("green works (8 SMs used of 8 given)", r.stdout)
+        self.assertIn("partitions no (lspart: Unknown command lspart)", r.stdout)
+        # the simulator's slices cannot be set: the test must see that
+        self.assertIn("slice no (0.1 ms beside 5 ms kernels: median ", r.stdout)
+        gpu, = self.kept()
+        self.assertEqual((gpu["sms"], gpu["sm_unit"], gpu["driver"]), (132, 2, self.status()["driver"]))
+        self.until(lambda: self.of("a")["enforcer"] == "spatial", "the daemon takes the verdict")
+        self.assertEqual(list(pathlib.Path("/tmp").glob("bulkhead-mps-??????/pipe/server.pid")), [], "its MPS is gone")
+        self.bad(self.ask("run", "--memory", "1GiB", "--compute", "5%", "--mode", "slice", "--", "/bin/true"), 125, "time slices do not act")
+
+    def test_percentages_that_do_not_bind_are_seen(self):
+        liar = pathlib.Path(self.home.name) / "liar"
+        # serves, but the driver knows nothing of it
+        liar.write_text(f"#!/bin/sh\n{sys.executable} {FAKE} \"$@\"; c=$?; rm -f \"$CUDA_MPS_PIPE_DIRECTORY/bulkhead-sim-mps\"; exit $c\n")
+        liar.chmod(0o755)
+        self.ask("doctor", "--self-test", "--mps-control", str(liar))
+        gpu, = self.kept()
+        self.assertEqual(gpu["spatial"]["verdict"], "no", gpu)
+        self.assertIn("132 at 50%", gpu["spatial"]["evidence"])
+
+    def test_without_mps_what_needs_it_stays_unknown(self):
+        for words in (("--no-mps",), ("--mps-control", "/nowhere")):
+            self.ask("doctor", "--self-test", *words)
+            gpu, = self.kept()
+            self.assertEqual((gpu["spatial"]["verdict"], gpu["partitions"]["verdict"], gpu["green"]["verdict"]), ("unknown", "unknown", "works"))
+
+    def test_a_gpu_in_use_is_not_tested(self):
+        self.daemon()
+        self.good(self.make("m", "1GiB"))
+        worker = self.worker_of("m")
+        r = self.ask("doctor", "--self-test", "--mps-control", str(FAKE))
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(f"GPU 0 is not idle: process {worker.worker_pid} uses it", r.stdout)
+        self.assertEqual(self.kept(), [])
+
+    def test_the_daemon_tests_by_itself_only_if_told_to(self):
+        self.daemon("[daemon]\nself_test = true\n", self.tenant("a"))
+        self.told("self-tested")
+        self.until(lambda: self.of("a")["enforcer"] == "spatial", "its verdict is in force")
+        self.serving()
+
+
 class Life(SpatialCase):
     def setUp(self):
         super().setUp()
