@@ -52,7 +52,9 @@ class SpatialCase(DaemonCase):
         (self.dir / "sim" / "selftest.json").write_text(json.dumps({"schema": 1, "gpus": [entry]}))
 
     def daemon(self, config="", tenants="", mps=MPS):
-        return super().daemon(mps + config + tenants)
+        d = super().daemon(mps + config + tenants)
+        self.until(lambda: self.status()["daemon"] == "answers", "it answers")  # there is a socket before somebody listens on it
+        return d
 
     def reload(self, daemon, config, what):
         self.config.write_text(config)
