@@ -221,6 +221,7 @@ void check_self_tests(Doctor& d, const Machine& machine) {
 void run_self_test(Doctor& d, const Machine& machine, const DoctorOptions& o) {
   SelfTestOptions options;
   if (!o.mps_control.empty()) options.control = o.mps_control;
+  options.mps = !o.no_mps;
   std::vector<gpu::SelfTest> seen;
   const std::string problem = self_test(machine, options, seen);
   if (!problem.empty()) return d.bad("self-test", problem, "as it says");

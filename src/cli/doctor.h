@@ -9,6 +9,7 @@ struct DoctorOptions {
   std::string simulator;  // a profile
   bool self_test = false;
   std::string mps_control;  // "": nvidia-cuda-mps-control
+  bool no_mps = false;      // the self-test starts none
 };
 // 0: `run` can be used here; 1: it cannot.
 int doctor(const DoctorOptions& options);

@@ -201,6 +201,8 @@ int parse_and_run(int argc, char** argv) {
   doctor.add_flag(
       "--self-test", o.doctor.self_test,
       "Try on the idle GPUs how shares can be held, with a private MPS, and keep what was seen");
+  doctor.add_flag("--no-mps", o.doctor.no_mps,
+                  "Start no MPS for the self-test: what needs it stays unknown");
   doctor
       .add_option("--mps-control", o.doctor.mps_control,
                   "The MPS control program for the self-test")

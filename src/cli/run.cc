@@ -393,6 +393,7 @@ Problem check_daemon(Run& run) {
   if (!run.options.wait_time.empty()) {
     return "--wait needs a daemon that serves the queue: start bulkheadd, or leave it out";
   }
+  if (Problem p = mode_without_daemon(run.request.share.mode); !p.empty()) return p;
   const bool goes_on = run.request.has_memory || !run.request.tenant.empty();
   if (goes_on && !run.options.quiet && !run.options.no_daemon) {
     warn("no daemon: limits hold, dead processes are reclaimed by their peers");
@@ -485,8 +486,6 @@ int run(const RunOptions& options) {
   Run state{options, *request.value, **machine};
   if (Problem p = check_daemon(state); !p.empty()) return fail(kExitOurs, p);
   const bool daemon = state.daemon.ok();
-  if (Problem p = daemon ? "" : mode_without_daemon(state.request.share.mode); !p.empty())
-    return fail(kExitOurs, p);
   if (!daemon && !state.request.has_memory && state.request.tenant.empty()) {
     return fail(kExitUsage, kNoQuota);
   }

@@ -95,8 +95,7 @@ void read_daemon(ConfigTable t, Config& c) {
   if (t.word("log_level", {"error", "warning", "info", "debug"}, level) != 0)
     c.idle.emplace_back("[daemon] log_level");
   c.log_level = static_cast<LogLevel>(level);
-  if (t.flag("self_test", c.self_test) != 0 && c.self_test)
-    c.idle.emplace_back("[daemon] self_test");
+  t.flag("self_test", c.self_test);
   t.finish();
 }
 

@@ -20,6 +20,7 @@
 #include "daemon/grants.h"
 #include "daemon/loop.h"
 #include "daemon/mps/manager.h"
+#include "daemon/mps/self_tester.h"
 #include "daemon/node_parts.h"
 #include "daemon/picture_writer.h"
 #include "daemon/pidfd.h"
@@ -70,6 +71,7 @@ class WholeNode final : public Node {
   void take_verdicts(const std::vector<gpu::SelfTest>& tests);
   void wire_mps();
   void take_modes();
+  void wire_self_test();
   std::map<MpsKey, bool> mps_in_force() const;
   std::vector<std::uint32_t> pids_of_tenant(const std::string& name) const;
   void note_end(const RegionNews& news);
@@ -102,6 +104,7 @@ class WholeNode final : public Node {
   std::unique_ptr<Watch> watch_;
   std::unique_ptr<MpsManager> mps_;
   AuditPart audit_;
+  std::unique_ptr<SelfTester> tester_;
   PictureWriter picture_;
   SightChild sight_;
   bool serves_sight_ = false;
@@ -362,6 +365,39 @@ void WholeNode::wire_mps() {
   mps_->find_left();
 }
 
+void WholeNode::wire_self_test() {
+  SelfTester::Outside o;
+  std::error_code none;
+  o.program = (fs::read_symlink("/proc/self/exe", none).parent_path() / "bulkhead").string();
+  o.wanted = [this] {
+    if (!config_.self_test) return false;
+    for (const Capacity& c : ledger_->capacities()) {
+      DeviceId id{};
+      std::memcpy(id.data(), c.uuid, id.size());
+      if (!verdicts_.contains(id)) return true;
+    }
+    return false;
+  };
+  o.idle = [this] {
+    const Round& r = watch_->round();
+    return r.seen.uses_known && r.seen.uses.empty();
+  };
+  o.mps_control = [this] { return config_.mps_enabled ? config_.mps_control : std::string{}; };
+  o.ended = [this](bool ok) {
+    EventFields fields;
+    fields.severity = ok ? Severity::kInfo : Severity::kWarning;
+    journal_->post(loop_.read_clock(), EventKind::kSelfTested,
+                   ok ? "the GPUs were tested: 'bulkhead doctor' shows what was seen"
+                      : "a self-test could not be made: 'bulkhead doctor --self-test' says why",
+                   fields);
+    if (!config_.file.empty()) begin_reload([](const Answer&) {});
+  };
+  for (char** v = environ; *v != nullptr; ++v) {
+    if (std::strncmp(*v, "LD_PRELOAD=", 11) != 0) o.environment.emplace_back(*v);
+  }
+  tester_ = std::make_unique<SelfTester>(std::move(o));
+}
+
 std::vector<wire::TenantView> WholeNode::tenant_views() {
   std::vector<wire::TenantView> out;
   for (const std::string& name : regions_->names()) {
@@ -596,6 +632,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
                    read_state_file(state_, kGrantsFile, kStateBytes), loop_.read_clock());
   watch_ = std::make_unique<Watch>(*regions_, *journal_, *usage_, store_.get(), bypass_rules());
   watch_->next_round = [this] { return sentinel_->take(); };
+  watch_->mps_servers = [this] { return mps_->servers(); };
   watch_->may_kill = [this](const policy::SeenProcess& p) {
     return mps_->evicted(p.pid, p.start_ticks);
   };
@@ -631,6 +668,8 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
                                                  &reader_, server_.get(), &picture_, &watchdog_}) {
     loop_.add(*duty);
   }
+  wire_self_test();
+  loop_.add(*tester_);
   if (options.sight) loop_.add(sight_);
   if (audit_.lanes() != nullptr) loop_.add(*audit_.lanes());
   journal_->post(loop_.read_clock(), EventKind::kDaemonStarted,

@@ -91,6 +91,12 @@ void Watch::take(const Now& now, Round round) {
   tell_samples();
   note_gpu_time(owners);
   note_overhead(owners);
+  if (mps_servers) {
+    if (auto servers = mps_servers(); servers != rules_.mps_servers) {
+      rules_.mps_servers = std::move(servers);
+      bypass_.set_rules(rules_);
+    }
+  }
   policy::BypassResult result = bypass_.look(round_.seen, books);
   for (const auto& [change, stray] : result.changes) post_change(now, change, stray);
   for (const policy::SeenProcess& p : result.kill) kill(now, p);

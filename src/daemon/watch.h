@@ -31,6 +31,8 @@ class Watch final : public Duty {
         KillWorld& kills = real_kill_world());
   // Where rounds come from: Sentinel::take(), or a test's. Called each tick.
   std::function<std::optional<Round>()> next_round;
+  // The servers of our MPS control daemons, by their word. May be empty.
+  std::function<std::vector<std::uint32_t>()> mps_servers;
   // Before a process is killed, each round: whether what had to come first is done. May be empty.
   std::function<bool(const policy::SeenProcess&)> may_kill;
   // Whose a stranger is by cgroup or uid; may be empty.

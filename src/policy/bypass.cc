@@ -1,6 +1,7 @@
 #include "policy/bypass.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <set>
 #include <string_view>
 
@@ -28,18 +29,29 @@ std::uint64_t shown_on(const BookedProcess& b, const DeviceUuid& device) {
 
 }  // namespace
 
-bool is_vendor_service(const SeenProcess& p) {
-  if (p.uid != 0) return false;
+namespace {
+
+// What only root can have put there.
+bool is_system_program(const std::string& exe, std::initializer_list<std::string_view> names) {
   for (const std::string_view directory : {"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/"}) {
-    if (!std::string_view{p.exe}.starts_with(directory)) continue;
-    const std::string_view name = std::string_view{p.exe}.substr(directory.size());
-    return name == "nvidia-persistenced" || name == "nvidia-cuda-mps-server" ||
-           name == "nvidia-cuda-mps-control";
+    if (!std::string_view{exe}.starts_with(directory)) continue;
+    const std::string_view name = std::string_view{exe}.substr(directory.size());
+    return std::find(names.begin(), names.end(), name) != names.end();
   }
   return false;
 }
 
+}  // namespace
+
+bool is_vendor_service(const SeenProcess& p) {
+  return p.uid == 0 && is_system_program(p.exe, {"nvidia-persistenced", "nvidia-cuda-mps-server",
+                                                 "nvidia-cuda-mps-control"});
+}
+
 bool is_allowed(const SeenProcess& p, const BypassRules& rules) {
+  const bool server = std::find(rules.mps_servers.begin(), rules.mps_servers.end(), p.pid) !=
+                      rules.mps_servers.end();
+  if (server && is_system_program(p.exe, {"nvidia-cuda-mps-server"})) return true;
   return p.pid == rules.own_pid || is_vendor_service(p) || contains(rules.allow_paths, p.exe) ||
          std::find(rules.allow_uids.begin(), rules.allow_uids.end(), p.uid) !=
              rules.allow_uids.end();

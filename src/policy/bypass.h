@@ -72,8 +72,10 @@ struct BypassRules {
   bool root_daemon = false;
   std::vector<std::string> allow_paths;  // [policy] bypass_allow
   std::vector<std::uint32_t> allow_uids;
+  std::vector<std::uint32_t> mps_servers;  // pids that a control daemon of ours calls its servers
 };
-// Of NVIDIA's own services, by path and root's uid: persistence daemon, MPS control and server.
+// Of NVIDIA's own services, by path and root's uid: persistence daemon, MPS control and server. A server of another user is one if it is in
+// `mps_servers` too: what that user's control daemon says alone would excuse anything.
 [[nodiscard]] bool is_vendor_service(const SeenProcess& p);
 [[nodiscard]] bool is_allowed(const SeenProcess& p, const BypassRules& rules);
 // Whether the rules permit to kill this process at all (sightings aside).

@@ -120,6 +120,22 @@ TEST(Bypass, AMemberOfAnotherNamespaceIsMatchedByItsStart) {
   EXPECT_EQ(reported(w, 5).size(), 1u);
 }
 
+TEST(Bypass, AServerOfAnotherUserIsOneOnlyByItsProgramAndByItsControlDaemonsWord) {
+  SeenProcess p;
+  p.pid = 700;
+  p.uid = 1000;
+  p.start_ticks = 5;
+  p.exe = "/usr/bin/nvidia-cuda-mps-server";
+  BypassRules rules;
+  EXPECT_FALSE(is_allowed(p, rules));
+  rules.mps_servers = {700};
+  EXPECT_TRUE(is_allowed(p, rules));
+  p.exe = "/home/u/nvidia-cuda-mps-server";
+  EXPECT_FALSE(is_allowed(p, rules));
+  p.exe = "/usr/bin/python3";
+  EXPECT_FALSE(is_allowed(p, rules));
+}
+
 TEST(Bypass, OursAndTheVendorsServicesAreNot) {
   World w;
   w.user(999);  // the daemon itself

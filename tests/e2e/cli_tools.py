@@ -18,12 +18,12 @@ class Status(Case):
         self.worker("--tenant", "a", "--memory", "2GiB")
         s = self.status()
         self.assertEqual(s["schema"], 1)
-        self.assertEqual(sorted(s), ["boottime_s", "condition", "daemon", "directory", "driver", "gpus", "nvml", "problems", "schema",
+        self.assertEqual(sorted(s), ["boottime_s", "condition", "daemon", "directory", "driver", "gpus", "mps_groups", "nvml", "problems", "schema",
                                      "simulated", "strays", "tenants"])
         self.assertIsNone(s["strays"])  # no daemon looks
         self.assertEqual(sorted(s["tenants"][0]),
-                         ["allocs", "devices", "ephemeral", "faults", "frees", "name", "on_fault", "overcommitted",
-                          "processes", "refused", "sampler_beat_s", "uncovered"])
+                         ["allocs", "devices", "enforcer", "ephemeral", "faults", "frees", "mode",
+                          "mps_group", "name", "on_fault", "overcommitted", "processes", "refused", "sampler_beat_s", "uncovered"])
         self.assertEqual(sorted(s["tenants"][0]["devices"][0]),
                          ["context_bytes", "dead_bytes", "free_bytes", "limit_bytes", "other_bytes", "time", "total_bytes",
                           "used_bytes", "uuid"])

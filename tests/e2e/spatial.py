@@ -52,7 +52,9 @@ class SpatialCase(DaemonCase):
         (self.dir / "sim" / "selftest.json").write_text(json.dumps({"schema": 1, "gpus": [entry]}))
 
     def daemon(self, config="", tenants="", mps=MPS):
-        return super().daemon(mps + config + tenants)
+        d = super().daemon(mps + config + tenants)
+        self.until(lambda: self.status()["daemon"] == "answers", "it answers")  # there is a socket before somebody listens on it
+        return d
 
     def reload(self, daemon, config, what):
         self.config.write_text(config)
@@ -150,6 +152,74 @@ class Confinement(SpatialCase):
         self.assertEqual(self.sms("a")[0], 132)
 
 
+class Holding(SpatialCase):
+    """Who is confined is not held in time, everybody else is: S1. On the simulator's clock, kernels of 1 ms that fill the GPU."""
+
+    def load(self, tenant, ms):
+        env = {**self.env, "BULKHEAD_SIM_TIMED": "1"}
+        p = subprocess.Popen([BULKHEAD, "run", "-q", "--tenant", tenant, "--", str(BUILD / "tests" / "launch_client"), "plain", "1000", str(ms)],
+                             env=env, text=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        self.addCleanup(p.communicate)
+        self.addCleanup(p.kill)
+        self.addCleanup(self.end_processes, tenant)
+        self.assertTrue(p.stdout.readline())
+        return p
+
+    def end_processes(self, tenant):
+        """The programs themselves: `run` passes no SIGKILL on."""
+        for process in (self.of(tenant) or {"processes": []})["processes"]:
+            try:
+                os.kill(process["pid"], signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def ends(self, *loads):
+        for p in loads:
+            self.assertEqual(p.wait(60), 0)
+
+    def time(self, tenant):
+        return self.of(tenant)["devices"][0]["time"]
+
+    def test_one_that_is_confined_is_charged_and_never_held(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        self.ends(self.load("a", 1500))
+        self.until(lambda: self.time("a")["launches"] > 0, "its work is counted")
+        self.assertEqual(self.time("a")["held_ns"], 0)
+
+    def test_without_mps_it_is_held_in_time(self):
+        self.verdict()
+        home = self.home_of("g")
+        home.mkdir(parents=True)
+        (home / "fail").write_text("-d error\n")
+        self.daemon(tenants=self.tenant("a"))
+        self.told("mps-failed")
+        self.assertEqual(self.of("a")["enforcer"], "spatial")
+        p = subprocess.Popen([BULKHEAD, "run", "-q", "--no-daemon", "--tenant", "a", "--", str(BUILD / "tests" / "launch_client"), "plain", "1000", "1500"],
+                             env={**self.env, "BULKHEAD_SIM_TIMED": "1"}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.assertEqual(p.wait(60), 0)
+        self.assertGreater(self.time("a")["held_ns"], 0)
+
+    def test_a_share_that_is_lowered_binds_what_runs(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a", "50%"))
+        self.serving()
+        self.load("a", 60_000)
+        self.until(lambda: self.time("a")["launches"] > 20, "it runs")
+        self.assertEqual(self.time("a")["held_ns"], 0)
+        self.good(self.ask("set", "a", "--compute", "25%"))
+        self.until(lambda: self.time("a")["held_ns"] > 0, "it is held")
+
+    def test_several_processes_have_no_more_than_one(self):
+        self.verdict()
+        self.daemon(tenants=self.tenant("a"))
+        self.serving()
+        self.load("a", 60_000)
+        self.load("a", 60_000)
+        self.until(lambda: self.time("a")["held_ns"] > 0, "they are held")
+
+
 class Choice(SpatialCase):
     def test_without_a_verdict_nothing_is_spatial_and_nothing_is_started(self):
         self.daemon(tenants=self.tenant("a") + self.tenant("b", mode="spatial"))
@@ -199,6 +269,62 @@ class Choice(SpatialCase):
             self.assertIn(part, r.stderr)
 
 
+class SelfTest(SpatialCase):
+    def kept(self):
+        try:
+            return json.loads((self.dir / "sim" / "selftest.json").read_text())["gpus"]
+        except OSError:
+            return []
+
+    def test_doctor_keeps_what_it_saw_with_its_evidence_and_the_daemon_takes_it(self):
+        self.daemon(tenants=self.tenant("a"))
+        self.assertEqual(self.of("a")["enforcer"], "temporal")
+        self.assertIn("not tested with this driver", self.ask("doctor").stdout)
+        r = self.ask("doctor", "--self-test", "--mps-control", str(FAKE))
+        self.assertIn("done, and told to the daemon", r.stdout, r.stderr)
+        self.assertIn("spatial works (132 SMs at 100%, 66 at 50%, 32 at 25%, 2 at 1%)", r.stdout)
+        self.assertIn("green works (8 SMs used of 8 given)", r.stdout)
+        self.assertIn("partitions no (lspart: Unknown command lspart)", r.stdout)
+        # the simulator's slices cannot be set: the test must see that
+        self.assertIn("slice no (0.1 ms beside 5 ms kernels: median ", r.stdout)
+        gpu, = self.kept()
+        self.assertEqual((gpu["sms"], gpu["sm_unit"], gpu["driver"]), (132, 2, self.status()["driver"]))
+        self.until(lambda: self.of("a")["enforcer"] == "spatial", "the daemon takes the verdict")
+        self.assertEqual(list(pathlib.Path("/tmp").glob("bulkhead-mps-??????/pipe/server.pid")), [], "its MPS is gone")
+        self.bad(self.ask("run", "--memory", "1GiB", "--compute", "5%", "--mode", "slice", "--", "/bin/true"), 125, "time slices do not act")
+
+    def test_percentages_that_do_not_bind_are_seen(self):
+        liar = pathlib.Path(self.home.name) / "liar"
+        # serves, but the driver knows nothing of it
+        liar.write_text(f"#!/bin/sh\n{sys.executable} {FAKE} \"$@\"; c=$?; rm -f \"$CUDA_MPS_PIPE_DIRECTORY/bulkhead-sim-mps\"; exit $c\n")
+        liar.chmod(0o755)
+        self.ask("doctor", "--self-test", "--mps-control", str(liar))
+        gpu, = self.kept()
+        self.assertEqual(gpu["spatial"]["verdict"], "no", gpu)
+        self.assertIn("132 at 50%", gpu["spatial"]["evidence"])
+
+    def test_without_mps_what_needs_it_stays_unknown(self):
+        for words in (("--no-mps",), ("--mps-control", "/nowhere")):
+            self.ask("doctor", "--self-test", *words)
+            gpu, = self.kept()
+            self.assertEqual((gpu["spatial"]["verdict"], gpu["partitions"]["verdict"], gpu["green"]["verdict"]), ("unknown", "unknown", "works"))
+
+    def test_a_gpu_in_use_is_not_tested(self):
+        self.daemon()
+        self.good(self.make("m", "1GiB"))
+        worker = self.worker_of("m")
+        r = self.ask("doctor", "--self-test", "--mps-control", str(FAKE))
+        self.assertEqual(r.returncode, 1)
+        self.assertIn(f"GPU 0 is not idle: process {worker.worker_pid} uses it", r.stdout)
+        self.assertEqual(self.kept(), [])
+
+    def test_the_daemon_tests_by_itself_only_if_told_to(self):
+        self.daemon("[daemon]\nself_test = true\n", self.tenant("a"))
+        self.told("self-tested")
+        self.until(lambda: self.of("a")["enforcer"] == "spatial", "its verdict is in force")
+        self.serving()
+
+
 class Life(SpatialCase):
     def setUp(self):
         super().setUp()
@@ -231,6 +357,7 @@ class Life(SpatialCase):
         self.told("mps-stopped", "group h")
         self.assertNotIn("quit", self.commands("g"))
         worker.stdin.close()
+        worker.stdin = None  # communicate() would flush it
         worker.wait(60)
         self.reload(d, MPS, lambda: self.of("a") is None)
         self.told("mps-stopped", "group g")
@@ -301,8 +428,8 @@ class Life(SpatialCase):
                 d = self.daemon(tenants=self.tenant("a"))
                 self.serving()
                 self.assertEqual(self.sms("a")[0], 32)
-                lived = [p for p in pathlib.Path("/proc").glob("[0-9]*/environ") if self.is_control(p)]
-                self.assertEqual(len(lived), 1, lived)
+                # a start that is refused takes a moment to end
+                self.until(lambda: self.controls() == [self.pid_of("nvidia-cuda-mps-control.pid")], "one control daemon")
                 d.kill()
                 d.wait()
                 (self.dir / "control.sock").unlink()
@@ -315,16 +442,17 @@ class Life(SpatialCase):
         d.wait()
         (self.dir / "control.sock").unlink()
 
-    def is_control(self, environ):
-        """A control daemon of this test: the process whose pid is its parent's is the server."""
-        try:
-            if f"CUDA_MPS_PIPE_DIRECTORY={self.home_of('g')}/pipe".encode() not in environ.read_bytes().split(b"\0"):
-                return False
-            parent = (environ.parent / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            ours = b"fake_mps_control" in (environ.parent / "cmdline").read_bytes()
-            return ours and b"fake_mps_control" not in pathlib.Path(f"/proc/{parent}/cmdline").read_bytes()
-        except OSError:
-            return False
+    def controls(self):
+        """The control daemons of group g, by pid: what was started with -d, but for the servers, whose parents are such."""
+        found = {}
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if f"CUDA_MPS_PIPE_DIRECTORY={self.home_of('g')}/pipe".encode() in (process / "environ").read_bytes().split(b"\0") and \
+                        (process / "cmdline").read_bytes().split(b"\0")[-2:] == [b"-d", b""]:
+                    found[int(process.name)] = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue  # gone meanwhile
+        return [pid for pid, parent in found.items() if parent not in found]
 
 
 if __name__ == "__main__":

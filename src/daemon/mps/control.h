@@ -43,6 +43,9 @@ class MpsControl {
   [[nodiscard]] bool idle() const {
     return state_ == State::kAbsent && !wanted_ && looked_ && !command_.running() && queue_.empty();
   }
+  void add_servers(std::vector<std::uint32_t>& out) const {
+    for (const auto& [pid, status] : servers_) out.push_back(pid);
+  }
   [[nodiscard]] bool running() const { return command_.running() || !queue_.empty(); }
   [[nodiscard]] const MpsPlace& place() const { return place_; }
 

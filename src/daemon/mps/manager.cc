@@ -165,4 +165,10 @@ bool MpsManager::running() const {
   return false;
 }
 
+std::vector<std::uint32_t> MpsManager::servers() const {
+  std::vector<std::uint32_t> out;
+  for (const auto& [key, control] : controls_) control->add_servers(out);
+  return out;
+}
+
 }  // namespace bulkhead::daemon

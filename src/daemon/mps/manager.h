@@ -49,6 +49,7 @@ class MpsManager final : public Duty {
 
   [[nodiscard]] bool serving(const MpsKey& key) const;
   [[nodiscard]] bool silent(const MpsKey& key) const;
+  [[nodiscard]] std::vector<std::uint32_t> servers() const;
   // Whether a command is under way anywhere.
   [[nodiscard]] bool running() const;
   // Why a pair cannot have a control daemon at all; "": it can.
