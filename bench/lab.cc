@@ -90,7 +90,8 @@ std::vector<std::string> Lab::command(const Variant& v, const Tenant& t, const s
          "--memory",
          std::to_string(t.quota_bytes >> 20) + "MiB"};
     if (t.compute_percent != 0)
-      c.insert(c.end(), {"--compute", std::to_string(t.compute_percent) + "%"});
+      c.insert(c.end(),
+               {"--compute", std::to_string(t.compute_percent) + (t.compute_borrows ? "%+" : "%")});
     c.emplace_back("--");
   }
   c.insert(c.end(), {exe, "--worker", work});

@@ -1,4 +1,4 @@
-// Rows 1 (launches), 7, 8, 10 and 11: shares of a GPU's time.
+// Rows 1 (launches), 7, 8, 10, 11, and by suite_compute_change.cc 9 and 12: shares of a GPU's time.
 //
 // Work, not busy time, is what is counted: kernels of a fixed number of arithmetic rounds, found by calibration with nobody else
 // on the GPU. A tenant's throughput is its kernels done in the judged window; the window leaves the first and last tenth out.
@@ -241,6 +241,18 @@ void suite_compute(Bench& b) {
     for (const Variant& v : b.lab.variants)
       for (const bool beside : {false, true}) latency(b, v, *small, *large, beside);
   b.results.print(b.lab, stdout);
+
+  b.results.begin(11, "compute: fairness, weights 3:1");
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+    for (const Variant& v : b.lab.variants)
+      for (const unsigned n : {2u, 4u, 8u}) {
+        std::vector<unsigned> weights;
+        for (unsigned i = 0; i < n; ++i) weights.push_back((i % 2 == 0 ? 150 : 50) / n);
+        contended(b, v, weights, std::vector<const Size*>(n, large));
+      }
+  b.results.print(b.lab, stdout);
+  compute_changes(b, {{small->name, small->ns, small->rounds, small->solo},
+                      {large->name, large->ns, large->rounds, large->solo}});
   b.lab.timed = false;
 }
 

@@ -1,5 +1,8 @@
 // The suites, by row of the targets. Each begins its own sections of the results and prints them when done.
 #pragma once
+#include <cstdint>
+#include <vector>
+
 #include "bench/lab.h"
 #include "bench/outside.h"
 #include "bench/results.h"
@@ -14,12 +17,19 @@ struct Bench {
 
 inline constexpr std::uint64_t kQuota = 10 * kGiB;  // of the tenants that rows 5 and 6 fill
 
-void suite_memory(Bench& b);     // suite_memory.cc
-void suite_hook(Bench& b);       // rows 1, 2, 4
-void suite_start(Bench& b);      // row 3
-void suite_quota(Bench& b);      // row 5
-void suite_crash(Bench& b);      // row 6
-void suite_compute(Bench& b);    // rows 1 (launches), 7, 8, 10, 11
+void suite_memory(Bench& b);   // suite_memory.cc
+void suite_hook(Bench& b);     // rows 1, 2, 4
+void suite_start(Bench& b);    // row 3
+void suite_quota(Bench& b);    // row 5
+void suite_crash(Bench& b);    // row 6
+void suite_compute(Bench& b);  // rows 1 (launches), 7 to 12
+// Kernels of one length: their rounds, and how many a second there are with nobody else and no share.
+struct Load {
+  const char* name;
+  std::uint64_t ns = 0, rounds = 0;
+  double solo = 0;
+};
+void compute_changes(Bench& b, const std::vector<Load>& loads);  // rows 9 and 12
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19, without lanes
 void suite_daemon(Bench& b);     // what bulkheadd takes

@@ -508,7 +508,7 @@ int run(const RunOptions& options) {
     forget_tenant(state);
     return fail(kExitOurs, p);
   }
-  if (state.request.share.wants_idle_time() && !options.quiet) warn(kNoLending);
+  if (!daemon && state.request.share.wants_idle_time() && !options.quiet) warn(kNoLending);
   if (state.request.share.priority == wire::Priority::kLatency && !state.by_daemon &&
       !options.quiet)
     warn(kNoGate);

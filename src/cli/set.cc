@@ -229,7 +229,7 @@ int set(const SetOptions& o) {
     return code;
   code = daemon ? set_share_by_daemon(client, o, share, shares)
                 : set_share_alone(**machine, o, shares);
-  if (code == kExitOk && share.wants_idle_time()) warn(kNoLending);
+  if (code == kExitOk && !daemon && share.wants_idle_time()) warn(kNoLending);
   return code;
 }
 

@@ -7,9 +7,9 @@
 
 namespace bulkhead::cli {
 
-// For who asks for a share with + (docs/compute.md, "What of this page is built").
+// For who asks for a share with + where no daemon lends (docs/compute.md, 'Who may use what is idle').
 inline constexpr const char* kNoLending =
-    "nobody lends idle GPU time yet: a share with + is held to what stands before it";
+    "without a daemon nobody lends idle GPU time: a share with + is held to what stands before it";
 
 // For who asks for priority where nobody hands out beacons.
 inline constexpr const char* kNoGate =

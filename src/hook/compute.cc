@@ -38,12 +38,13 @@ Device* device_for(CUstream stream) noexcept {
 }
 
 // Somebody wants the device: to about a millisecond, so that the line is rarely written.
-void want(shm::ComputeEntry& e, std::uint64_t now) noexcept {
+void want(shm::ComputeEntry& e, std::uint64_t now, DeviceShare* launches) noexcept {
   // relaxed, twice: a hint for who shares out what is idle
   const std::uint64_t last = e.wanted_at_ns.load(kRelaxed);
   if (now - last < kMs || now <= last) return;
   e.wanted_at_ns.store(now, kRelaxed);
-  wake_measuring();  // it has to tell of it
+  if (launches != nullptr) launches->launched.store(1, kRelaxed);  // a hint
+  wake_measuring();                                                // it has to tell of it
 }
 
 void pause_for(std::uint32_t times) noexcept {
@@ -107,7 +108,7 @@ std::uint64_t left_ns(const Gate& g, const InForce& in, std::uint64_t now,
     if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
     // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
     if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
-    want(g.entry, now);
+    want(g.entry, now, nullptr);
     const std::uint64_t tat =
         g.entry.tat_ns.load(kRelaxed);  // a number; for the governor, as the next
     if (shares::gate_ns(tat, now, in.rules, 0, in.window_ns, true) != 0)
@@ -170,7 +171,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   gate_raise(d->number, stream);
   if (!never_held && gate_beside(d->number)) [[unlikely]]
     now = gate_hold(d->number, *e, now);
-  want(*e, now);
+  want(*e, now, &share);
   t.entry = e;
   t.cost = &cost;
   t.device = static_cast<std::uint8_t>(d->number);

@@ -108,6 +108,7 @@ struct DeviceShare {
   shares::VHistory history{};
   shares::VPoint clock{};
   std::uint32_t kappa_told = 0;
+  std::atomic<std::uint32_t> launched{0};  // something was, since the compute thread looked last
   bool resting = false;
   bool had_work = false;
   std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;

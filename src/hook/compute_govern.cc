@@ -108,7 +108,9 @@ void tell_governor(std::uint64_t now) noexcept {
     const Device& d = process.devices[i];
     if (share_of(d) == nullptr) continue;
     DeviceShare& share = compute.device[i];
-    const Told t = look(static_cast<unsigned>(i), now);
+    Told t = look(static_cast<unsigned>(i), now);
+    // relaxed: a hint. What is short may have been launched and be over since the last look.
+    if (share.launched.load(kRelaxed) != 0) share.launched.store(0, kRelaxed), t.work = true;
     // Idle from the last end on, until something is known to have been queued.
     if (!t.work && share.busy_until_ns != 0 && now > share.busy_until_ns && !share.had_work) {
       share.empty_ns += now - share.busy_until_ns;

@@ -12,7 +12,7 @@ from daemon_control import OPEN_TO_USERS, ROOT, DaemonCase
 
 COMPUTE = 1843200  # docs/formats/region.md
 RULES, SUMS = COMPUTE + 64, COMPUTE + 128
-NO_LENDING = "bulkhead: nobody lends idle GPU time yet: a share with + is held to what stands before it\n"
+NO_LENDING = "bulkhead: without a daemon nobody lends idle GPU time: a share with + is held to what stands before it\n"
 
 
 class Region:
@@ -36,7 +36,7 @@ class Region:
 
 
 class Alone(Case):
-    def test_who_asks_for_idle_time_is_told_that_nobody_lends_it_yet(self):
+    def test_who_asks_for_idle_time_is_told_that_nobody_lends_it_without_a_daemon(self):
         for share, told in (("25%+", True), ("25%", False)):
             stderr = self.call("run", "--no-daemon", "--memory", "1GiB", "--compute", share, "--", "/bin/true").stderr
             self.assertEqual(NO_LENDING in stderr, told, stderr)
