@@ -27,6 +27,10 @@ check "broken: turn in flight not waited for"    broken $q -DGOVERN -DNEWL=1 -DB
 check "broken: forced bytes become slack"        broken $q $force -DB_KEEPCAP -DR0=3 -DR1=2
 check "broken: cap restored under a change"      broken $q $force -DB_EPOCH -DR0=4 -DR1=4
 check "broken: slow reaper replaced"             broken $q $newcomer -DB_TAKE -DCRASHES=1
+check "grants: 3 given and ended, daemon dies"    holds grant.pml
+check "broken: a grant's version looked at once" broken grant.pml -DNO_RECHECK
+check "broken: a grant's end told, then stored"  broken grant.pml -DLATE_STORE
+check "broken: a slot keeps its generation"      broken grant.pml -DREUSE
 [ "$mode" = full ] || return 0
 check "limit 2 to 1, slack"                      holds $q $lower -DSLACK=1 -DR0=1 -DR1=1
 check "3 processes"                              holds $q -DONE -DR0=1 -DR1=1 -DR2=1 $calm
