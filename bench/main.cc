@@ -16,7 +16,8 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: bulkhead-bench [--suite memory|hook|start|quota|crash|compute|admission|daemon|all]... "
+    "usage: bulkhead-bench [--suite "
+    "memory|hook|start|quota|crash|compute|admission|daemon|grant|all]... "
     "[--quick] "
     "[--json "
     "FILE]\n"
@@ -32,10 +33,10 @@ struct Suite {
   const char* name;
   void (*run)(Bench&);
 };
-constexpr Suite kSuites[] = {{"memory", suite_memory},       {"hook", suite_hook},
-                             {"start", suite_start},         {"quota", suite_quota},
-                             {"crash", suite_crash},         {"compute", suite_compute},
-                             {"admission", suite_admission}, {"daemon", suite_daemon}};
+constexpr Suite kSuites[] = {
+    {"memory", suite_memory},       {"hook", suite_hook},     {"start", suite_start},
+    {"quota", suite_quota},         {"crash", suite_crash},   {"compute", suite_compute},
+    {"admission", suite_admission}, {"daemon", suite_daemon}, {"grant", suite_grant}};
 
 struct Options {
   std::vector<std::string> suites;
@@ -125,7 +126,9 @@ int run(const Options& o, const std::string& command) {
   if (o.seconds != 0) b.lab.deadline_ns = monotonic_ns() + o.seconds * 1'000'000'000ull;
   b.lab.launch = o.launch;
   b.lab.only = o.only;
-  const bool no_driver = o.suites == std::vector<std::string>{"admission"} && !o.gate;
+  const bool no_driver = (o.suites == std::vector<std::string>{"admission"} ||
+                          o.suites == std::vector<std::string>{"grant"}) &&
+                         !o.gate;
   if (!(no_driver ? open_scratch(b.lab)
                   : open_lab(b.lab, o.gate && o.sim.empty() ? "h200x1" : o.sim)))
     return 1;

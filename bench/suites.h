@@ -21,6 +21,7 @@ void suite_quota(Bench& b);      // row 5
 void suite_crash(Bench& b);      // row 6
 void suite_compute(Bench& b);    // rows 1 (launches), 7, 8, 10, 11
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
+void suite_grant(Bench& b);      // row 17: the check of a handle, over memory
 void suite_daemon(Bench& b);     // what bulkheadd takes
 // Asks in a probe process of each variant whether a request above the limit is refused; notes it in Variant::inert.
 void verify_limits(Bench& b);
