@@ -42,6 +42,19 @@ std::string session_end_record(const AuditSession& s, std::int64_t unix_ns) {
                   {"why", s.why}});
 }
 
+std::string lane_gap_record(const AuditSession& s, unsigned lane, std::uint64_t entries,
+                            std::int64_t unix_ns) {
+  const std::uint64_t at = s.drains[lane].expected;
+  return text_of({{"count", entries},
+                  {"from", at == 0 ? 0 : at - 1},
+                  {"lane", lane},
+                  {"record", "gap"},
+                  {"session", s.serial},
+                  {"to", at},
+                  {"utc", unix_ns},
+                  {"why", "the lane was full"}});
+}
+
 std::string lane_finding_record(const AuditSession& s, unsigned lane, std::uint64_t sequence,
                                 std::int64_t unix_ns) {
   return text_of({{"lane", lane},

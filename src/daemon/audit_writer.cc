@@ -85,6 +85,11 @@ bool AuditWriter::stopping() const {
 
 // ---- the thread
 
+void AuditWriter::show() {
+  const std::lock_guard held{mutex_};
+  shown_ = own_;
+}
+
 bool AuditWriter::obey() {
   std::vector<Order> orders;
   {
@@ -95,6 +100,20 @@ bool AuditWriter::obey() {
   bool all = true;
   for (Order& order : orders) all = obey(order) && all;
   return all;
+}
+
+// A grant's record is handed over before its table says so: it waits here by the time an entry that names it was read, and goes first.
+void AuditWriter::put_waiting_records() {
+  std::vector<Order> records;
+  {
+    const std::lock_guard held{mutex_};
+    for (Order& order : orders_) {
+      if (order.kind == Order::kRecord) records.push_back(std::move(order));
+    }
+    if (!records.empty())
+      std::erase_if(orders_, [](const Order& o) { return o.kind == Order::kRecord; });
+  }
+  for (Order& order : records) (void)obey(order);
 }
 
 bool AuditWriter::obey(Order& order) {
@@ -213,6 +232,7 @@ unsigned AuditWriter::visit(AuditSession& session, unsigned lane) {
   }
   if (n == kMostAVisit) look_harder(session, lane, d.expected);
   own_.high_water = std::max<std::uint64_t>(own_.high_water, n);
+  if (n != 0) put_waiting_records();
   if (n != 0 && !put_entries(session, lane, n)) return 0;
   if (faulty && put_record(IntentKind::kFinding, session.serial, lane,
                            lane_finding_record(session, lane, d.expected, utc_ns()))) {
@@ -241,6 +261,7 @@ bool AuditWriter::settled(const Status& status) {
   if (status.ok()) return true;
   own_.failed = failed_ = true;
   own_.failure = status.text();
+  show();
   const std::uint64_t one = 1;
   (void)!::write(done_fd_, &one, sizeof one);
   return false;
@@ -252,12 +273,17 @@ bool AuditWriter::put_entries(AuditSession& session, unsigned lane, std::uint32_
   Status status = sink_.entries(std::span{batch_, count});
   while (status.code() == Errc::kFull && !stopping()) {
     ++own_.sink_stalls;
+    show();
     ::nanosleep(&kNoRoom, nullptr);
     status = sink_.entries(std::span{batch_, count});
   }
   if (status.code() == Errc::kFull) return false;  // we end: the next daemon asks the sink
   if (!settled(status)) return false;
   d.expected += count;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (abi::kind_of(batch_[i]) == abi::EntryKind::kGap)
+      shm::add_gaps(session.words().cells[lane], abi::bytes_of(batch_[i]));
+  }
   own_.entries += count;
   shm::set_tail(session.words().cells[lane], d.expected);
   shm::intent_done(intent_);
@@ -270,6 +296,7 @@ bool AuditWriter::put_record(IntentKind kind, std::uint32_t serial, unsigned lan
   Status status = sink_.record(json);
   while (status.code() == Errc::kFull && !stopping()) {
     ++own_.sink_stalls;
+    show();
     ::nanosleep(&kNoRoom, nullptr);
     status = sink_.record(json);
   }
@@ -287,10 +314,30 @@ bool AuditWriter::put_record(IntentKind kind, std::uint32_t serial, unsigned lan
   return true;
 }
 
+// Entries that found no room and that no gap entry names: the producer's own count, which only adds to what is missing.
+bool AuditWriter::name_gaps(AuditSession& session) {
+  for (unsigned lane = 0; lane < shm::kLanes; ++lane) {
+    const AuditSession::Drain& d = session.drains[lane];
+    if (d.lane == nullptr) continue;
+    // relaxed: its producer is dead; the cell is ours
+    const std::uint64_t missing = d.lane->header.unrecorded.load(std::memory_order_relaxed);
+    shm::LaneCell& cell = session.words().cells[lane];
+    const std::uint64_t named = cell.gaps.load(std::memory_order_relaxed);
+    if (missing <= named) continue;
+    if (!put_record(IntentKind::kNone, session.serial, lane,
+                    lane_gap_record(session, lane, missing - named, utc_ns()))) {
+      return false;
+    }
+    shm::add_gaps(cell, missing - named);
+  }
+  return true;
+}
+
 void AuditWriter::finish(AuditSession& session) {
   // relaxed: our own word
   const bool told =
       (session.words().flags.load(std::memory_order_relaxed) & shm::kSessionEnded) != 0;
+  if (!told && !name_gaps(session)) return;
   if (!told && !put_record(IntentKind::kSessionEnd, session.serial, 0,
                            session_end_record(session, utc_ns()))) {
     return;

@@ -63,14 +63,17 @@ class AuditWriter {
   };
   void push(Order order);
   void run();
+  void show();
   [[nodiscard]] bool obey();
   [[nodiscard]] bool obey(Order& order);
+  void put_waiting_records();
   // Entries taken in one visit to each lane.
   [[nodiscard]] unsigned round(bool& more);
   [[nodiscard]] unsigned visit(AuditSession& session, unsigned lane);
   [[nodiscard]] bool anything() const;
   void look_harder(AuditSession& session, unsigned lane, std::uint64_t expected);
   void finish(AuditSession& session);
+  [[nodiscard]] bool name_gaps(AuditSession& session);
   bool put_entries(AuditSession& session, unsigned lane, std::uint32_t count);
   bool put_record(shm::IntentKind kind, std::uint32_t session, unsigned lane,
                   const std::string& json);
@@ -99,6 +102,8 @@ class AuditWriter {
 // The records of a session, canonical JSON (RFC 8785).
 [[nodiscard]] std::string session_record(const AuditSession& session, std::int64_t unix_ns);
 [[nodiscard]] std::string session_end_record(const AuditSession& session, std::int64_t unix_ns);
+[[nodiscard]] std::string lane_gap_record(const AuditSession& session, unsigned lane,
+                                          std::uint64_t entries, std::int64_t unix_ns);
 [[nodiscard]] std::string lane_finding_record(const AuditSession& session, unsigned lane,
                                               std::uint64_t sequence, std::int64_t unix_ns);
 

@@ -160,7 +160,8 @@ void read_others(ConfigTable& root, Config& c) {
   mps.texts("groups", c.mps_groups);
   mps.finish();
   ConfigTable audit = root.table("audit");
-  idle(audit.text("dir", c.audit_dir), "[audit] dir");
+  c.audit = audit.present();
+  audit.text("dir", c.audit_dir);
   unsigned full = 0;
   audit.word("full", {"block", "deny", "count"}, full);
   c.audit_full = full == 0 ? "block" : full == 1 ? "deny" : "count";
@@ -170,7 +171,13 @@ void read_others(ConfigTable& root, Config& c) {
   };
   number("deadline_ms", c.audit_deadline_ms);
   number("sync_ms", c.audit_sync_ms);
-  number("lane_budget", c.audit_lane_budget);
+  std::string budget;
+  if (const unsigned at = audit.text("lane_budget", budget);
+      at != 0 &&
+      (!policy::parse_size(budget.c_str(), policy::Grammar::kOurs, &c.audit_lane_budget) ||
+       c.audit_lane_budget.is_percent)) {
+    audit.blame(at, "lane_budget", "'" + budget + "' is not a size in bytes, like \"512MiB\"");
+  }
   audit.texts("witnesses", c.audit_witnesses);
   audit.finish();
   ConfigTable siem = root.table("siem");

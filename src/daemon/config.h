@@ -56,8 +56,10 @@ struct Config {
   // [mps], [audit], [siem]: read and checked; what acts on them comes with those parts
   bool mps_enabled = false;
   std::vector<std::string> mps_groups;
+  bool audit = false;  // [audit] is there
   std::string audit_dir, audit_full = "block";
-  std::uint32_t audit_deadline_ms = 0, audit_sync_ms = 0, audit_lane_budget = 0;
+  std::uint32_t audit_deadline_ms = 0, audit_sync_ms = 0;  // 0: the usual
+  policy::Size audit_lane_budget{};                        // of a tenant's lanes; 0: the usual
   std::vector<std::string> audit_witnesses;
   std::string siem_url, siem_ca;
   // [trust]

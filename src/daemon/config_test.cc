@@ -72,7 +72,7 @@ dir = "/var/lib/x"
 full = "deny"
 deadline_ms = 100
 sync_ms = 10
-lane_budget = 4
+lane_budget = "1GiB"
 witnesses = ["w"]
 [siem]
 url = "relp://x"
@@ -112,9 +112,10 @@ name = "b"
   EXPECT_EQ(c.reserve_x100, 1500u);
   EXPECT_EQ(c.audit_full, "deny");
   EXPECT_EQ(c.audit_deadline_ms, 100u);
+  EXPECT_EQ(c.audit_lane_budget.bytes, std::uint64_t{1} << 30);
   EXPECT_EQ(c.siem_url, "relp://x");
   EXPECT_EQ(c.idle.size(),
-            5u);  // log_level, self_test, mps, audit dir, siem: said, not passed over
+            4u);  // log_level, self_test, mps, siem: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");

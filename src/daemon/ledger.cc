@@ -94,8 +94,8 @@ std::string Ledger::configure(const Config& config, const Now& now) {
   auto resolved = resolve_tenants(config, devices_, options_.daemon_uid);
   if (!resolved.ok()) return resolved.problem;
   for (const wire::TenantRecord& r : *resolved) {
-    if (r.audit_mode != wire::AuditMode::kOff && !options_.audits)
-      return config.file + ": [[tenant]] " + r.name + " audit: " + kNoAuditWriter;
+    if (r.audit_mode != wire::AuditMode::kOff && !options_.no_audit.empty())
+      return config.file + ": [[tenant]] " + r.name + " audit: " + options_.no_audit;
   }
   rules_.users_may_create =
       config.has_users_may_create ? config.users_may_create : options_.daemon_uid != 0;

@@ -62,7 +62,7 @@ struct Answer {
 
 struct LedgerOptions {
   std::uint32_t daemon_uid = 0;  // 0: a root daemon
-  bool audits = true;            // else audit modes other than off are refused: there is no writer
+  std::string no_audit;          // why audit modes other than off are refused; "": they are not
   // May be empty. The journal; and who keeps STATE/tenants.json (its whole text, at most once a turn).
   std::function<void(wire::EventKind, const std::string& text, const EventFields&)> post;
   std::function<void(const std::string& json)> store;

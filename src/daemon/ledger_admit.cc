@@ -220,8 +220,8 @@ Answer Ledger::join_existing(const Peer& peer, const std::string& name,
 
 Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& now,
                       const Ahead& ahead) {
-  if (record.audit_mode != wire::AuditMode::kOff && !options_.audits)
-    return refuse(Errc::kInvalid, record.name, kNoAuditWriter);
+  if (record.audit_mode != wire::AuditMode::kOff && !options_.no_audit.empty())
+    return refuse(Errc::kInvalid, record.name, options_.no_audit);
   if (record.owner_uid == wire::kNoId) record.owner_uid = peer.uid;
   const bool named_by_us = record.name[0] == '\0';
   if (named_by_us) {

@@ -139,8 +139,8 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
     return a;
   }
   if (Answer a = check_raised(at->second.record, after); !a.ok()) return a;
-  if (after.audit_mode != wire::AuditMode::kOff && !options_.audits)
-    return refuse(Errc::kInvalid, name, kNoAuditWriter);
+  if (after.audit_mode != wire::AuditMode::kOff && !options_.no_audit.empty())
+    return refuse(Errc::kInvalid, name, options_.no_audit);
   Answer done;
   done.tenant = name;
   bool lower = false;

@@ -27,9 +27,6 @@ inline wire::DeviceGrant* grant_of(wire::TenantRecord& r, const std::uint8_t* uu
   return const_cast<wire::DeviceGrant*>(grant_of(static_cast<const wire::TenantRecord&>(r), uuid));
 }
 
-inline constexpr const char* kNoAuditWriter =
-    "this bulkheadd has no audit writer built in; write audit = \"off\"";
-
 inline Answer refuse(Errc why, std::string tenant, std::string text) {
   Answer a;
   a.result = why;

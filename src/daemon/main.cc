@@ -3,6 +3,7 @@
 #include <cstring>
 #include <string>
 
+#include "daemon/audit_keep.h"
 #include "daemon/config.h"
 #include "daemon/node.h"
 #include "daemon/service.h"
@@ -26,6 +27,7 @@ int fail(int code, const std::string& text) {
 int main(int argc, char** argv) {
   using namespace bulkhead::daemon;
   if (argc > 1 && std::strcmp(argv[1], kSightFlag) == 0) return sight_child_main();
+  if (argc > 1 && std::strcmp(argv[1], kKeeperFlag) == 0) return keeper_main();
   block_signals();
   DaemonOptions options;
   bool check_only = false;

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "base/places.h"
+#include "daemon/audit_part.h"
 #include "daemon/config.h"
 #include "daemon/config_reader.h"
 #include "daemon/grants.h"
@@ -86,9 +87,12 @@ class WholeNode final : public Node {
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<Grants> grants_;
   ShimCopy shim_;
+  std::vector<std::string> early_records_;  // before the log was open
+  bool audit_started_ = false;
   std::unique_ptr<Server> server_;
   std::unique_ptr<Sentinel> sentinel_;
   std::unique_ptr<Watch> watch_;
+  AuditPart audit_;
   PictureWriter picture_;
   SightChild sight_;
   bool serves_sight_ = false;
@@ -247,6 +251,7 @@ void WholeNode::wire_regions() {
     journal_->post(loop_.read_clock(), kind, text, fields);
   };
   options.store = [this](const std::string& json) { keep_tenants(json); };
+  options.no_audit = AuditPart::refusal(config_);
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
@@ -315,6 +320,14 @@ void WholeNode::wire_grants() {
   outside.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
     journal_->post(loop_.read_clock(), kind, text, fields);
   };
+  outside.record = [this](const std::string& json) {
+    AuditWriter* writer = audit_.lanes() == nullptr ? nullptr : audit_.lanes()->writer();
+    if (writer != nullptr) return writer->record(json);
+    if (!audit_started_) early_records_.push_back(json);
+  };
+  audit_.check = [this](const AuditSession& session, const abi::AuditEntry& entry) {
+    return grants_->book().check(session.tenant, session.devices, entry);
+  };
   outside.keep_here = [this](const std::string& json) { keep_here(kGrantsFile, json); };
   outside.keep_state = [this](const std::string& json) { store_->replace(kGrantsFile, json); };
   grants_ = std::make_unique<Grants>(*ledger_, std::move(outside));
@@ -370,6 +383,11 @@ void WholeNode::wire_server() {
   p.grant_table = [this](const Peer& peer, const std::string& tenant, UniqueFd& out) {
     return grants_->table(peer, tenant, out);
   };
+  if (AuditLanes* lanes = audit_.lanes()) {
+    p.lane = [lanes](const Peer& peer, const wire::LaneRequest& request, UniqueFd pidfd) {
+      return lanes->request(peer, request, std::move(pidfd));
+    };
+  }
   reader_.apply = [this](Outcome<Config> read) { return reload(std::move(read)); };
   picture_.providers.daemon = [this](wire::DaemonView& d) { fill_daemon(d); };
   server_ = std::make_unique<Server>(loop_.poller(), *ledger_, std::move(options), std::move(p));
@@ -420,6 +438,7 @@ std::string WholeNode::put_in_force(Outcome<Config> read) {
   }
   ledger_->settle(loop_.read_clock());
   regions_->set_page_flags(config_.private_dirs ? shm::kPrivateDirs : 0u);
+  audit_.set_rules(config_);
   if (sight) sight_.take(std::move(*sight));
   return grants_->set_keys(trust_of(config_), config_.trust_text, loop_.read_clock());
 }
@@ -430,6 +449,7 @@ std::string WholeNode::condition() const {
     if (config_.console_port != 0) restart.emplace_back("[daemon] console (without --no-sight)");
     if (config_.metrics_port != 0) restart.emplace_back("[daemon] metrics (without --no-sight)");
   }
+  if (audit_.needs_restart(config_)) restart.emplace_back("[audit] dir, sync_ms, witnesses");
   return condition_text(restart, ledger_->waiting_for_their_end(), config_.idle);
 }
 
@@ -455,18 +475,7 @@ void WholeNode::begin_reload(ConfigReader::Done done) {
 std::string WholeNode::start_parts(const DaemonOptions& options) {
   wire_regions();
   Looker first{sentinel_options()};
-  const Round round = first.look(read_clocks());
-  std::vector<wire::NodeDevice> devices;
-  for (const RoundDevice& from : round.devices) {
-    wire::NodeDevice to{};
-    std::memcpy(to.uuid, from.uuid.data(), sizeof to.uuid);
-    std::strncpy(to.name, from.name.c_str(), sizeof to.name - 1);
-    to.index = from.index;
-    to.total_bytes = from.total_bytes;
-    to.usable_bytes = from.total_bytes - std::min(from.total_bytes, from.reserved_bytes);
-    devices.push_back(to);
-  }
-  note_devices(devices);
+  note_devices(devices_of(first.look(read_clocks())));
   std::string kept = read_state_file(dir_.path, kTenantsFile, kStateBytes);
   if (kept.empty()) kept = read_state_file(state_, kTenantsFile, kStateBytes);
   if (!kept.empty()) (void)ledger_->restore(kept);
@@ -490,6 +499,16 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
                    read_state_file(state_, kGrantsFile, kStateBytes), loop_.read_clock());
   watch_ = std::make_unique<Watch>(*regions_, *journal_, *usage_, store_.get(), bypass_rules());
   watch_->next_round = [this] { return sentinel_->take(); };
+  std::string unaudited =
+      audit_.start(config_, {dir_.fd.get(), dir_.path, state_}, loop_.poller(), [this](auto& text) {
+        journal_->post(loop_.read_clock(), EventKind::kStoreFailed, text, {Severity::kAlarm});
+      });
+  if (!unaudited.empty()) return unaudited;
+  audit_started_ = true;
+  if (AuditLanes* lanes = audit_.lanes()) {
+    for (std::string& json : early_records_) lanes->writer()->record(std::move(json));
+  }
+  early_records_.clear();
   wire_server();
   if (const Status bad = picture_.open(); !bad.ok()) return bad.text();
   if (const Status bad = server_->listen(dir_.fd.get()); !bad.ok()) {
@@ -515,6 +534,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
     loop_.add(*duty);
   }
   if (options.sight) loop_.add(sight_);
+  if (audit_.lanes() != nullptr) loop_.add(*audit_.lanes());
   journal_->post(loop_.read_clock(), EventKind::kDaemonStarted,
                  std::string{"bulkheadd "} + kVersion);
   if (const std::string waits = condition(); !waits.empty())
@@ -527,6 +547,7 @@ int WholeNode::run() {
   loop_.run();
   notify("STOPPING=1");
   server_->stop();
+  audit_.stop();
   journal_->post(loop_.read_clock(), EventKind::kDaemonStopping,
                  "regions, node page and tenants stay");
   ledger_->tick(loop_.read_clock());  // the store's newest text
@@ -558,11 +579,6 @@ Outcome<std::unique_ptr<Node>> Node::start(const DaemonOptions& options, int& ex
   }
   if (!problem.empty()) return Out::because(std::move(problem));
   return Out{std::unique_ptr<Node>{std::move(node)}};
-}
-
-std::string check_configuration(const std::string& file) {
-  auto read = load_config(file);
-  return read.ok() ? default_problem(*read, ::geteuid()) : read.problem;
 }
 
 }  // namespace bulkhead::daemon

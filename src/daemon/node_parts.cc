@@ -1,8 +1,15 @@
 #include "daemon/node_parts.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "daemon/config.h"
+#include "daemon/node.h"
+#include "daemon/sentinel.h"
 #include "daemon/store.h"
 #include "gpu/nvml.h"
 
@@ -11,6 +18,20 @@ namespace bulkhead::daemon {
 namespace fs = std::filesystem;
 using wire::EventKind;
 using wire::Severity;
+
+std::vector<wire::NodeDevice> devices_of(const Round& round) {
+  std::vector<wire::NodeDevice> devices;
+  for (const RoundDevice& from : round.devices) {
+    wire::NodeDevice to{};
+    std::memcpy(to.uuid, from.uuid.data(), sizeof to.uuid);
+    std::strncpy(to.name, from.name.c_str(), sizeof to.name - 1);
+    to.index = from.index;
+    to.total_bytes = from.total_bytes;
+    to.usable_bytes = from.total_bytes - std::min(from.total_bytes, from.reserved_bytes);
+    devices.push_back(to);
+  }
+  return devices;
+}
 
 std::string find_simulator() {
   std::error_code none;
@@ -74,6 +95,11 @@ std::string condition_text(const std::vector<std::string>& restart,
       tenants);
   add("nothing acts on it yet:", idle);
   return out;
+}
+
+std::string check_configuration(const std::string& file) {
+  auto read = load_config(file);
+  return read.ok() ? default_problem(*read, ::geteuid()) : read.problem;
 }
 
 }  // namespace bulkhead::daemon

@@ -12,6 +12,10 @@
 
 namespace bulkhead::daemon {
 
+struct Round;
+// The devices of a first round, before anything is known of them but what NVML says.
+[[nodiscard]] std::vector<wire::NodeDevice> devices_of(const Round& round);
+
 inline constexpr std::size_t kStateBytes = 16u << 20;  // of a file of ours
 
 // Where the simulated driver is installed; "" = nowhere.

@@ -57,7 +57,9 @@ struct Lane {
 struct alignas(64) LaneCell {
   AtomicU64 tail;  // writer: everything below it was taken over by the sink
   AtomicU32 state;
-  std::uint8_t reserved[52];
+  std::uint32_t reserved0;
+  AtomicU64 gaps;  // writer: entries that its gap entries have named so far
+  std::uint8_t reserved1[40];
 };
 enum LaneState : std::uint32_t { kLaneNone = 0, kLaneOpen = 1, kLaneFaulty = 2 };
 enum PageFlag : std::uint32_t { kSessionRecorded = 1, kSessionDead = 2, kSessionEnded = 4 };

@@ -15,6 +15,9 @@ namespace bulkhead::shm {
 inline void set_tail(LaneCell& cell, std::uint64_t tail) noexcept {
   cell.tail.store(tail, std::memory_order_release);  // pairs with lane_has_room()
 }
+inline void add_gaps(LaneCell& cell, std::uint64_t entries) noexcept {
+  cell.gaps.fetch_add(entries, std::memory_order_relaxed);  // before the tail; read after a death
+}
 inline void set_lane_state(LaneCell& cell, LaneState state) noexcept {
   cell.state.store(state, std::memory_order_relaxed);  // one word
 }

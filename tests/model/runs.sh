@@ -1,6 +1,12 @@
 # shellcheck shell=sh disable=SC2154,SC2086
 # The configurations, sourced by run.sh. Amounts are 1 and 2 unless -DONE; limit 2 unless -DL. A crash may fall
 # before each step of each process. Quick ones first.
+check "lane: killed anywhere, writer twice"      holds lane.pml
+check "lane: read before the commit"             broken lane.pml -DB_EARLY
+check "lane: commit before the fill"             broken lane.pml -DB_FIRST
+check "lane: no look at the tail"                broken lane.pml -DB_NOROOM
+check "lane: sleep without the barrier"          broken lane.pml -DB_NOBARRIER
+check "lane: a successor without the intent"     broken lane.pml -DB_NOINTENT
 q=quota.pml
 calm="-DCRASHES=0 -DNOREAPER"
 hole="-DONE -DDIP -DR0=1 -DR1=3 -DR2=3 $calm"

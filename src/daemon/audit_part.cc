@@ -1,0 +1,94 @@
+#include "daemon/audit_part.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "daemon/audit_sink.h"
+#include "daemon/store.h"
+
+namespace bulkhead::daemon {
+namespace {
+
+// The highest session number that may have been used, and more.
+constexpr const char* kSerialsFile = "audit-sessions";
+
+AuditRules rules_of(const Config& c) {
+  AuditRules r;
+  r.full = c.audit_full == "deny"    ? shm::OnFull::kDeny
+           : c.audit_full == "count" ? shm::OnFull::kCount
+                                     : shm::OnFull::kBlock;
+  if (c.audit_deadline_ms != 0) r.deadline_ms = c.audit_deadline_ms;
+  if (c.audit_lane_budget.bytes != 0) r.lane_budget = c.audit_lane_budget.bytes;
+  return r;
+}
+
+std::string text_of(const Config& c) {
+  std::string out = c.audit_dir + "\n" + std::to_string(c.audit_sync_ms);
+  for (const std::string& w : c.audit_witnesses) out += "\n" + w;
+  return out;
+}
+
+}  // namespace
+
+std::string AuditPart::refusal(const Config& config) {
+  if (!has_audit_sink())
+    return "this bulkheadd has no audit writer built in; write audit = \"off\"";
+  if (!config.audit) return "nothing writes an audit log here; add [audit] and restart bulkheadd";
+  return "";
+}
+
+// New numbers are on the disk before one is used. Later blocks are taken half a block ahead, without a sync: a crash of
+// the machine would have to fall into the seconds after it and 32,768 sessions.
+std::uint32_t AuditPart::reserve(std::uint32_t at_least) {
+  const std::string kept = read_state_file(places_.state, kSerialsFile, 64);
+  const auto used = static_cast<std::uint32_t>(std::strtoul(kept.c_str(), nullptr, 10));
+  const std::uint32_t from = std::max({at_least, used + 1, 1u});
+  const std::string path = places_.state + "/" + kSerialsFile;
+  const std::string text = std::to_string(from + AuditLanes::kSerialsAtOnce - 1) + "\n";
+  const UniqueFd fd{
+      ::open((path + ".new").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
+  const bool written =
+      fd.ok() && ::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+      ((lanes_ != nullptr && lanes_->writer() != nullptr) || ::fdatasync(fd.get()) == 0);
+  if (!written || ::rename((path + ".new").c_str(), path.c_str()) != 0) return 0;
+  return from;
+}
+
+std::string AuditPart::start(const Config& config, const AuditPlaces& places, Poller& poller,
+                             std::function<void(const std::string&)> alarm) {
+  if (!refusal(config).empty()) return "";
+  places_ = places;
+  in_force_ = text_of(config);
+  AuditSinkOptions options;
+  options.directory = config.audit_dir.empty() ? places.state + "/audit" : config.audit_dir;
+  if (config.audit_sync_ms != 0) options.sync_ms = config.audit_sync_ms;
+  options.witnesses = config.audit_witnesses;
+  auto sink = open_audit_sink(options);
+  if (!sink.ok()) return sink.problem;
+  auto keep = open_keep(places.dir_fd, places.dir);
+  if (!keep.ok()) return keep.problem;
+  AuditLanes::Outside outside;
+  outside.poller = &poller;
+  outside.reserve_serials = [this](std::uint32_t at_least) { return reserve(at_least); };
+  outside.alarm = std::move(alarm);
+  outside.check = check;
+  lanes_ = std::make_unique<AuditLanes>(std::move(outside), rules_of(config));
+  return lanes_->open(std::move(*keep), std::move(sink->sink), sink->found);
+}
+
+void AuditPart::set_rules(const Config& config) {
+  if (lanes_ != nullptr) lanes_->set_rules(rules_of(config));
+}
+
+bool AuditPart::needs_restart(const Config& config) const {
+  return lanes_ == nullptr ? config.audit && has_audit_sink() : text_of(config) != in_force_;
+}
+
+void AuditPart::stop() {
+  if (lanes_ != nullptr) lanes_->stop();
+}
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,41 @@
+// The audit as bulkheadd has it: whether it is on, where its log and its numbers lie, who keeps the lanes. Control loop only.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "daemon/audit_lanes.h"
+#include "daemon/config.h"
+
+namespace bulkhead::daemon {
+
+struct AuditPlaces {
+  int dir_fd = -1;
+  std::string dir, state;
+};
+
+class AuditPart {
+ public:
+  AuditWriter::Check check;  // the grants'; set before start()
+  // Why audit modes other than off cannot be had with this configuration; "" if they can.
+  [[nodiscard]] static std::string refusal(const Config& config);
+  // If the configuration asks for it: opens the log, takes lanes back, starts the writer. The problem, or "".
+  [[nodiscard]] std::string start(const Config& config, const AuditPlaces& places, Poller& poller,
+                                  std::function<void(const std::string&)> alarm);
+  // What a reload changes at once; the rest (audit_restart()) needs a restart.
+  void set_rules(const Config& config);
+  void stop();
+  [[nodiscard]] AuditLanes* lanes() { return lanes_.get(); }
+  [[nodiscard]] const AuditLanes* lanes() const { return lanes_.get(); }
+  // Of a configuration that was read later: what is not in force.
+  [[nodiscard]] bool needs_restart(const Config& config) const;
+
+ private:
+  [[nodiscard]] std::uint32_t reserve(std::uint32_t at_least);
+
+  AuditPlaces places_;
+  std::string in_force_;  // what the log was opened with
+  std::unique_ptr<AuditLanes> lanes_;
+};
+
+}  // namespace bulkhead::daemon

@@ -1,0 +1,12 @@
+# Lanes: real processes, a real daemon whose sink is a file, deaths of everybody.
+if(BH_SAN OR BH_FUZZ OR NOT TARGET bh_sim)
+  return()
+endif()
+find_package(Threads REQUIRED)
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+add_executable(audit_client audit_client.cc $<TARGET_OBJECTS:bh_hook>)
+target_include_directories(audit_client PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
+target_link_libraries(audit_client PRIVATE bh_shm bh_policy bh_compute bh_wire Threads::Threads ${CMAKE_DL_LIBS})
+set_target_properties(audit_client PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_test(NAME e2e_audit_lanes COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/audit_lanes.py ${CMAKE_BINARY_DIR})
+set_tests_properties(e2e_audit_lanes PROPERTIES LABELS e2e TIMEOUT 300)
