@@ -17,7 +17,7 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: bulkhead-bench [--suite "
-    "memory|hook|start|quota|crash|compute|admission|audit|daemon|all]... "
+    "memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|all]... "
     "[--quick] "
     "[--json "
     "FILE]\n"
@@ -36,7 +36,8 @@ struct Suite {
 constexpr Suite kSuites[] = {
     {"memory", suite_memory},       {"hook", suite_hook},   {"start", suite_start},
     {"quota", suite_quota},         {"crash", suite_crash}, {"compute", suite_compute},
-    {"admission", suite_admission}, {"audit", suite_audit}, {"daemon", suite_daemon}};
+    {"admission", suite_admission}, {"audit", suite_audit}, {"daemon", suite_daemon},
+    {"grant", suite_grant}};
 
 struct Options {
   std::vector<std::string> suites;
@@ -128,7 +129,7 @@ int run(const Options& o, const std::string& command) {
   b.lab.only = o.only;
   const bool no_driver = !o.suites.empty() && !o.gate &&
                          std::all_of(o.suites.begin(), o.suites.end(), [](const std::string& s) {
-                           return s == "admission" || s == "audit";
+                           return s == "admission" || s == "audit" || s == "grant";
                          });
   if (!(no_driver ? open_scratch(b.lab)
                   : open_lab(b.lab, o.gate && o.sim.empty() ? "h200x1" : o.sim)))

@@ -32,6 +32,7 @@ struct Load {
 void compute_changes(Bench& b, const std::vector<Load>& loads);  // rows 9 and 12
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19, without lanes
+void suite_grant(Bench& b);      // row 17: the check of a handle, over memory
 void suite_daemon(Bench& b);     // what bulkheadd takes
 // Asks in a probe process of each variant whether a request above the limit is refused; notes it in Variant::inert.
 void verify_limits(Bench& b);

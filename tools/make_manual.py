@@ -84,6 +84,10 @@ def manual(grammar, prose, version):
             if o["positional"]:
                 out += [".TP", "\\fI" + roff(o["names"][0]) + "\\fR", roff(o["help"]) + "."]
         out += options_roff(c["options"])
+        for inner in c["commands"]:
+            words = [roff(o["names"][0]) for o in inner["options"] if o["positional"]]
+            out += [".PP", f"\\fBbulkhead {roff(c['name'])} {roff(inner['name'])}\\fR" + "".join(f" \\fI{w}\\fR" for w in words), ".RS", roff(inner["help"]) + "."]
+            out += options_roff(inner["options"]) + [".RE"]
         for example in p.get("examples", []):
             out += [".PP", ".EX", roff(example), ".EE"]
     out += [".SH OPTIONS", *options_roff(grammar["options"])]

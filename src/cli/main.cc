@@ -17,6 +17,7 @@
 #include "cli/say.h"
 #include "cli/selftest.h"
 #include "cli/set.h"
+#include "cli/shim.h"
 #include "cli/sniff.h"
 #include "cli/status.h"
 #include "cli/top.h"
@@ -68,6 +69,7 @@ struct Options {
   UsageOptions usage;
   AuditOptions audit;
   GrantOptions grant;
+  ShimOptions shim;
 };
 
 void add_share(CLI::App& app, ShareOptions& o, const char* which) {
@@ -154,6 +156,8 @@ int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) 
   if (sub.get_name() == "set") return set(o.set);
   if (sub.get_name() == "grant")
     return bulkhead::cli::grant(sub.get_subcommands().front()->get_name(), o.grant);
+  if (sub.get_name() == "shim")
+    return bulkhead::cli::shim(sub.get_subcommands().front()->get_name(), o.shim);
   if (sub.get_name() == "events") return events(o.events);
   if (sub.get_name() == "audit") return audit(sub, o.audit);
   if (sub.get_name() == "usage") return bulkhead::cli::usage(o.usage);
@@ -214,6 +218,7 @@ int parse_and_run(int argc, char** argv) {
   demo.add_flag("--sim{h200}", o.demo.simulator, "On the simulated driver even if there is a GPU");
   add_grant(*app.add_subcommand("grant", "Issue, read, renew and revoke grants of transfers"),
             o.grant);
+  add_shim(*app.add_subcommand("shim", "Sign and check the library that is preloaded"), o.shim);
   CLI::App& rm = *app.add_subcommand("rm", "Remove a tenant without processes");
   rm.add_option("NAME", o.rm.name, "The tenant")->required();
   rm.add_flag("--force", o.rm.force,

@@ -18,6 +18,7 @@
 #include "cli/machine.h"
 #include "cli/mode.h"
 #include "cli/remote.h"
+#include "cli/shim.h"
 #include "gpu/sampler.h"
 #include "policy/compute_spec.h"
 #include "policy/limit.h"
@@ -402,7 +403,10 @@ Problem check_daemon(Run& run) {
 }
 
 Problem prepare_environment(const Run& run) {
-  const std::string library = find_library();
+  Problem unsigned_one;
+  std::string library = signed_library(run.machine.dir, unsigned_one);
+  if (!unsigned_one.empty()) return unsigned_one;
+  if (library.empty()) library = find_library();
   if (library.empty()) {
     return "libbulkhead.so is not installed: expected ../lib beside this program or "
            "/usr/lib/bulkhead";

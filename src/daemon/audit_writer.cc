@@ -102,6 +102,20 @@ bool AuditWriter::obey() {
   return all;
 }
 
+// A grant's record is handed over before its table says so: it waits here by the time an entry that names it was read, and goes first.
+void AuditWriter::put_waiting_records() {
+  std::vector<Order> records;
+  {
+    const std::lock_guard held{mutex_};
+    for (Order& order : orders_) {
+      if (order.kind == Order::kRecord) records.push_back(std::move(order));
+    }
+    if (!records.empty())
+      std::erase_if(orders_, [](const Order& o) { return o.kind == Order::kRecord; });
+  }
+  for (Order& order : records) (void)obey(order);
+}
+
 bool AuditWriter::obey(Order& order) {
   switch (order.kind) {
     case Order::kAdd:
@@ -218,6 +232,7 @@ unsigned AuditWriter::visit(AuditSession& session, unsigned lane) {
   }
   if (n == kMostAVisit) look_harder(session, lane, d.expected);
   own_.high_water = std::max<std::uint64_t>(own_.high_water, n);
+  if (n != 0) put_waiting_records();
   if (n != 0 && !put_entries(session, lane, n)) return 0;
   if (faulty && put_record(IntentKind::kFinding, session.serial, lane,
                            lane_finding_record(session, lane, d.expected, utc_ns()))) {

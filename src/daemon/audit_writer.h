@@ -66,6 +66,7 @@ class AuditWriter {
   void show();
   [[nodiscard]] bool obey();
   [[nodiscard]] bool obey(Order& order);
+  void put_waiting_records();
   // Entries taken in one visit to each lane.
   [[nodiscard]] unsigned round(bool& more);
   [[nodiscard]] unsigned visit(AuditSession& session, unsigned lane);

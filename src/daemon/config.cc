@@ -131,6 +131,7 @@ void read_trust(ConfigTable trust, Config& c) {
   };
   path("jwks", c.trust_jwks);
   path("shim_root", c.trust_shim_root);
+  path("shim", c.trust_shim);
   for (const auto& [key, out] :
        {std::pair{"audience", &c.trust_audience}, std::pair{"issuer", &c.trust_issuer}}) {
     const unsigned at = trust.text(key, *out);

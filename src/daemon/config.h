@@ -66,8 +66,9 @@ struct Config {
   std::string siem_url, siem_ca;
   // [trust]
   std::string trust_jwks, trust_audience, trust_issuer;
-  std::string trust_text;       // of that file, read with this one
-  std::string trust_shim_root;  // PEM of the firm's root for signed shims
+  std::string trust_text;  // of that file, read with this one
+  // PEM of the firm's root: the library is preloaded only as it was signed. The manifest; "" is kShimManifest.
+  std::string trust_shim_root, trust_shim;
 
   std::vector<ConfiguredTenant> tenants;  // in file order
   std::vector<gpu::SelfTest> self_tests;  // not of the file: read together with it

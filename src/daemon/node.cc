@@ -28,6 +28,7 @@
 #include "daemon/regions_impl.h"
 #include "daemon/server.h"
 #include "daemon/service.h"
+#include "daemon/shim_store.h"
 #include "daemon/sight/child.h"
 #include "daemon/watch.h"
 #include "policy/compute/gate.h"
@@ -56,6 +57,7 @@ class WholeNode final : public Node {
   void wire_regions();
   void wire_server();
   void wire_grants();
+  std::string take_shim();
   [[nodiscard]] Trust trust_of(const Config& config) const;
   void keep_here(const char* file, const std::string& json);
   std::string configure();
@@ -99,6 +101,7 @@ class WholeNode final : public Node {
   std::unique_ptr<DeviceGovernor> governor_;
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<Grants> grants_;
+  ShimCopy shim_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<Sentinel> sentinel_;
   std::unique_ptr<Watch> watch_;
@@ -474,6 +477,21 @@ void WholeNode::wire_grants() {
   grants_ = std::make_unique<Grants>(*ledger_, std::move(outside));
 }
 
+// Before the socket: nobody is started with a library that was not checked.
+std::string WholeNode::take_shim() {
+  shim_ = ShimCopy{};
+  if (!config_.trust_shim_root.empty()) {
+    const std::string manifest = config_.trust_shim.empty() ? kShimManifest : config_.trust_shim;
+    auto made = prepare_shim(config_.trust_shim_root, manifest, state_);
+    if (!made.ok()) {
+      journal_->post(loop_.read_clock(), EventKind::kShimRefused, made.problem, {Severity::kAlarm});
+      return made.problem;
+    }
+    shim_ = std::move(*made);
+  }
+  return publish_shim(dir_.fd.get(), shim_.path);
+}
+
 // This node's name in `aud`: the configuration's, else the host's.
 Trust WholeNode::trust_of(const Config& config) const {
   Trust trust{config.trust_jwks, config.trust_audience, config.trust_issuer};
@@ -623,6 +641,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   if (const Status bad = governor_->open(); !bad.ok()) return bad.text();
   wire_grants();
   exit_code = kExitConfig;
+  if (std::string problem = take_shim(); !problem.empty()) return problem;
   if (std::string problem =
           grants_->set_keys(trust_of(config_), config_.trust_text, loop_.read_clock());
       !problem.empty())

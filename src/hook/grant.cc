@@ -86,6 +86,7 @@ bool spend(shm::GrantHandle handle, std::uint64_t limit, std::uint64_t bytes) no
   for (;;) {
     const std::uint64_t sum = (was & ~kBytesMask) == mine ? was & kBytesMask : 0;
     if (bytes > limit || sum > limit - bytes) return false;
+    // relaxed: a sum of its own
     if (word.compare_exchange_weak(was, mine | (sum + bytes), kRelaxed, kRelaxed)) return true;
   }
 }

@@ -9,15 +9,18 @@ constexpr auto kRelaxed =
     std::memory_order_relaxed;  // the daemon's one thread, or inside the bracket
 
 void begin_write(GrantSlot& s) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write()
   s.version.store(s.version.load(kRelaxed) | 1, kRelaxed);  // ordered by the fence
   std::atomic_thread_fence(std::memory_order_release);      // pairs with the fence in take()
 }
 void end_write(GrantSlot& s) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write()
   s.version.store((s.version.load(kRelaxed) | 1) + 1,
                   std::memory_order_release);  // pairs with take()
 }
 
 bool is_current(const GrantHeader& h, std::uint32_t slot) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
   const std::uint32_t live = h.live.load(kRelaxed);
   for (std::uint32_t i = 0; i < live; ++i) {
     if (h.current[i].load(kRelaxed) == slot) return true;
@@ -27,6 +30,7 @@ bool is_current(const GrantHeader& h, std::uint32_t slot) noexcept {
 
 // A reader may see the list between two stores: it reads each slot for itself, and looks again when `changes` rises.
 void put_current(GrantTable& t, std::uint32_t slot) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
   GrantHeader& h = t.header;
   const std::uint32_t live = h.live.load(kRelaxed);
   const std::uint64_t end = t.slots[slot].not_after_ns.load(kRelaxed);
@@ -40,6 +44,7 @@ void put_current(GrantTable& t, std::uint32_t slot) noexcept {
   h.changes.fetch_add(1, std::memory_order_release);  // pairs with living_grants()
 }
 void drop_current(GrantTable& t, std::uint32_t slot) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
   GrantHeader& h = t.header;
   const std::uint32_t live = h.live.load(kRelaxed);
   std::uint32_t to = 0;
@@ -55,6 +60,7 @@ void drop_current(GrantTable& t, std::uint32_t slot) noexcept {
 
 void format_grants(GrantTable& t, const char* tenant, const std::uint8_t (*uuids)[16],
                    unsigned devices) noexcept {
+  // orders: relaxed, nobody has it yet; the magic's release pairs with check_grants()
   GrantHeader& h = t.header;
   h.major = kGrantMajor;
   h.minor = 0;
@@ -67,6 +73,7 @@ void format_grants(GrantTable& t, const char* tenant, const std::uint8_t (*uuids
 }
 
 Result<GrantHandle> put_grant(GrantTable& t, const GrantValues& v, std::uint64_t secret) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
   GrantHeader& h = t.header;
   if (h.live.load(kRelaxed) >= kMostLivingGrants) return Status{Errc::kFull, 0, "64 grants live"};
   // the slot that was used least: the ends of old handles stay readable as long as can be
@@ -97,6 +104,7 @@ Result<GrantHandle> put_grant(GrantTable& t, const GrantValues& v, std::uint64_t
 }
 
 bool end_grant(GrantTable& t, GrantHandle handle, abi::DenyReason why) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
   if (handle.slot() >= kGrantSlots) return false;
   GrantSlot& s = t.slots[handle.slot()];
   if (s.generation.load(kRelaxed) != handle.generation() || s.ended.load(kRelaxed) != 0)
@@ -111,6 +119,7 @@ bool end_grant(GrantTable& t, GrantHandle handle, abi::DenyReason why) noexcept 
 }
 
 void raise_epoch(GrantTable& t) noexcept {
+  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
   GrantHeader& h = t.header;
   h.epoch.fetch_add(1, std::memory_order_release);  // pairs with check_grant()
   while (h.live.load(kRelaxed) != 0) {
@@ -131,6 +140,7 @@ Status check_grants(const GrantTable& t, std::size_t bytes) noexcept {
 }
 
 unsigned living_grants(const GrantTable& t, GrantHandle (&out)[kMostLivingGrants]) noexcept {
+  // orders: acquire pairs with put_current(); relaxed is checked by take() and check_grant()
   const GrantHeader& h = t.header;
   std::uint32_t live = h.live.load(std::memory_order_acquire);  // what `changes` ordered, or newer
   if (live > kMostLivingGrants) live = kMostLivingGrants;

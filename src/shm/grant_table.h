@@ -5,7 +5,7 @@
 //        meanwhile; no check accepts by fields of two grants.
 // Proof  the writer makes the version odd before it touches a field and even after (SequenceWord's fences); a check takes its fields
 //        between two equal even versions, so they are of one moment. Ending a grant raises the generation in that bracket, and a
-//        handle fits one generation only. Model: tests/model/grant.pml, with three variants that must fail.
+//        handle fits one generation only. Model: tests/model/grant.pml, with three broken variants that must be caught.
 // Price  a dozen loads of one line and one of the header's. A slot that is being written is asked again, kTries times; then the
 //        call is refused.
 #pragma once

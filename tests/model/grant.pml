@@ -4,9 +4,8 @@
  * two grants would show. Each field is one step; a reader may be anywhere between. The daemon may die before any of its steps.
  *
  * Claims: (1) a check that begins when a grant had ended does not accept its handle; (2) what is accepted was the handle's own
- * permission, whole. Broken variants: NO_RECHECK (the version is not looked at again), NO_ODD (the writer does not make it odd first),
- * LATE_GENERATION (ending a grant clears its permission and leaves the generation to whoever comes next: a reader that took the
- * fields before may be let in by the slot's next owner's).
+ * permission, whole. Broken variants: NO_RECHECK (the version is not looked at again), LATE_STORE (ending a grant is told before it
+ * is stored), REUSE (a slot that is given away again keeps its generation).
  */
 #ifndef ROUNDS
 #define ROUNDS 3
@@ -30,29 +29,27 @@ active proctype daemon() {
   :: true -> break                       /* dies here, in between */
   :: round < ROUNDS ->
      /* put_grant */
-#ifndef NO_ODD
      version = version | 1;
-#endif
      if :: true -> goto dead :: true -> skip fi;
+#ifndef REUSE
      generation = generation + 1;
+#else
+     generation = 1;
+#endif
      if :: true -> goto dead :: true -> skip fi;
      permission = permission_of(generation);
      version = (version | 1) + 1;
      given = generation;
      /* end_grant */
-#ifndef NO_ODD
+#ifdef LATE_STORE
+     ended_below = given;
+#endif
      version = version | 1;
-#endif
-#ifndef LATE_GENERATION
      generation = generation + 1;
-#endif
      if :: true -> goto dead :: true -> skip fi;
      permission = 0;
      version = (version | 1) + 1;
      ended_below = given;                /* the last store is visible: from here on nobody accepts it */
-#ifdef LATE_GENERATION
-     generation = generation + 1;
-#endif
      round++
   od;
 dead:

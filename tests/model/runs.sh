@@ -41,6 +41,10 @@ check "log broken: data not synced"              broken $l -DNO_DATA
 check "log broken: size taken after the sync"    broken $l -DLATE
 check "log broken: old key wiped before seal"    broken $l -DKEYS -DWIPE_EARLY
 check "log broken: next key stored too late"     broken $l -DKEYS -DKEY_LATE
+check "grants: 3 given and ended, daemon dies"    holds grant.pml
+check "broken: a grant's version looked at once" broken grant.pml -DNO_RECHECK
+check "broken: a grant's end told, then stored"  broken grant.pml -DLATE_STORE
+check "broken: a slot keeps its generation"      broken grant.pml -DREUSE
 [ "$mode" = full ] || return 0
 check "limit 2 to 1, slack"                      holds $q $lower -DSLACK=1 -DR0=1 -DR1=1
 check "3 processes"                              holds $q -DONE -DR0=1 -DR1=1 -DR2=1 $calm
