@@ -11,6 +11,7 @@
 #include "hook/compute_books.h"
 #include "hook/gate.h"
 #include "hook/hot.h"
+#include "hook/nccl.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "policy/compute/hold.h"
@@ -20,6 +21,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kMs = 1'000'000;
+constexpr std::uint32_t kCollectiveSample = 64;         // one in so many has a segment of its own
 constexpr std::uint64_t kLongestWindow_ns = 100 * kMs;  // a full window holds a launch no longer
 
 constinit const std::atomic<std::uint32_t> kNever{0};
@@ -143,7 +145,10 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   }
   // acquire pairs with a capture's beginning in this thread or one that told it
   const bool any_capture = captures.load(std::memory_order_acquire) != 0;
-  if (any_capture && is_capturing(stream, twin)) return;  // nothing runs: the graph will be charged
+  if (any_capture && is_capturing(stream, twin)) {  // nothing runs: the graph will be charged
+    count_class(*e, StreamClass::kCapturing);
+    return;
+  }
   // acquire pairs with start_measuring()
   if (!compute.started.load(std::memory_order_acquire)) [[unlikely]]
     start_measuring();
@@ -155,9 +160,9 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   std::uint64_t now = monotonic_ns();
   const Gate gate{share, *e};
   const InForce* in = &in_force(share, *e);
-  const bool never_held = in_callback ||
-                          compute.account_only.load(kRelaxed) ||  // a flag of its own
-                          (what.function != nullptr && is_collective(what.function));
+  const bool collective = what.function != nullptr && is_collective(what.function);
+  const bool never_held = in_callback || collective || nccl_groups != 0 ||
+                          compute.account_only.load(kRelaxed);  // a flag of its own
   if (!never_held && left_ns(gate, in->rules, now, 0) != 0) [[unlikely]] {
     now = hold(gate, now);
     if (floor_now(share, *e) == 0) return;  // the limit is gone
@@ -179,6 +184,15 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   if (lost != 0) [[unlikely]]
     e->forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
   t.alone = shares::count_launch(cost) && !coarse && !what.dependent;
+  if (collective) [[unlikely]] {
+    t.collective = true;
+    const Collective c = nccl_launched(d->number);
+    // All ranks measure the same ones, and each what the others do.
+    if (c.place >= 0) t.alone = c.number % kCollectiveSample == 0 && !coarse && !what.dependent;
+    t.comm_place = static_cast<std::int16_t>(c.place);
+    t.comm_number = c.number;
+  }
+  count_class(*e, collective ? StreamClass::kCollective : StreamClass::kCompute);
   // While anything captures in the program-wide mode, a question to the driver would end it.
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
   t.stream =

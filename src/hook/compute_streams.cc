@@ -197,6 +197,8 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   // cut_before() may have ended one: the place is the next
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];
   f.window_ns = 0;
+  f.collective = false;
+  f.comm_place = -1;
   shares::begin_segment(b.cut, &f.segment);
   return true;
 }
@@ -211,6 +213,11 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];  // the holder's own
   f.device = t.device;
   f.window_ns += t.window_ns;
+  if (t.collective) [[unlikely]] {
+    f.collective = true;
+    f.comm_place = t.alone ? t.comm_place : std::int16_t{-1};
+    f.comm_number = t.comm_number;
+  }
   const shares::Op op{t.cost, t.charged_ns, t.alone, t.dependent, false};
   shares::add_op(b.cut, op, t.now_ns, t.charged_ns);
   // What is long or not known is looked at while it runs, so its end is marked at once; on a stream of programmatic

@@ -13,6 +13,7 @@
 #include "hook/compute.h"
 #include "hook/compute_books.h"
 #include "hook/gate.h"
+#include "hook/nccl.h"
 #include "hook/next.h"
 #include "hook/process.h"
 
@@ -77,6 +78,8 @@ void reap(StreamBook& b, Flight& f) noexcept {
   r.elapsed_ns = between > f.others_ns ? between - f.others_ns : 0;
   // Without a daemon nobody keeps the shared clock, nor tells whether others had work.
   r.span_ns = r.fresh_ns = r.virtual_ns = r.paced_ns = r.elapsed_ns;
+  if (f.collective) [[unlikely]]
+    agree(f, r);
   shares::teach(f.segment, r);
   // Streams that wait for each other overlap, and only the time that none has spoken for is new.
   const std::uint64_t fresh = c.cover.take(f.start_ns, f.end_ns);
@@ -345,6 +348,7 @@ void compute_context_gone(CUcontext context) noexcept {
 void compute_forked_child() noexcept {
   compute_unbound();
   gate_forked_child();
+  nccl_forked_child();
   captures.store(0, kRelaxed);  // alone
   forget_names();
   if (!compute.started.load(kRelaxed)) return;

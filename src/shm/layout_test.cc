@@ -1,4 +1,4 @@
-// The golden file of region format 1.0: whoever moves a field must bump the version and keep the old
+// The golden files of the region format: whoever moves a field must bump the version and keep the old
 // file.
 #include <gtest/gtest.h>
 
@@ -42,6 +42,7 @@ std::string layout() {
   BH_AT(RegionHeader, exports_lost);
   BH_AT(RegionHeader, imports_refused);
   BH_AT(RegionHeader, imports_unknown);
+  BH_AT(RegionHeader, comms);
   BH_SIZE(DeviceEntry);
   BH_AT(DeviceEntry, uuid);
   BH_AT(DeviceEntry, total_bytes);
@@ -124,12 +125,25 @@ std::string layout() {
   return out.str();
 }
 
-TEST(Layout, Region10IsWhatWasReleased) {
-  std::ifstream file{BH_GOLDEN_DIR "/region-1.0.txt"};
-  std::stringstream golden;
-  golden << file.rdbuf();
-  EXPECT_EQ(layout(), golden.str())
+std::string golden(const char* name) {
+  std::ifstream file{std::string{BH_GOLDEN_DIR "/"} + name};
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+TEST(Layout, Region11IsWhatWasReleased) {
+  EXPECT_EQ(layout(), golden("region-1.1.txt"))
       << "a changed layout needs a new version and its own golden file";
+}
+
+TEST(Layout, AMinorOnlyAdds) {
+  const std::string now = "\n" + layout();
+  std::istringstream before{golden("region-1.0.txt")};
+  unsigned lines = 0;
+  for (std::string line; std::getline(before, line); ++lines)
+    EXPECT_NE(now.find("\n" + line + "\n"), std::string::npos) << line;
+  EXPECT_GT(lines, 50u);
 }
 
 }  // namespace
