@@ -14,6 +14,7 @@
 #include "hook/nccl.h"
 #include "hook/next.h"
 #include "hook/process.h"
+#include "hook/stream_class.h"
 #include "policy/compute/hold.h"
 
 namespace bulkhead::hook {
@@ -168,6 +169,8 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
     if (floor_now(share, *e) == 0) return;  // the limit is gone
     in = &in_force(share, *e);
   }
+  if (streams_shaped() && !never_held) [[unlikely]]
+    now = stream_hold(*e, stream, predicted, now);
   gate_raise(d->number, stream);
   if (!never_held && gate_beside(d->number)) [[unlikely]]
     now = gate_hold(d->number, *e, now);

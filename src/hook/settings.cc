@@ -74,6 +74,8 @@ void read_all(Settings& s) noexcept {
   } else {
     s.malformed = true;
   }
+  if (const char* streams = value_of("BULKHEAD_STREAM_COMPUTE"); streams != nullptr && s.wanted)
+    s.malformed = s.malformed || !policy::compute::parse_streams(streams, s.streams);
   if (const char* fault = value_of("BULKHEAD_ON_FAULT")) s.open_fault = !std::strcmp(fault, "open");
   if (const char* log = value_of("BULKHEAD_LOG")) s.log_stderr = std::strcmp(log, "stderr") == 0;
 }

@@ -14,8 +14,8 @@ class Survive(Case):
         super().setUp()
         self.env["BULKHEAD_SIM_TIMED"] = "1"
 
-    def client(self, *words, share="25%", name="a"):
-        p = self.start("--tenant", name, "--memory", "4GiB", "--compute", share, "--", CLIENT, *map(str, words))
+    def client(self, *words, share="25%", name="a", env=None):
+        p = self.start("--tenant", name, "--memory", "4GiB", "--compute", share, "--", CLIENT, *map(str, words), env=env)
         self.assertEqual(p.stdout.readline(), "ready 1\n")
         p.stdin.write("go\n")
         p.stdin.flush()
@@ -65,6 +65,21 @@ class Survive(Case):
         first = tat()
         self.until(lambda: tat() > first, "a debt that grows while the kernel runs")
         p.communicate(timeout=60)
+
+    def test_one_stream_is_shaped_under_the_tenants_share(self):
+        p = self.client("hog", 1000, share="100%", env={"BULKHEAD_STREAM_COMPUTE": "1=25%"})
+        self.assertEqual(p.stdout.readline(), "began 1\n")
+        self.until(lambda: self.time_of()["launches"] >= 100, "a hundred kernels")
+        out, _ = p.communicate(timeout=60)
+        said = {w[0]: int(w[1]) for w in (line.split() for line in out.splitlines())}
+        self.assertGreater(self.time_of()["held_ns"], 0)
+        # a quarter of the time, the burst, and the first few of a kernel that is not known yet
+        self.assertLessEqual(said["launches"] * 1e6, 0.27 * said["ns"] + 5e6 + 10e6)
+
+    def test_a_malformed_stream_share_is_a_fault(self):
+        p = self.start("--tenant", "a", "--memory", "1GiB", "--compute", "50%", "--", CLIENT, "one", "10",
+                       env={"BULKHEAD_STREAM_COMPUTE": "lots"}, stderr=subprocess.DEVNULL)
+        self.assertEqual(p.wait(60), 2)
 
     def test_a_persistent_kernel_ends_when_told(self):
         p = self.client("persist")
