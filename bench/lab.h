@@ -23,6 +23,7 @@ struct Tenant {
   std::string dir;  // scratch of its own, removed with it
   std::uint64_t quota_bytes = 0;
   unsigned compute_percent = 0;  // 0: no share was asked for
+  bool latency = false;          // --priority latency; only beside a daemon
 };
 
 struct Lab {

@@ -14,12 +14,15 @@ struct Bench {
 
 inline constexpr std::uint64_t kQuota = 10 * kGiB;  // of the tenants that rows 5 and 6 fill
 
-void suite_memory(Bench& b);     // suite_memory.cc
-void suite_hook(Bench& b);       // rows 1, 2, 4
-void suite_start(Bench& b);      // row 3
-void suite_quota(Bench& b);      // row 5
-void suite_crash(Bench& b);      // row 6
-void suite_compute(Bench& b);    // rows 1 (launches), 7, 8, 10, 11
+void suite_memory(Bench& b);  // suite_memory.cc
+void suite_hook(Bench& b);    // rows 1, 2, 4
+void suite_start(Bench& b);   // row 3
+void suite_quota(Bench& b);   // row 5
+void suite_crash(Bench& b);   // row 6
+void suite_compute(Bench& b);
+// Row 10, the gate: requests of `request_rounds` beside kernels of `hog_rounds`, ours alone, with the gate and without.
+void suite_gate(Bench& b, std::uint64_t request_rounds, std::uint64_t hog_rounds,
+                std::uint64_t hog_ns, const std::string& names);  // rows 1 (launches), 7, 8, 10, 11
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_daemon(Bench& b);     // what bulkheadd takes
 // Asks in a probe process of each variant whether a request above the limit is refused; notes it in Variant::inert.
