@@ -73,10 +73,9 @@ struct Gate {
   [[nodiscard]] std::uint64_t window_ns(std::uint64_t now) const noexcept {
     const std::uint32_t us = entry.window_us.load(kRelaxed);  // one number
     const std::uint64_t window = std::uint64_t{us == 0 ? kDefaultWindow_us : us} * 1000;
-    const unsigned device = number_of(share);
-    if (!gate_beside(device)) [[likely]]
+    if (!gate_anywhere()) [[likely]]
       return window;
-    const std::uint64_t beside = gate_window_ns(device, now);
+    const std::uint64_t beside = gate_window_ns(number_of(share), now);
     return beside < window ? beside : window;
   }
   [[nodiscard]] std::uint64_t in_flight_ns() const noexcept {
@@ -172,7 +171,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   if (streams_shaped() && !never_held) [[unlikely]]
     now = stream_hold(*e, stream, predicted, now);
   gate_raise(d->number, stream);
-  if (!never_held && gate_beside(d->number)) [[unlikely]]
+  if (gate_anywhere() && !never_held && gate_beside(d->number)) [[unlikely]]
     now = gate_hold(d->number, *e, now);
   want(*e, now);
   t.entry = e;
@@ -236,6 +235,7 @@ void compute_unbound() noexcept {
 // Under process.binding; before mode becomes kOn, and whenever the gate comes or goes.
 void compute_bound() noexcept {
   const Process& p = process;
+  stream_shapes.store(settings().streams.any(), kRelaxed);  // a flag of its own
   const std::atomic<std::uint32_t>* word = &kNever;
   int granted = 0;
   for (int i = 0; i < p.device_count; ++i) {

@@ -8,6 +8,9 @@
 #include "hook/compute_books.h"
 
 namespace bulkhead::hook {
+
+constinit std::atomic<bool> stream_shapes{false};
+
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
