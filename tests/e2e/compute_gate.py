@@ -161,7 +161,7 @@ class Gate(DaemonCase):
         self.daemon()
         now = self.counted("hog")["gates"]
         self.until(lambda: self.counted("hog")["gates"] > now, "a hold with the next one")
-        self.assertEqual(self.tenant("web")["priority"], "latency")
+        self.until(lambda: self.tenant("web")["priority"] == "latency", "the new daemon's own word")
         p.kill()
         self.end_of(p)
         self.end(hog)
