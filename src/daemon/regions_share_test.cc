@@ -145,6 +145,18 @@ TEST_F(ShareTest, BeaconsAreHandedToWhoIsToHaveThem) {
   ::munmap(mine, kPage);
 }
 
+TEST_F(ShareTest, ACopyRateStandsInTheRegion) {
+  wire::TenantRecord r = with_share("a");
+  r.copy_rate_mb_s = 12'500;
+  ASSERT_TRUE(regions_->make(r).ok());
+  const Mapping map = own_region("a");
+  const auto& word = map.as<shm::Region>()->compute[0].copy_rate_mb_s;
+  EXPECT_EQ(word.load(), 12'500u);
+  ASSERT_TRUE(regions_->set_copy_rate("a", 0).ok());
+  EXPECT_EQ(word.load(), 0u);
+  EXPECT_EQ(regions_->set_copy_rate("b", 1).code(), Errc::kNotFound);
+}
+
 TEST_F(ShareTest, PriorityStandsInThePageAndOutlivesTheDaemon) {
   const auto page = [&] { return shm::map_node(d_); };
   const auto epoch = [&] { return page()->as<const shm::NodePage>()->latency_epoch.load(); };
