@@ -92,6 +92,7 @@ std::vector<std::string> Lab::command(const Variant& v, const Tenant& t, const s
     if (t.compute_percent != 0)
       c.insert(c.end(),
                {"--compute", std::to_string(t.compute_percent) + (t.compute_borrows ? "%+" : "%")});
+    if (t.latency) c.insert(c.end(), {"--priority", "latency"});
     c.emplace_back("--");
   }
   c.insert(c.end(), {exe, "--worker", work});

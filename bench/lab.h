@@ -24,6 +24,7 @@ struct Tenant {
   std::uint64_t quota_bytes = 0;
   unsigned compute_percent = 0;  // 0: no share was asked for
   bool compute_borrows = false;  // "25%+"
+  bool latency = false;          // --priority latency; only beside a daemon
 };
 
 struct Lab {

@@ -240,6 +240,10 @@ void suite_compute(Bench& b) {
   for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const Variant& v : b.lab.variants)
       for (const bool beside : {false, true}) latency(b, v, *small, *large, beside);
+  // A request of several slices: without a gate it shares the device's time with the load, with it the load waits.
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+    suite_gate(b, 5 * large->rounds, large->rounds, large->ns,
+               "5 ms requests beside " + std::string(large->name) + " kernels");
   b.results.print(b.lab, stdout);
 
   b.results.begin(11, "compute: fairness, weights 3:1");

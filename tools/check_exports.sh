@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks what a built libbulkhead.so shows the loader; prints what is wrong, exits 1 on any fault.
 #     tools/check_exports.sh LIBRARY
-# - it exports exactly the HOOK lines of cuda.def and nvml.def, and dlsym, dlvsym and ioctl;
+# - it exports exactly the HOOK lines of cuda.def, nvml.def and nccl.def, and dlsym, dlvsym and ioctl;
 # - it asks for no glibc symbol version newer than 2.17 (what 2014's and every later distribution has);
 # - it needs only libc's own libraries at run time;
 # - it runs no destructor and no constructor of its own but one (mode.cc: the environment while there is one thread), is bound and made read-only at once, stays loaded, has no
@@ -21,7 +21,7 @@ header=$(objdump -p "$lib")
 
 # A defined symbol's line has its section where an undefined one has *UND*; version nodes are *ABS*.
 have=$(awk '$1 ~ /^[0-9a-f]+$/ && !/\*UND\*/ && !/\*ABS\*/ { print $NF }' <<<"$symbols" | sort -u)
-want=$({ sed -nE 's/^BH_HOOK\(([A-Za-z0-9_]+),.*/\1/p' "$abi"/cuda.def "$abi"/nvml.def; printf 'dlsym\ndlvsym\nioctl\n'; } | sort -u)
+want=$({ sed -nE 's/^BH_HOOK\(([A-Za-z0-9_]+),.*/\1/p' "$abi"/cuda.def "$abi"/nvml.def "$abi"/nccl.def; printf 'dlsym\ndlvsym\nioctl\n'; } | sort -u)
 [ "$(wc -l <<<"$want")" -gt 2 ] || say "no HOOK lines found in $abi"
 while read -r name; do [ -z "$name" ] || say "not exported: $name"; done < <(comm -13 <(echo "$have") <(echo "$want"))
 while read -r name; do [ -z "$name" ] || say "exported without a HOOK line: $name"; done < <(comm -23 <(echo "$have") <(echo "$want"))

@@ -273,6 +273,7 @@ ConfiguredTenant read_tenant(const toml::table& table, Problems& problems) {
   pace(t, "burst", r.burst_us);
   pace(t, "window", r.window_us);
   t.ratio("dampening", r.dampening_x1000);
+  t.rate("copy_rate", r.copy_rate_mb_s);
   read_words(t, r);
   t.finish();
   return out;

@@ -103,6 +103,25 @@ unsigned ConfigTable::ratio(const char* key, std::uint32_t& x1000) {
   return line_of(*node);
 }
 
+unsigned ConfigTable::rate(const char* key, std::uint32_t& mega) {
+  const toml::node* node = find(key);
+  if (node == nullptr) return 0;
+  double value = 0;
+  if (const auto* fraction = node->as_floating_point(); fraction != nullptr) {
+    value = fraction->get();
+  } else if (const auto* whole = node->as_integer(); whole != nullptr) {
+    value = static_cast<double>(whole->get());
+  } else {
+    return wrong(*node, key, "a number of GB a second, like 25 or 0.5");
+  }
+  if (!(value >= 0.001 && value <= 100'000)) {
+    blame(line_of(*node), key, "out of range; write 0.001 to 100000, in GB a second");
+    return 0;
+  }
+  mega = static_cast<std::uint32_t>(std::lround(value * 1000));
+  return line_of(*node);
+}
+
 unsigned ConfigTable::texts(const char* key, std::vector<std::string>& out) {
   const toml::node* node = find(key);
   if (node == nullptr) return 0;

@@ -35,6 +35,8 @@ class ConfigTable {
   unsigned number(const char* key, std::int64_t least, std::int64_t most, std::int64_t& out);
   // Over 0, at most 1, in thousandths.
   unsigned ratio(const char* key, std::uint32_t& x1000);
+  // A number of 10^9 a second, 0.001 to 100000; in 10^6 a second.
+  unsigned rate(const char* key, std::uint32_t& mega);
   unsigned texts(const char* key, std::vector<std::string>& out);
   // One of `words`, as its position.
   unsigned word(const char* key, std::initializer_list<const char*> words, unsigned& out);

@@ -91,6 +91,7 @@ mode = "temporal"
 burst = "7ms"
 window = "500us"
 dampening = 0.9
+copy_rate = 12.5
 priority = "latency"
 audit = "observe"
 grant_subject = "svc:a"
@@ -132,6 +133,7 @@ name = "b"
   EXPECT_EQ(r.burst_us, 7000u);
   EXPECT_EQ(r.window_us, 500u);
   EXPECT_EQ(r.dampening_x1000, 900u);
+  EXPECT_EQ(r.copy_rate_mb_s, 12'500u);
   EXPECT_EQ(r.priority, wire::Priority::kLatency);
   EXPECT_EQ(r.audit_mode, wire::AuditMode::kObserve);
   EXPECT_EQ(r.on_fault, wire::OnFault::kOpen);
@@ -190,6 +192,8 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
       {"[[tenant]]\nname = 'a'\nmode = 'space'", "f.toml:3: [[tenant]] mode"},
       {"[[tenant]]\nname = 'a'\nburst = '5'", "'5' is not a time; write it like 5ms"},
       {"[[tenant]]\nname = 'a'\nwindow = '2s'", "'2s' is not a time"},
+      {"[[tenant]]\nname = 'a'\ncopy_rate = 0", "write 0.001 to 100000"},
+      {"[[tenant]]\nname = 'a'\ncopy_rate = '1'", "a number of GB a second"},
       {"[[tenant]]\nname = 'a'\ndampening = 0", "write 0.001 to 1"},
       {"[[tenant]]\nname = 'a'\ndampening = 1.5", "write 0.001 to 1"},
       {"[[tenant]]\nname = 'a'\ndampening = '1'", "a number, over 0"},

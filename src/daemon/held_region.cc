@@ -129,6 +129,12 @@ bool HeldRegion::set_compute(unsigned device, const shm::ComputeRules& rules) {
   return held();
 }
 
+bool HeldRegion::set_copy_rate(unsigned device, std::uint32_t mb_s) {
+  if (broken_) return false;
+  shm::set_copy_rate(tenant_.region(), device, mb_s);
+  return held();
+}
+
 bool HeldRegion::set_on_fault(wire::OnFault value) {
   if (broken_) return false;
   shm::set_on_fault(tenant_.region(), static_cast<shm::OnFault>(value));

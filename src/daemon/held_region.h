@@ -81,6 +81,7 @@ class HeldRegion {
   bool adopt();  // `adopted` + 1: its processes map the page (again)
   bool set_limit(unsigned device, std::uint64_t bytes);
   bool set_compute(unsigned device, const shm::ComputeRules& rules);
+  bool set_copy_rate(unsigned device, std::uint32_t mb_s);
   bool set_on_fault(wire::OnFault value);
   [[nodiscard]] std::uint64_t sampler_beat_s();
   bool observe(unsigned slot, unsigned device, const shm::Observed& figure);

@@ -244,6 +244,7 @@ void Ledger::apply(const std::string& name, const wire::TenantRecord& record, co
   }
   (void)regions_.set_priority(name, record.priority);
   apply_mode(name, record);
+  (void)regions_.set_copy_rate(name, record.copy_rate_mb_s);
   (void)regions_.set_on_fault(name, record.on_fault);
   std::vector<std::string> shares;
   for (const auto& other : record.share_with) {

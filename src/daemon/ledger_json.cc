@@ -62,7 +62,8 @@ Json to_json(const wire::TenantRecord& r) {
           {"match_gid", r.match_gid},
           {"burst_us", r.burst_us},
           {"window_us", r.window_us},
-          {"dampening_x1000", r.dampening_x1000}};
+          {"dampening_x1000", r.dampening_x1000},
+          {"copy_rate_mb_s", r.copy_rate_mb_s}};
 }
 
 template <std::size_t N>
@@ -106,6 +107,7 @@ bool from_json(const Json& j, wire::TenantRecord& r) {
   r.burst_us = j.value("burst_us", std::uint32_t{0});  // later than the others: 0 = the usual
   r.window_us = j.value("window_us", std::uint32_t{0});
   r.dampening_x1000 = j.value("dampening_x1000", std::uint32_t{0});
+  r.copy_rate_mb_s = j.value("copy_rate_mb_s", std::uint32_t{0});
   return r.name[0] != '\0' && wire::check_record(r, wire::RecordUse::kRegister).ok();
 }
 

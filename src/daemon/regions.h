@@ -43,6 +43,8 @@ class Regions {
                              const shm::ComputeRules& rules) = 0;
   // Whether the others' work waits for it: told to all in the page. kNotFound.
   virtual Status set_priority(const std::string&, wire::Priority) { return {}; }
+  // The rate of its copies on each device, 10^6 bytes a second; 0: no limit. kNotFound.
+  virtual Status set_copy_rate(const std::string&, std::uint32_t) { return {}; }
   // The beacons for a process of this tenant (docs/formats/beacon.md); `writes`: it may have its own tenant's to write.
   struct Beacon {
     wire::BeaconEntry entry{};

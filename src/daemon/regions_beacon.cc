@@ -26,6 +26,20 @@ Status TenantRegions::set_priority(const std::string& name, wire::Priority prior
   return {};
 }
 
+// Of no page: it is the operator's way to keep a well-meaning tenant from the bus, and a tenant's own word.
+Status TenantRegions::set_copy_rate(const std::string& name, std::uint32_t mb_s) {
+  Tenant* const tenant = find(name);
+  if (tenant == nullptr) return Status{Errc::kNotFound, 0, "no such tenant"};
+  tenant->copy_rate_mb_s = mb_s;
+  for (unsigned d = 0; d < tenant->region.devices().size(); ++d) {
+    if (!tenant->region.set_copy_rate(d, mb_s)) {
+      broken(*tenant, "its file was cut short");
+      break;
+    }
+  }
+  return {};
+}
+
 std::vector<Regions::Beacon> TenantRegions::hand_out(const std::string& name, bool writes) const {
   std::vector<Beacon> out;
   const Tenant* const asker = find(name);

@@ -127,6 +127,7 @@ Status TenantRegions::make(const wire::TenantRecord& record) {
   ignored_.erase(name);
   tenants_[name] = std::move(made);
   (void)set_priority(name, record.priority);
+  (void)set_copy_rate(name, record.copy_rate_mb_s);
   if (!tenant.region.adopt()) broken(tenant, "its file was cut short");
   BH_KILL_POINT("make.adopted");
   name_partners();

@@ -55,6 +55,7 @@ class TenantRegions : public Regions, public Duty {
   Status set_compute(const std::string& name, const std::uint8_t* uuid,
                      const shm::ComputeRules& rules) override;
   Status set_priority(const std::string& name, wire::Priority priority) override;
+  Status set_copy_rate(const std::string& name, std::uint32_t mb_s) override;
   std::vector<Beacon> hand_out(const std::string& name, bool writes) const override;
   Status set_enforcer(const std::string& name, std::uint32_t flags,
                       const std::string& group) override;

@@ -69,6 +69,7 @@ struct TenantRegions::Tenant {
   shm::Identity creator;
   Sealed beacon;
   bool latency = false;  // its priority
+  std::uint32_t copy_rate_mb_s = 0;
 
   explicit Tenant(HeldRegion held) : region(std::move(held)) {}
 };

@@ -1,5 +1,8 @@
 // Shares of a device's time in region, page and view.
+#include <sys/mman.h>
+
 #include "daemon/test_daemon.h"
+#include "shm/beacon.h"
 
 namespace bulkhead::daemon {
 namespace {
@@ -104,6 +107,77 @@ TEST_F(ShareTest, TheDeliveredShareIsUsedTimeOverTime) {
   EXPECT_EQ(second(~0ull).delivered_x100, 10'000u);
   ASSERT_TRUE(regions_->set_compute("a", uuid_, shm::ComputeRules{}).ok());
   EXPECT_EQ(second(~0ull).delivered_x100, wire::kUnknownShare);
+}
+
+// Who may write which beacon (docs/formats/beacon.md, 'Hand-out').
+TEST_F(ShareTest, BeaconsAreHandedToWhoIsToHaveThem) {
+  wire::TenantRecord web = with_share("web");
+  web.priority = wire::Priority::kLatency;
+  wire::TenantRecord far = record_of("far", kLimit);
+  far.devices[0].uuid[0] = 9;  // another GPU
+  ASSERT_TRUE(regions_->make(web).ok());
+  ASSERT_TRUE(regions_->make(with_share("a")).ok());
+  ASSERT_TRUE(regions_->make(far).ok());
+  const auto theirs = regions_->hand_out("a", true);
+  ASSERT_EQ(theirs.size(), 1u);
+  EXPECT_STREQ(theirs[0].entry.name, "web");
+  EXPECT_EQ(theirs[0].entry.flags, 0u);
+  EXPECT_EQ(theirs[0].entry.share_x100[0], 2500u);
+  constexpr std::size_t kPage = sizeof(shm::Beacon);
+  EXPECT_EQ(::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, theirs[0].fd.get(), 0),
+            MAP_FAILED)
+      << "the page of another tenant can be written";
+  void* const seen = ::mmap(nullptr, kPage, PROT_READ, MAP_SHARED, theirs[0].fd.get(), 0);
+  ASSERT_NE(seen, MAP_FAILED);
+  EXPECT_NE(::mprotect(seen, kPage, PROT_READ | PROT_WRITE), 0);
+  const auto own = regions_->hand_out("web", true);
+  ASSERT_EQ(own.size(), 1u);
+  EXPECT_EQ(own[0].entry.flags, wire::kOwnBeacon);
+  EXPECT_NE(::ftruncate(own[0].fd.get(), 0), 0) << "a reader would be killed";
+  void* const mine = ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, own[0].fd.get(), 0);
+  ASSERT_NE(mine, MAP_FAILED);
+  static_cast<shm::Beacon*>(mine)->busy_until_ns[0].store(77);
+  EXPECT_EQ(static_cast<const shm::Beacon*>(seen)->busy_until_ns[0].load(), 77u);
+  EXPECT_TRUE(regions_->hand_out("web", false).empty()) << "a process of another user";
+  EXPECT_TRUE(regions_->hand_out("far", true).empty()) << "it shares no GPU with a latency tenant";
+  EXPECT_TRUE(regions_->hand_out("nobody", true).empty());
+  ::munmap(seen, kPage);
+  ::munmap(mine, kPage);
+}
+
+TEST_F(ShareTest, ACopyRateStandsInTheRegion) {
+  wire::TenantRecord r = with_share("a");
+  r.copy_rate_mb_s = 12'500;
+  ASSERT_TRUE(regions_->make(r).ok());
+  const Mapping map = own_region("a");
+  const auto& word = map.as<shm::Region>()->compute[0].copy_rate_mb_s;
+  EXPECT_EQ(word.load(), 12'500u);
+  ASSERT_TRUE(regions_->set_copy_rate("a", 0).ok());
+  EXPECT_EQ(word.load(), 0u);
+  EXPECT_EQ(regions_->set_copy_rate("b", 1).code(), Errc::kNotFound);
+}
+
+TEST_F(ShareTest, PriorityStandsInThePageAndOutlivesTheDaemon) {
+  const auto page = [&] { return shm::map_node(d_); };
+  const auto epoch = [&] { return page()->as<const shm::NodePage>()->latency_epoch.load(); };
+  const auto latency = [&] { return shm::node_latency(*page()->as<const shm::NodePage>(), "a"); };
+  ASSERT_TRUE(regions_->make(with_share("a")).ok());
+  EXPECT_FALSE(latency());
+  EXPECT_EQ(epoch(), 0u);
+  ASSERT_TRUE(regions_->set_priority("a", wire::Priority::kLatency).ok());
+  EXPECT_TRUE(latency());
+  const auto raised = epoch();
+  EXPECT_NE(raised, 0u);
+  ASSERT_TRUE(regions_->set_priority("a", wire::Priority::kLatency).ok());
+  EXPECT_EQ(epoch(), raised) << "nothing changed";
+  restart();
+  ASSERT_EQ(found_.size(), 1u);
+  EXPECT_EQ(found_[0].priority, wire::Priority::kLatency);
+  EXPECT_TRUE(latency());
+  const auto before = epoch();
+  ASSERT_TRUE(regions_->remove("a", true).ok());
+  EXPECT_NE(epoch(), before);
+  EXPECT_EQ(regions_->set_priority("a", wire::Priority::kBatch).code(), Errc::kNotFound);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <random>
 
 #include "daemon/store.h"
@@ -69,6 +70,55 @@ TEST(Usage, IntegratesTheValueUntilTheNextReading) {
   EXPECT_EQ(r.held_ms, 1000u);
   EXPECT_EQ(r.peak_bytes, 2 * kGiB);
   EXPECT_EQ(usage.totals("a", kGpu0).byte_seconds, 2 * kGiB);
+}
+
+UsageSample moved(const char* tenant, std::uint64_t total) {
+  UsageSample s = held(tenant, kGpu0, kGiB);
+  s.moved_total = total;
+  return s;
+}
+std::uint64_t moved_sum(const std::vector<wire::UsageRow>& rows) {
+  std::uint64_t bytes = 0;
+  for (const auto& r : rows) bytes += r.moved_bytes == wire::kNotMeasured ? 0 : r.moved_bytes;
+  return bytes;
+}
+
+// The rows' sum is the books' own, however often the daemon is killed: what it had not written yet is still in the books.
+TEST(Usage, MovedBytesEqualTheBooksAcrossRestarts) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random{seed};
+  Disk disk;
+  Clock clock;
+  auto usage = std::make_unique<Usage>(disk.sinks());
+  std::uint64_t books = 0;
+  for (int i = 0; i < 15'000; ++i) {  // about four hours
+    books += random() % 3 == 0 ? random() % kGiB : 0;
+    usage->sample(clock.step(kS), {moved("a", books)});
+    if (random() % 500 != 0) continue;
+    usage = std::make_unique<Usage>(disk.sinks());  // killed
+    usage->restore(clock.step(random() % (20 * kS)), disk.open, disk.lines);
+    books += random() % kGiB;
+  }
+  usage->sample(clock.step(kS), {moved("a", books)});
+  EXPECT_EQ(moved_sum(usage->rows(0)), books);
+  EXPECT_EQ(usage->totals("a", kGpu0).moved_bytes, books);
+  EXPECT_GT(usage->rows(0).size(), 3u);
+}
+
+TEST(Usage, MovedBytesOfATenantThatBeganAnewAreNotLost) {
+  Disk disk;
+  Clock clock;
+  Usage usage{disk.sinks()};
+  usage.sample(clock.now, {moved("a", 0)});
+  EXPECT_EQ(usage.rows(0).at(0).moved_bytes, 0u) << "measured, and nothing";
+  usage.sample(clock.step(kS), {moved("a", 1000)});
+  usage.sample(clock.step(kS), {});                // removed
+  usage.sample(clock.step(kS), {moved("a", 70)});  // another of its name
+  EXPECT_EQ(usage.totals("a", kGpu0).moved_bytes, 1070u);
+  UsageSample unknown = held("b", kGpu0, kGiB);
+  usage.sample(clock.step(kS), {unknown});
+  EXPECT_EQ(usage.totals("b", kGpu0).moved_bytes, wire::kNotMeasured);
 }
 
 // The sums equal the books' integral: exactly, for a step function that moves at the readings.

@@ -11,8 +11,10 @@
 #include "hook/compute_books.h"
 #include "hook/gate.h"
 #include "hook/hot.h"
+#include "hook/nccl.h"
 #include "hook/next.h"
 #include "hook/process.h"
+#include "hook/stream_class.h"
 #include "policy/compute/hold.h"
 
 namespace bulkhead::hook {
@@ -20,6 +22,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kMs = 1'000'000;
+constexpr std::uint32_t kCollectiveSample = 64;         // one in so many has a segment of its own
 constexpr std::uint64_t kLongestWindow_ns = 100 * kMs;  // a full window holds a launch no longer
 
 }  // namespace
@@ -70,10 +73,9 @@ struct Gate {
   DeviceShare& share;
   shm::ComputeEntry& entry;
   [[nodiscard]] std::uint64_t window_ns(const InForce& in, std::uint64_t now) const noexcept {
-    const unsigned device = number_of(share);
-    if (!gate_beside(device)) [[likely]]
+    if (!gate_anywhere()) [[likely]]
       return in.window_ns;
-    const std::uint64_t beside = gate_window_ns(device, now);
+    const std::uint64_t beside = gate_window_ns(number_of(share), now);
     return beside < in.window_ns ? beside : in.window_ns;
   }
   [[nodiscard]] std::uint64_t in_flight_ns() const noexcept {
@@ -150,7 +152,10 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   }
   // acquire pairs with a capture's beginning in this thread or one that told it
   const bool any_capture = captures.load(std::memory_order_acquire) != 0;
-  if (any_capture && is_capturing(stream, twin)) return;  // nothing runs: the graph will be charged
+  if (any_capture && is_capturing(stream, twin)) {  // nothing runs: the graph will be charged
+    count_class(*e, StreamClass::kCapturing);
+    return;
+  }
   // acquire pairs with start_measuring()
   if (!compute.started.load(std::memory_order_acquire)) [[unlikely]]
     start_measuring();
@@ -160,16 +165,18 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   const std::uint64_t predicted = shares::predict(cost, what.prior_ns);
   std::uint64_t now = monotonic_ns();
   const Gate gate{share, *e};
-  const bool never_held = in_callback ||
-                          compute.account_only.load(kRelaxed) ||  // a flag of its own
-                          (what.function != nullptr && is_collective(what.function));
+  const bool collective = what.function != nullptr && is_collective(what.function);
+  const bool never_held = in_callback || collective || nccl_groups != 0 ||
+                          compute.account_only.load(kRelaxed);  // a flag of its own
   if (!never_held && left_ns(gate, *in, now, 0) != 0) [[unlikely]] {
     now = hold(gate, now);
     in = &in_force(share, *e);
     if (!in->limits.limited()) return;  // the limit is gone
   }
+  if (streams_shaped() && !never_held) [[unlikely]]
+    now = stream_hold(*e, stream, predicted, now);
   gate_raise(d->number, stream);
-  if (!never_held && gate_beside(d->number)) [[unlikely]]
+  if (gate_anywhere() && !never_held && gate_beside(d->number)) [[unlikely]]
     now = gate_hold(d->number, *e, now);
   want(*e, now, &share);
   t.entry = e;
@@ -186,6 +193,15 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   if (lost != 0) [[unlikely]]
     e->forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
   t.alone = shares::count_launch(cost) && !coarse && !what.dependent;
+  if (collective) [[unlikely]] {
+    t.collective = true;
+    const Collective c = nccl_launched(d->number);
+    // All ranks measure the same ones, and each what the others do.
+    if (c.place >= 0) t.alone = c.number % kCollectiveSample == 0 && !coarse && !what.dependent;
+    t.comm_place = static_cast<std::int16_t>(c.place);
+    t.comm_number = c.number;
+  }
+  count_class(*e, collective ? StreamClass::kCollective : StreamClass::kCompute);
   // While anything captures in the program-wide mode, a question to the driver would end it.
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
   t.stream =
@@ -225,6 +241,9 @@ void compute_unbound() noexcept {
 }
 
 // Under process.binding, before mode becomes kOn, and whenever the latency gate comes or goes.
-void compute_bound() noexcept { compute_look(); }
+void compute_bound() noexcept {
+  stream_shapes.store(settings().streams.any(), kRelaxed);  // a flag of its own
+  compute_look();
+}
 
 }  // namespace bulkhead::hook

@@ -47,6 +47,9 @@ struct Ticket {
   std::uint8_t device = 0;
   bool alone = false;
   bool dependent = false;
+  bool collective = false;
+  std::int16_t comm_place = -1;  // of its communicator in the region; < 0: not known
+  std::uint32_t comm_number = 0;
 };
 
 #if defined(BH_HOOK_FAKE)

@@ -48,6 +48,9 @@ struct Flight {
   std::uint8_t device;
   bool own_start;  // its start event is of its own, recorded at queued_ns
   bool fresh;      // the process had nothing queued then
+  bool collective;          // one is among them
+  std::int16_t comm_place;  // of its only operation, if that is one; < 0: not known
+  std::uint32_t comm_number;
 };
 
 struct ContextBook {
@@ -159,6 +162,15 @@ void give_event(ContextBook& c, CUevent e) noexcept;
 // One millisecond's step of the rate.
 void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept;
 [[nodiscard]] shm::ComputeEntry* share_of(const Device& d) noexcept;  // null: no grant
+// What a stream was when something was put on it; docs/compute.md, 'Streams'.
+enum class StreamClass : std::uint8_t { kCompute, kCopy, kCollective, kCapturing };
+inline void count_class(shm::ComputeEntry& e, StreamClass what) noexcept {
+  e.stream_ops[static_cast<unsigned>(what)].fetch_add(1, std::memory_order_relaxed);  // a statistic
+}
+// nccl_share.cc. What a segment with a collective in it is taken to have cost: the least that any rank of its communicator
+// measured, and never more than is known of its keys, for the rest was waiting.
+void agree(const Flight& f, shares::Reading& r) noexcept;
+
 [[nodiscard]] inline unsigned number_of(const DeviceShare& share) noexcept {
   return static_cast<unsigned>(&share - compute.device);
 }

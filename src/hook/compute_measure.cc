@@ -82,6 +82,8 @@ void reap(StreamBook& b, Flight& f) noexcept {
   ContextBook& c = *f.context;
   const std::uint64_t slice = share_of(f).slice_ns;
   shares::Reading r = reading(b, f);
+  if (f.collective) [[unlikely]]
+    agree(f, r);
   shares::teach(f.segment, r, slice);
   // Streams that wait for each other overlap, and only the time that none has spoken for is new; what ran and was told
   // while it ran is spoken for by itself.

@@ -206,6 +206,8 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   f.fresh =
       own_start && (compute.used_count.load(kRelaxed) == 1 || compute.queued.load(kRelaxed) == 0);
   compute.queued.fetch_add(1, kRelaxed);
+  f.collective = false;
+  f.comm_place = -1;
   shares::begin_segment(b.cut, &f.segment);
   return true;
 }
@@ -225,6 +227,11 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
   if (f.queued_ns == 0) f.queued_ns = t.now_ns;
   if (until != 0 && t.now_ns > until) f.gap_ns += t.now_ns - until;
   b.open_until_ns.store((until > t.now_ns ? until : t.now_ns) + t.predicted_ns, kRelaxed);
+  if (t.collective) [[unlikely]] {
+    f.collective = true;
+    f.comm_place = t.alone ? t.comm_place : std::int16_t{-1};
+    f.comm_number = t.comm_number;
+  }
   const shares::Op op{t.cost, t.predicted_ns, t.alone, t.dependent, false};
   shares::add_op(b.cut, op, t.now_ns, t.charged_ns);
   // What is long or not known is looked at while it runs, so its end is marked at once; on a stream of programmatic

@@ -14,6 +14,7 @@
 #include "hook/compute_books.h"
 #include "hook/gate.h"
 #include "hook/mode.h"
+#include "hook/nccl.h"
 #include "hook/next.h"
 #include "hook/process.h"
 
@@ -185,6 +186,7 @@ void compute_context_gone(CUcontext context) noexcept {
 void compute_forked_child() noexcept {
   compute_unbound();
   gate_forked_child();
+  nccl_forked_child();
   captures.store(0, kRelaxed);  // alone
   forget_names();
   if (!compute.started.load(kRelaxed)) return;

@@ -66,7 +66,8 @@ void note_copy(unsigned device, std::uint64_t bytes, CopyDirection direction) no
   shm::ComputeEntry* const e = books_of(device);
   if (e == nullptr) return;
   e->moved_bytes[static_cast<unsigned>(direction)].fetch_add(bytes, kRelaxed);  // a statistic
-  const std::uint32_t rate = e->copy_rate_mb_s.load(kRelaxed);                  // a number
+  count_class(*e, StreamClass::kCopy);
+  const std::uint32_t rate = e->copy_rate_mb_s.load(kRelaxed);  // a number
   if (rate != 0) [[unlikely]]
     shares::charge_copy(e->copy_tat_ns, monotonic_ns(), bytes, rate);
 }

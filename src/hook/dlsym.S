@@ -1,4 +1,4 @@
-// dlsym and dlvsym as the program finds them, x86-64 System V. A name that is not cu[A-Z]* or nvml*
+// dlsym and dlvsym as the program finds them, x86-64 System V. A name that is not cu[A-Z]*, nvml* or nccl*
 // goes on by a jump, so that the real one still sees its caller's return address: it decides what
 // RTLD_NEXT and RTLD_DEFAULT mean. Every register an argument may lie in is left as it came.
 //
@@ -32,8 +32,15 @@
 3:      cmpb    $'n', (%rsi)
         jne     1f
         cmpb    $'v', 1(%rsi)
-        jne     1f
+        jne     6f
         cmpb    $'m', 2(%rsi)
+        jne     1f
+        cmpb    $'l', 3(%rsi)
+        je      2b
+        jmp     1f
+6:      cmpb    $'c', 1(%rsi)
+        jne     1f
+        cmpb    $'c', 2(%rsi)
         jne     1f
         cmpb    $'l', 3(%rsi)
         je      2b

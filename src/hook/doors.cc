@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "hook/loader.h"
+#include "hook/nccl.h"
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -42,6 +43,8 @@ void* ours_if_real(const Asked& a, void* ours) noexcept {
 // From our frame RTLD_NEXT means "after us", and for a program or library before or after us that
 // is the driver's function, unless the caller itself defines the name: then the driver's by name.
 void* find(const Asked& a, void* caller) noexcept {
+  if (a.name[0] == 'n' && a.name[1] == 'c')  // NCCL may be there in several copies
+    return nccl_answer(a.name, ask(a, a.handle), caller);
   void* found = ask(a, a.handle);
   if (found == nullptr) return nullptr;
   void* const ours = export_of(a.name);
@@ -56,7 +59,8 @@ void* door(Door which, const Asked& a, void* caller) noexcept {
   void* const found = find(a, caller);
   Answer answer = found == nullptr ? Answer::kNone : Answer::kDriver;
   void* result = found;
-  if (found != nullptr && !inside && wanted()) {
+  const bool nccl = a.name[0] == 'n' && a.name[1] == 'c';
+  if (found != nullptr && !inside && wanted() && !nccl) {
     static_cast<void>(a.name[0] == 'n' ? resolve_nvml(Load::kNo) : resolve_cuda(Load::kNo));
     void* const ours = substitute(found);
     if (ours != nullptr) {

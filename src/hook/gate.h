@@ -40,6 +40,10 @@ struct GateWords {
   // acquire pairs with gate_set(): what is looked at then is there
   return (latency_gate.beside.load(std::memory_order_acquire) >> device & 1) != 0;
 }
+// On any device; the first look of who goes on to ask for one.
+[[nodiscard]] inline bool gate_anywhere() noexcept {
+  return latency_gate.beside.load(std::memory_order_relaxed) != 0;  // a hint, as below
+}
 [[nodiscard]] inline bool gate_active() noexcept {
   // relaxed: two hints; who acts on them acquires
   return latency_gate.latency.load(std::memory_order_relaxed) ||

@@ -1,6 +1,7 @@
 // What a launch has to know of: captures under way, host functions that a stream calls, streams that end.
 #include "hook/compute.h"
 #include "hook/next.h"
+#include "hook/stream_class.h"
 #include "hook/transfer_where.h"
 
 namespace bulkhead::hook {
@@ -185,11 +186,13 @@ CUresult cuStreamAddCallback_ptsz(CUstream hStream, CUstreamCallback callback, v
 }
 
 CUresult cuStreamDestroy(CUstream hStream) noexcept {
+  if (streams_shaped()) stream_forget(hStream);
   compute_stream_gone(hStream);
   stream_ordinal_gone(hStream);
   return next.cuStreamDestroy(hStream);
 }
 CUresult cuStreamDestroy_v2(CUstream hStream) noexcept {
+  if (streams_shaped()) stream_forget(hStream);
   compute_stream_gone(hStream);
   stream_ordinal_gone(hStream);
   return next.cuStreamDestroy_v2(hStream);

@@ -74,6 +74,8 @@ void read_all(Settings& s) noexcept {
   } else {
     s.malformed = true;
   }
+  if (const char* streams = value_of("BULKHEAD_STREAM_COMPUTE"); streams != nullptr && s.wanted)
+    s.malformed = s.malformed || !policy::compute::parse_streams(streams, s.streams);
   if (const char* fault = value_of("BULKHEAD_ON_FAULT")) s.open_fault = !std::strcmp(fault, "open");
   if (const char* audit = value_of("BULKHEAD_AUDIT")) {
     s.audit = std::strcmp(audit, "enforce") == 0 ? 2 : std::strcmp(audit, "observe") == 0 ? 1 : 0;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "hook/hook.h"
+#include "policy/compute/stream_spec.h"
 #include "policy/size.h"
 
 namespace bulkhead::hook {
@@ -22,6 +23,7 @@ struct Settings {
   policy::MemorySpec spec{};         // BULKHEAD_MEMORY
   bool has_index[kMaxDevices] = {};  // BULKHEAD_MEMORY_<i>
   policy::Size by_index[kMaxDevices]{};
+  policy::compute::StreamSpec streams{};  // BULKHEAD_STREAM_COMPUTE
   policy::Grammar grammar = policy::Grammar::kOurs;
 };
 

@@ -71,6 +71,10 @@ void set_compute(Region& r, unsigned dev, const ComputeRules& wanted) noexcept {
   ::syscall(SYS_futex, &e.rules, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
+void set_copy_rate(Region& r, unsigned dev, std::uint32_t mb_s) noexcept {
+  r.compute[dev].copy_rate_mb_s.store(mb_s, kRelaxed);  // one number, read anew at each copy
+}
+
 Result<ComputeRules> compute_rules(const Region& r, unsigned dev, const NodePage* page,
                                    const char* name) noexcept {
   const ComputeRules own = region_compute(r, dev);

@@ -46,6 +46,8 @@ struct ComputeRules {
 
 // The governor: writes the line, raises `rules`, wakes who waits there.
 void set_compute(Region& r, unsigned dev, const ComputeRules& rules) noexcept;
+// The governor: the rate of copies, 10^6 bytes a second; 0: no limit.
+void set_copy_rate(Region& r, unsigned dev, std::uint32_t mb_s) noexcept;
 // The daemon: of a pair that the page names already; kNotFound.
 [[nodiscard]] Status set_node_compute(NodePage& page, const char* name,
                                       const std::uint8_t (&uuid)[kUuidBytes],

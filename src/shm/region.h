@@ -23,6 +23,13 @@ enum OnFault : std::uint32_t { kOnFaultDeny = 0, kOnFaultOpen = 1 };
 using AtomicU64 = std::atomic<std::uint64_t>;
 using AtomicU32 = std::atomic<std::uint32_t>;
 
+// A communicator of collectives (docs/compute.md): which, and what its ranks agreed on (policy/compute/collective.h).
+inline constexpr unsigned kMaxComms = 64;
+struct CommEntry {
+  AtomicU64 id;  // 0: free; any process, by CAS
+  AtomicU64 word;
+};
+
 struct alignas(64) RegionHeader {
   AtomicU64 magic;  // stored last by format_region(): who sees it sees the constant fields
   std::uint16_t major;
@@ -57,7 +64,8 @@ struct alignas(64) RegionHeader {
   AtomicU64 exports_lost;  // statistics: exports that no entry could name
   AtomicU64 imports_refused;
   AtomicU64 imports_unknown;  // let through because exports were lost
-  std::uint8_t reserved7[3680];
+  std::uint8_t reserved7[2656];
+  CommEntry comms[kMaxComms];  // communicators of the tenant's ranks; any process
 };
 
 struct alignas(64) DeviceEntry {
@@ -162,17 +170,17 @@ struct alignas(64) ComputeEntry {
   std::uint8_t reserved4[40];
   AtomicU64 copy_tat_ns;  // the bucket of copies, bytes at the rules' rate; by CAS
   std::uint8_t reserved5[56];
+  AtomicU64
+      gated_ns;     // this line: the tenant's processes, sums. Wall time held for latency tenants
+  AtomicU64 gates;  // holds of that kind
+  AtomicU64 stream_ops[kStreamClasses];  // launches and copies by what their stream was
+  AtomicU64 copy_held_ns;                // wall time held for the copy rate
+  std::uint8_t reserved6[8];
   AtomicU64 held_until_ns;  // this line: the tenant's processes, for the governor. CLOCK_MONOTONIC
   AtomicU64 raw_ns;         // charged before kappa; a sum that corrections lower, as the next two
   AtomicU64 shared_raw_ns;  // of it, of what ran beside others
   AtomicU64 short_ns;       // of it, of short operations
-  std::uint8_t reserved6[32];
-  AtomicU64
-      gated_ns;     // this line: the tenant's processes, sums. Wall time held for latency tenants
-  AtomicU64 gates;  // holds of that kind
-  AtomicU64 stream_ops[kStreamClasses];  // launches by what their stream was
-  AtomicU64 copy_held_ns;                // wall time held for the copy rate
-  std::uint8_t reserved7[8];
+  std::uint8_t reserved7[32];
   AtomicU64 moved_bytes[kCopyDirections];  // this line: the tenant's processes, sums that only rise
   std::uint8_t reserved8[24];
 };
@@ -219,6 +227,7 @@ BH_AT(RegionHeader, shares_high, 384);
 BH_AT(RegionHeader, exports_lost, 392);
 BH_AT(RegionHeader, imports_refused, 400);
 BH_AT(RegionHeader, imports_unknown, 408);
+BH_AT(RegionHeader, comms, 3072);
 BH_AT(DeviceEntry, uuid, 0);
 BH_AT(DeviceEntry, total_bytes, 16);
 BH_AT(DeviceEntry, unit_shift, 24);
@@ -260,11 +269,11 @@ BH_AT(ComputeEntry, floor_x100, 64);
 BH_AT(ComputeEntry, used_ns, 128);
 BH_AT(ComputeEntry, rate_x100, 192);
 BH_AT(ComputeEntry, copy_tat_ns, 256);
-BH_AT(ComputeEntry, held_until_ns, 320);
-BH_AT(ComputeEntry, raw_ns, 328);
-BH_AT(ComputeEntry, shared_raw_ns, 336);
-BH_AT(ComputeEntry, short_ns, 344);
-BH_AT(ComputeEntry, gated_ns, 384);
+BH_AT(ComputeEntry, held_until_ns, 384);
+BH_AT(ComputeEntry, raw_ns, 392);
+BH_AT(ComputeEntry, shared_raw_ns, 400);
+BH_AT(ComputeEntry, short_ns, 408);
+BH_AT(ComputeEntry, gated_ns, 320);
 BH_AT(ComputeEntry, moved_bytes, 448);
 BH_AT(Region, header, 0);
 BH_AT(Region, devices, 4096);

@@ -132,7 +132,7 @@ TEST(WireRecords, EveryFieldHasItsRange) {
       {"priority", [](TenantRecord& r) { r.priority = static_cast<Priority>(2); }},
       {"mode", [](TenantRecord& r) { r.compute_mode = static_cast<ComputeMode>(4); }},
       {"audit", [](TenantRecord& r) { r.audit_mode = static_cast<AuditMode>(3); }},
-      {"reserved", [](TenantRecord& r) { r.reserved1[43] = 1; }},
+      {"reserved", [](TenantRecord& r) { r.reserved1[39] = 1; }},
       {"reserved", [](TenantRecord& r) { r.reserved0 = 1; }},
       {"class without an end", [](TenantRecord& r) { std::memset(r.reserve_class, 'a', 32); }},
       {"class", [](TenantRecord& r) { put_text(r.reserve_class, "a b"); }},

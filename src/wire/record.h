@@ -57,7 +57,8 @@ struct TenantRecord {
   std::uint32_t burst_us;         // GPU time, 1..kMostPace_us
   std::uint32_t window_us;        // the same
   std::uint32_t dampening_x1000;  // 1..1000
-  std::uint8_t reserved1[44];
+  std::uint32_t copy_rate_mb_s;   // of copies on each device, 10^6 bytes a second; 0 = no limit
+  std::uint8_t reserved1[40];
 };
 static_assert(std::is_trivially_copyable_v<TenantRecord> &&
               std::is_standard_layout_v<TenantRecord>);

@@ -13,7 +13,7 @@ from def_table import read  # noqa: E402
 
 
 def names():
-    for table in ("cuda.def", "nvml.def"):
+    for table in ("cuda.def", "nvml.def", "nccl.def"):
         yield from (row.name for row in read(os.path.join(ROOT, "src/abi", table))[0] if row.hook)
     yield from ("dlsym", "dlvsym", "ioctl")
 

@@ -3,8 +3,8 @@
 // is not its work; so each is charged the least that any rank of the communicator measured for that collective.
 // docs/compute.md, 'Collectives'. Never held for; repaid at the rank's next compute launch.
 //
-// The word is {epoch:24, cost_us:40}: the number of the collective in its communicator, modulo 2^24, and the least cost
-// so far. Relaxed: the word is all there is. A rank that died leaves the others' figures as they are.
+// The word is {epoch:24, cost_ns:40}: the number of the collective in its communicator, modulo 2^24, and the least cost
+// so far, ns. Relaxed: the word is all there is. A rank that died leaves the others' figures as they are.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -14,12 +14,12 @@ namespace bulkhead::policy::compute {
 using CollectiveWord = std::atomic<std::uint64_t>;
 inline constexpr int kCollectiveTries = 64;  // then the rank's own figure
 
-// Offers what this rank measured for collective `epoch` and returns the least known, in us. Another epoch is replaced
+// Offers what this rank measured for collective `epoch` and returns the least known. Another epoch is replaced
 // only if it is older (by less than half the circle).
-inline std::uint64_t agree_us(CollectiveWord& word, std::uint32_t epoch,
-                              std::uint64_t cost_us) noexcept {
+inline std::uint64_t agree_ns(CollectiveWord& word, std::uint32_t epoch,
+                              std::uint64_t cost_ns) noexcept {
   constexpr std::uint64_t kCostMask = (1ull << 40) - 1;
-  const std::uint64_t mine = cost_us < kCostMask ? cost_us : kCostMask;
+  const std::uint64_t mine = cost_ns < kCostMask ? cost_ns : kCostMask;
   const std::uint64_t e = epoch & 0xff'ffffu;
   std::uint64_t seen = word.load(std::memory_order_relaxed);  // a guess, the CAS decides
   for (int i = 0; i < kCollectiveTries; ++i) {

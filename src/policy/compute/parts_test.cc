@@ -226,14 +226,14 @@ TEST(Hold, TheGateAsksForTokensRoomAndOnceHeldForALittleInHand) {
 
 TEST(Collective, RanksAreChargedTheLeastOfThem) {
   CollectiveWord w{0};
-  EXPECT_EQ(agree_us(w, 1, 900), 900u);
-  EXPECT_EQ(agree_us(w, 1, 40), 40u);
-  EXPECT_EQ(agree_us(w, 1, 700), 40u);
-  EXPECT_EQ(agree_us(w, 2, 300), 300u);
-  EXPECT_EQ(agree_us(w, 1, 10), 10u);  // late: by itself, and nothing is disturbed
-  EXPECT_EQ(agree_us(w, 2, 500), 300u);
+  EXPECT_EQ(agree_ns(w, 1, 900), 900u);
+  EXPECT_EQ(agree_ns(w, 1, 40), 40u);
+  EXPECT_EQ(agree_ns(w, 1, 700), 40u);
+  EXPECT_EQ(agree_ns(w, 2, 300), 300u);
+  EXPECT_EQ(agree_ns(w, 1, 10), 10u);  // late: by itself, and nothing is disturbed
+  EXPECT_EQ(agree_ns(w, 2, 500), 300u);
   CollectiveWord end{(0xff'ffffull << 40) | 7};
-  EXPECT_EQ(agree_us(end, 0x100'0000, 50), 50u);  // the circle closes
+  EXPECT_EQ(agree_ns(end, 0x100'0000, 50), 50u);  // the circle closes
 }
 
 }  // namespace

@@ -1,0 +1,12 @@
+# Shares, the gate and what must survive them, on the timed simulator.
+if(TARGET bh_sim AND NOT BH_SAN AND NOT BH_FUZZ)
+  add_executable(compute_client ${CMAKE_CURRENT_LIST_DIR}/compute_client.cc)
+  target_include_directories(compute_client PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
+  target_link_libraries(compute_client PRIVATE bh_kernels ${CMAKE_DL_LIBS} pthread)
+  set_target_properties(compute_client PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  foreach(name IN ITEMS compute_gate compute_survive)
+    add_test(NAME e2e_${name} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/${name}.py ${CMAKE_BINARY_DIR})
+    set_tests_properties(e2e_${name} PROPERTIES LABELS e2e TIMEOUT 300)
+  endforeach()
+endif()
