@@ -54,7 +54,7 @@ std::uint64_t stream_hold(shm::ComputeEntry& e, CUstream stream, std::uint64_t p
   if (x100 == 0) return now;
   const std::uint32_t us = e.burst_us.load(kRelaxed);  // as above
   const shares::Rules rules =
-      shares::make_rules(x100, std::uint64_t{us == 0 ? kDefaultBurst_us : us} * 1000);
+      shares::make_rules(x100, std::uint64_t{us == 0 ? shm::kBurst_us : us} * 1000);
   const std::uint64_t since = now;
   // relaxed: the word orders nothing but itself
   while (const std::uint64_t left = shares::wait_ns(s->tat.load(kRelaxed), now, rules)) {

@@ -104,7 +104,8 @@ class Governor {
     fill(want_, count_, rates_x100);
     for (std::uint32_t i = 0; i < count_ && demanding_ == 1; ++i)
       if (want_[i].demand_x100 != 0 && want_[i].ceiling_x100 > rates_x100[i])
-        rates_x100[i] = want_[i].ceiling_x100;  // nobody else wants it: it need not be known what it would use
+        rates_x100[i] =
+            want_[i].ceiling_x100;  // nobody else wants it: it need not be known what it would use
   }
   // Nobody looked for a while in which at most one context had work (the governor rested): the clock went on undivided.
   void rested(std::uint64_t now) noexcept {
