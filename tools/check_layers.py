@@ -23,7 +23,7 @@ RULES = {
     "gpu": {"base", "abi", "shm"},
     "hook": {"base", "abi", "shm", "wire", "policy"},
     "sim": {"base", "abi", "kernels"},
-    "cli": {"base", "abi", "shm", "wire", "grant", "audit", "policy", "gpu"},
+    "cli": {"base", "abi", "shm", "wire", "grant", "audit", "policy", "gpu", "kernels"},
     "daemon": LEVELS_0_TO_2,
 }
 # Level 4: may use everything below; nothing, not even another of them, uses these.

@@ -1,6 +1,7 @@
 """Spatial shares end to end on the simulated driver: a control program of our own (fake_mps_control.py), real daemons, real processes.
 
 What is shown of multiprocessors is the simulator's: that the library's variables reach the driver before it wakes."""
+import fcntl
 import json
 import os
 import pathlib
@@ -52,9 +53,21 @@ class SpatialCase(DaemonCase):
         (self.dir / "sim" / "selftest.json").write_text(json.dumps({"schema": 1, "gpus": [entry]}))
 
     def daemon(self, config="", tenants="", mps=MPS):
+        self.until(self.lock_is_free, "nobody holds the lock")
         d = super().daemon(mps + config + tenants)
         self.until(lambda: self.status()["daemon"] == "answers", "it answers")  # there is a socket before somebody listens on it
         return d
+
+    def lock_is_free(self):
+        """A command that a killed daemon had just forked holds its lock until it is another program."""
+        try:
+            with open(self.dir / "daemon.lock") as f:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
 
     def reload(self, daemon, config, what):
         self.config.write_text(config)
