@@ -199,10 +199,10 @@ class Reload(Case):
         self.in_force("")
 
     def test_keys_that_nothing_acts_on_are_named(self):
-        self.daemon("[audit]\ndir = '/x'\n", "--no-sight")
-        self.assertEqual(self.condition(), "nothing acts on it yet: [audit] dir")  # from the start on
-        _, text = self.reload("[daemon]\nlog_level = 'debug'\nself_test = true\n[audit]\ndir = '/x'\n[siem]\nurl = 'relp://x'\n")
-        for key in ("[daemon] log_level", "[audit] dir", "[siem] url"):
+        self.daemon("[siem]\nurl = 'relp://x'\n", "--no-sight")
+        self.assertEqual(self.condition(), "nothing acts on it yet: [siem] url")  # from the start on
+        _, text = self.reload("[daemon]\nlog_level = 'debug'\nself_test = true\n[siem]\nurl = 'relp://x'\n")
+        for key in ("[daemon] log_level", "[siem] url"):
             self.assertIn(key, text)
         self.in_force("")
 
