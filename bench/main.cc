@@ -33,11 +33,11 @@ struct Suite {
   const char* name;
   void (*run)(Bench&);
 };
-constexpr Suite kSuites[] = {
-    {"memory", suite_memory},       {"hook", suite_hook},   {"start", suite_start},
-    {"quota", suite_quota},         {"crash", suite_crash}, {"compute", suite_compute},
-    {"admission", suite_admission}, {"audit", suite_audit}, {"daemon", suite_daemon},
-    {"grant", suite_grant}};
+constexpr Suite kSuites[] = {{"memory", suite_memory},       {"hook", suite_hook},
+                             {"start", suite_start},         {"quota", suite_quota},
+                             {"crash", suite_crash},         {"compute", suite_compute},
+                             {"admission", suite_admission}, {"audit", suite_audit},
+                             {"daemon", suite_daemon},       {"grant", suite_grant}};
 
 struct Options {
   std::vector<std::string> suites;

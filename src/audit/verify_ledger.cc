@@ -97,7 +97,9 @@ void Ledger::check_clock(const abi::AuditEntry& entry, Lane& lane, std::uint64_t
 void Ledger::check_grant(const abi::AuditEntry& entry, const Session& session,
                          std::uint64_t index) {
   const abi::Decision decision = abi::decision_of(entry);
-  report_.bytes += abi::kind_of(entry) == abi::EntryKind::kTransfer ? abi::bytes_of(entry) : 0;
+  const bool moved =
+      abi::kind_of(entry) == abi::EntryKind::kTransfer && decision != abi::Decision::kDenied;
+  report_.bytes += moved ? abi::bytes_of(entry) : 0;
   report_.denied += decision == abi::Decision::kDenied;
   report_.violations += decision == abi::Decision::kViolation;
   report_.observed += decision == abi::Decision::kObserved;

@@ -166,7 +166,9 @@ class KeeperKeep final : public Keep {
     }
     // a copy first: a descriptor that is 3 already would keep its close-on-exec
     const UniqueFd copy{::fcntl(listener.get(), F_DUPFD_CLOEXEC, 10)};
+    const UniqueFd dir{::fcntl(dir_, F_DUPFD_CLOEXEC, 10)};
     ::posix_spawn_file_actions_adddup2(&files, copy.get(), kKeeperListener);
+    ::posix_spawn_file_actions_adddup2(&files, dir.get(), kKeeperDirectory);
     sigset_t none;
     sigemptyset(&none);
     ::posix_spawnattr_setsigmask(&how, &none);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -62,12 +63,21 @@ Status receive_with(int socket, KeeperMessage& out, UniqueFd& fd) {
 
 namespace {
 
+constexpr int kLook_ms = 2000;  // while there is no daemon
+
+bool directory_gone() {
+  struct stat s {};
+  return ::fstat(kKeeperDirectory, &s) == 0 && s.st_nlink == 0;
+}
+
 class Keeper {
  public:
   void serve() {
     for (;;) {
       pollfd wait[2] = {{kKeeperListener, POLLIN, 0}, {client_.get(), POLLIN, 0}};
-      if (::poll(wait, client_.ok() ? 2 : 1, -1) < 0) continue;
+      const int ready = ::poll(wait, client_.ok() ? 2 : 1, client_.ok() ? -1 : kLook_ms);
+      if (ready == 0 && directory_gone()) return;  // nobody can come any more
+      if (ready <= 0) continue;
       if (client_.ok() && wait[1].revents != 0 && !one()) {
         client_.reset();
         if (held_.empty()) return;

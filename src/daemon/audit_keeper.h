@@ -9,6 +9,8 @@
 namespace bulkhead::daemon {
 
 inline constexpr int kKeeperListener = 3;
+inline constexpr int kKeeperDirectory =
+    kKeeperListener + 1;  // the directory it serves: it ends when that is gone
 enum class KeeperOp : std::uint32_t {
   kPut =
       1,  // with a descriptor; of a name that is there already: replaces it. The keeper's answers to kList, too

@@ -14,7 +14,8 @@ namespace {
 
 // The highest session number that may have been used, and more.
 constexpr const char* kSerialsFile = "audit-sessions";
-constexpr std::size_t kMostEarly = 64;  // of a start: the trust file, and grants that ended meanwhile
+constexpr std::size_t kMostEarly =
+    64;  // of a start: the trust file, and grants that ended meanwhile
 
 AuditRules rules_of(const Config& c) {
   AuditRules r;
@@ -88,7 +89,8 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
 }
 
 void AuditPart::record(std::string json) {
-  if (lanes_ != nullptr && lanes_->writer() != nullptr) return lanes_->writer()->record(std::move(json));
+  if (lanes_ != nullptr && lanes_->writer() != nullptr)
+    return lanes_->writer()->record(std::move(json));
   if (!started_ && early_.size() < kMostEarly) early_.push_back(std::move(json));
 }
 

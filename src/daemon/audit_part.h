@@ -39,7 +39,7 @@ class AuditPart {
   [[nodiscard]] std::uint32_t reserve(std::uint32_t at_least);
 
   AuditPlaces places_;
-  std::string in_force_;  // what the log was opened with
+  std::string in_force_;            // what the log was opened with
   std::vector<std::string> early_;  // records of before start()
   bool started_ = false;
   std::unique_ptr<AuditLanes> lanes_;

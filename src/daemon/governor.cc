@@ -95,7 +95,7 @@ void DeviceGovernor::hear(const TenantRegions::Timed& timed, std::uint64_t now) 
   if (device.policy.tenant(timed.state, seen)) {
     device.given.push_back(timed.given);
   } else if (timed.given != nullptr) {
-    timed.given->store(static_cast<std::uint16_t>(timed.rules.floor_x100), kRelaxed);  // one word
+    shm::give_rate(*timed.given, timed.rules.floor_x100);
   }
 }
 
@@ -103,10 +103,7 @@ void DeviceGovernor::tell(Device& device, const Uuid& uuid, std::uint64_t now) {
   std::uint32_t rates[shares::kMaxSharers];
   device.policy.end(shares::kSwitchLoss_x1000, rates);
   for (std::size_t i = 0; i < device.given.size(); ++i) {
-    if (device.given[i] == nullptr) continue;
-    // relaxed: one word, that its reader bounds
-    if (device.given[i]->load(kRelaxed) != rates[i])
-      device.given[i]->store(static_cast<std::uint16_t>(rates[i]), kRelaxed);
+    if (device.given[i] != nullptr) shm::give_rate(*device.given[i], rates[i]);
   }
   shm::NodePage* const page = regions_.page();
   if (page == nullptr) return;

@@ -35,9 +35,9 @@ class DeviceGovernor final : public Duty {
  private:
   struct Device {
     policy::compute::Governor policy;
-    unsigned place = 0;                              // in the node page
-    std::vector<std::atomic<std::uint16_t>*> given;  // of the tenants of this look, in order
-    std::vector<std::uint32_t> floors;               // the same: of those that found no room
+    unsigned place = 0;                  // in the node page
+    std::vector<shm::GivenRate*> given;  // of the tenants of this look, in order
+    std::vector<std::uint32_t> floors;   // the same: of those that found no room
     bool begun = false;
   };
   using Uuid = std::array<std::uint8_t, shm::kUuidBytes>;

@@ -683,8 +683,9 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   if (sentinel_->ready_fd() >= 0) {  // the duty takes the round
     (void)loop_.poller().add(sentinel_->ready_fd(), EPOLLIN, [](std::uint32_t) {});
   }
-  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), governor_.get(), watch_.get(), &keeper_, mps_.get(), grants_.get(),
-                                                 &reader_, server_.get(), &picture_, &watchdog_}) {
+  for (Duty* duty : std::initializer_list<Duty*>{regions_.get(), governor_.get(), watch_.get(),
+                                                 &keeper_, mps_.get(), grants_.get(), &reader_,
+                                                 server_.get(), &picture_, &watchdog_}) {
     loop_.add(*duty);
   }
   wire_self_test();

@@ -188,12 +188,11 @@ void NodeFile::set_partners(const std::string& name, const std::vector<std::stri
   (void)shm::set_node_partners(page, name.c_str(), partners);
 }
 
-std::atomic<std::uint16_t>* NodeFile::given_place(const std::string& name,
-                                                  const std::uint8_t* uuid) {
+shm::GivenRate* NodeFile::given_place(const std::string& name, const std::uint8_t* uuid) {
   std::uint8_t key[shm::kUuidBytes];
   std::memcpy(key, uuid, sizeof key);
   const auto* const at = shm::given_place(*map_.as<const shm::NodePage>(), name.c_str(), key);
-  return const_cast<std::atomic<std::uint16_t>*>(at);  // the page is ours
+  return const_cast<shm::GivenRate*>(at);  // the page is ours
 }
 
 Result<shm::ComputeRules> NodeFile::compute(const std::string& name,

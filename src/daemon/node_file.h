@@ -38,8 +38,7 @@ class NodeFile {
   [[nodiscard]] bool latency(const std::string& name) const;
   void drop(const std::string& name);
   // Where a tenant's rate is told; null: the page does not name the pair. Good until drop().
-  [[nodiscard]] std::atomic<std::uint16_t>* given_place(const std::string& name,
-                                                        const std::uint8_t* uuid);
+  [[nodiscard]] shm::GivenRate* given_place(const std::string& name, const std::uint8_t* uuid);
   // The page itself, for the governor's words; null: not open.
   [[nodiscard]] shm::NodePage* page() { return map_.as<shm::NodePage>(); }
   void set_flags(std::uint32_t flags);  // shm::NodeFlag

@@ -87,8 +87,8 @@ class TenantRegions : public Regions, public Duty {
     const shm::Region& words;  // the tenant writes them
     policy::compute::TenantState& state;
     std::vector<policy::compute::ProcessState>& processes;
-    std::atomic<std::uint16_t>* given;  // null: the page does not name it
-    int descriptor;                     // of its region's file
+    shm::GivenRate* given;  // null: the page does not name it
+    int descriptor;         // of its region's file
   };
   void each_timed(const std::function<void(const Timed&)>& fn);
   [[nodiscard]] shm::NodePage* page() { return page_.page(); }

@@ -49,7 +49,7 @@ struct TenantRegions::Tenant {
     // The governor's.
     policy::compute::TenantState governed{};
     std::vector<policy::compute::ProcessState> processes{};  // by slot
-    std::atomic<std::uint16_t>* given = nullptr;             // in the node page
+    shm::GivenRate* given = nullptr;                         // in the node page
   };
   std::vector<Time> times;
   std::vector<std::string> share_with;

@@ -46,8 +46,8 @@ struct Flight {
   std::uint64_t others_ns;  // predicted, of launches of this stream that were in no segment
   std::uint64_t launches;
   std::uint8_t device;
-  bool own_start;  // its start event is of its own, recorded at queued_ns
-  bool fresh;      // the process had nothing queued then
+  bool own_start;           // its start event is of its own, recorded at queued_ns
+  bool fresh;               // the process had nothing queued then
   bool collective;          // one is among them
   std::int16_t comm_place;  // of its only operation, if that is one; < 0: not known
   std::uint32_t comm_number;

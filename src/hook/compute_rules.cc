@@ -29,7 +29,8 @@ shm::ComputeRules limits_now(const DeviceShare& share, const shm::ComputeEntry& 
                                               : shm::region_compute(*process.region, index_of(e));
   // Beside latency tenants one without a limit is measured as if it had the whole device: its window is known then.
   if (!limits.limited() && gate_beside(number_of(share))) {
-    limits = shm::in_range({.floor_x100 = shares::kWhole_x100, .ceiling_x100 = shares::kWhole_x100});
+    limits =
+        shm::in_range({.floor_x100 = shares::kWhole_x100, .ceiling_x100 = shares::kWhole_x100});
   }
   return limits;
 }

@@ -3,10 +3,10 @@
 #include <cstring>
 
 #include "hook/audit_mode.h"
-#include "hook/gate.h"
 #include "hook/compute.h"
-#include "hook/node_view.h"
+#include "hook/gate.h"
 #include "hook/grant.h"
+#include "hook/node_view.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "shm/node.h"
@@ -73,8 +73,9 @@ Status DaemonLink::take_beacons() noexcept {
   static wire::BeaconsReply reply;  // this thread's own: it is large
   UniqueFd fds[wire::kMaxBeacons];
   unsigned count = 0;
-  const auto got = client->receive_with(&reply, sizeof reply, wire::Kind::kBeacons, client->sequence(),
-                                   kPatience_ms, fds, wire::kMaxBeacons, count);
+  const auto got =
+      client->receive_with(&reply, sizeof reply, wire::Kind::kBeacons, client->sequence(),
+                           kPatience_ms, fds, wire::kMaxBeacons, count);
   if (!got.ok()) return got.status();
   if (*got != sizeof reply) return Status{Errc::kUntrusted, 0, "the daemon hands out no beacons"};
   const Held held{process.binding};

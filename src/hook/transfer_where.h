@@ -5,8 +5,8 @@
 #pragma once
 #include <cstdint>
 
-#include "hook/transfer.h"
 #include "hook/copies.h"
+#include "hook/transfer.h"
 
 namespace bulkhead::hook {
 

@@ -99,7 +99,7 @@ ComputeSums compute_sums(const Region& r, unsigned dev) noexcept {
   out.launches = e.launches.load(kRelaxed);
   for (unsigned i = 0; i < kCopyDirections; ++i) {
     out.moved_bytes[i] = e.moved_bytes[i].load(kRelaxed);
-    out.copied_bytes += out.moved_bytes[i];
+    out.copied_bytes = out.copied_bytes + out.moved_bytes[i];
   }
   for (unsigned i = 0; i < kStreamClasses; ++i) out.stream_ops[i] = e.stream_ops[i].load(kRelaxed);
   out.gated_ns = e.gated_ns.load(kRelaxed);

@@ -40,14 +40,15 @@ bool read_governed(const NodePage& page, unsigned index, const std::uint8_t (&uu
   return false;
 }
 
-const std::atomic<std::uint16_t>* given_place(const NodePage& page, const char* name,
-                                              const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
+const GivenRate* given_place(const NodePage& page, const char* name,
+                             const std::uint8_t (&uuid)[kUuidBytes]) noexcept {
   const unsigned index = node_index(page, name);
   if (index >= kMaxTenants) return nullptr;
   const NodeTenant& tenant = page.tenants[index];
   const std::uint32_t count = tenant.device_count.load(kAcquire);  // pairs with set_node_limit()
   for (unsigned d = 0; d < count && d < kMaxDevices; ++d)
-    if (std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) == 0) return &page.given_x100[index][d];
+    if (std::memcmp(tenant.limits[d].uuid, uuid, kUuidBytes) == 0)
+      return &page.given_x100[index][d];
   return nullptr;
 }
 
@@ -74,17 +75,17 @@ void write_governed(NodePage& page, unsigned index, const Governed& g) noexcept 
   // release pairs with the acquires in read_governed(): what follows is seen with odd
   std::atomic_thread_fence(kRelease);
   BH_KILL_POINT("node.governed");
-  d.beat_ns.store(g.beat_ns, kRelease);  // this and the rest: pairs with read_governed()
-  d.state.store(g.state, kRelease);
-  d.at_ns.store(g.at_ns, kRelease);
-  d.v_ns.store(g.v_ns, kRelease);
-  d.shared_ns.store(g.shared_ns, kRelease);
-  d.pace.store(g.pace, kRelease);
-  d.kappa.store(g.kappa, kRelease);
-  d.slice_ns.store(g.slice_ns, kRelease);
-  d.loss.store(g.loss, kRelease);
-  d.contexts.store(g.contexts, kRelease);
-  d.version.fetch_add(1, kRelease);  // even
+  d.beat_ns.store(g.beat_ns, kRelease);      // this and the rest: pairs with read_governed()
+  d.state.store(g.state, kRelease);          // as above
+  d.at_ns.store(g.at_ns, kRelease);          // as above
+  d.v_ns.store(g.v_ns, kRelease);            // as above
+  d.shared_ns.store(g.shared_ns, kRelease);  // as above
+  d.pace.store(g.pace, kRelease);            // as above
+  d.kappa.store(g.kappa, kRelease);          // as above
+  d.slice_ns.store(g.slice_ns, kRelease);    // as above
+  d.loss.store(g.loss, kRelease);            // as above
+  d.contexts.store(g.contexts, kRelease);    // as above
+  d.version.fetch_add(1, kRelease);          // even
 }
 
 void tell_work(MemCell& cell, std::uint64_t at_ns, bool work, bool with_long,

@@ -34,13 +34,19 @@ struct Governed {
                                  const std::uint8_t (&uuid)[kUuidBytes], Governed& out) noexcept;
 // Where the rate of a tenant on a device stands in the page; null: the page does not name them. Good until the tenant is
 // removed, then it is another's: the reader keeps it within its own floor and ceiling and asks anew each second.
-[[nodiscard]] const std::atomic<std::uint16_t>* given_place(
-    const NodePage& page, const char* name, const std::uint8_t (&uuid)[kUuidBytes]) noexcept;
+[[nodiscard]] const GivenRate* given_place(const NodePage& page, const char* name,
+                                           const std::uint8_t (&uuid)[kUuidBytes]) noexcept;
 
 // The daemon's half. kMaxDevices: no place left.
 [[nodiscard]] unsigned add_governed(NodePage& page,
                                     const std::uint8_t (&uuid)[kUuidBytes]) noexcept;
 void write_governed(NodePage& page, unsigned index, const Governed& g) noexcept;
+// One word, which its reader bounds; written only if it is another.
+inline void give_rate(GivenRate& place, std::uint32_t rate_x100) noexcept {
+  const auto rate = static_cast<std::uint16_t>(rate_x100);
+  // relaxed, both: nothing is ordered by it
+  if (place.load(std::memory_order_relaxed) != rate) place.store(rate, std::memory_order_relaxed);
+}
 
 // A process's words. `at_ns` now.
 void tell_work(MemCell& cell, std::uint64_t at_ns, bool work, bool with_long,

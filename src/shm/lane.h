@@ -166,7 +166,7 @@ inline std::uint64_t lane_publish(LaneEnd& end, const abi::AuditEntry& entry) no
 enum class LaneRead : std::uint8_t { kNothing, kEntry, kFaulty };
 // The entry of sequence `expected`, copied once. kFaulty: the slot holds what no producer writes there.
 [[nodiscard]] inline LaneRead read_slot(const LaneSlot& slot, std::uint64_t expected,
-                                    abi::AuditEntry& out) noexcept {
+                                        abi::AuditEntry& out) noexcept {
   const std::uint64_t commit = slot.commit.load(std::memory_order_acquire);  // pairs with publish
   if (commit != expected + 1) {
     const std::uint64_t before = expected < kLaneSlots ? 0 : expected + 1 - kLaneSlots;

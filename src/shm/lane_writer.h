@@ -22,8 +22,9 @@ inline void set_lane_state(LaneCell& cell, LaneState state) noexcept {
   cell.state.store(state, std::memory_order_relaxed);  // one word
 }
 inline void set_page_flag(LanePage& page, PageFlag flag) noexcept {
-  page.flags.fetch_or(flag,
-                      std::memory_order_release);  // after what it says was done; for a restart
+  page.flags.fetch_or(
+      flag,
+      std::memory_order_release);  // pairs with the next daemon's look: after what it says was done
 }
 inline void publish_page(LanePage& page) noexcept {
   page.major = kLaneMajor;

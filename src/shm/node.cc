@@ -197,7 +197,7 @@ namespace {
 void empty(NodeTenant& tenant) noexcept {
   tenant.device_count.store(0, kRelease);                              // pairs with node_limit()
   for (auto& partner : tenant.share_with) partner.store(0, kRelease);  // pairs with node_partners()
-  tenant.flags.store(0, kRelease);                                     // pairs with node_latency(), node_mode()
+  tenant.flags.store(0, kRelease);  // pairs with node_latency(), node_mode()
   std::memset(tenant.mps_group, 0, sizeof tenant.mps_group);
   std::memset(tenant.name, 0, sizeof tenant.name);
 }

@@ -55,6 +55,8 @@ struct NodeVerdict {
   AtomicU64 reserved;
 };
 inline constexpr unsigned kMaxVerdicts = 64;
+using GivenRate =
+    std::atomic<std::uint16_t>;  // hundredths of a percent; the daemon alone writes it
 // What the governor tells of a device: docs/compute.md. src/shm/governed.h reads and writes it.
 struct alignas(64) NodeDevice {
   AtomicU64 version;  // odd while the daemon writes the entry
@@ -87,7 +89,7 @@ struct NodePage {
   NodeVerdict verdicts[kMaxVerdicts];  // the first without a uuid ends them
   NodeTenant tenants[kMaxTenants];
   // The governor's rate on a tenant's limits[d]; 0 = it says none.
-  std::atomic<std::uint16_t> given_x100[kMaxTenants][kMaxDevices];
+  GivenRate given_x100[kMaxTenants][kMaxDevices];
 };
 static_assert(std::is_standard_layout_v<NodePage> && std::is_trivially_destructible_v<NodePage>);
 static_assert(sizeof(NodeLimit) == 40 && sizeof(NodeTenant) == 768);

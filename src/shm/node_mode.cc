@@ -66,8 +66,7 @@ Status set_node_mode(NodePage& page, const char* name, std::uint32_t flags,
   // relaxed: the only writer
   const std::uint32_t is = tenant.flags.load(kRelaxed);  // the only writer
   const std::uint32_t wanted = (is & ~kEnforcerMask) | (flags & kEnforcerMask);
-  if (is == wanted && std::memcmp(tenant.mps_group, text, sizeof text) == 0)
-    return Status{};
+  if (is == wanted && std::memcmp(tenant.mps_group, text, sizeof text) == 0) return Status{};
   const Writing odd{tenant};
   std::memcpy(tenant.mps_group, text, sizeof text);
   BH_KILL_POINT("node.mode");

@@ -102,13 +102,13 @@ CUresult perform_kernel(Stream& s, const Work& w) noexcept {
     args[i] = w.args.data() + at;
     at += f.kernel->arg_bytes[i];
   }
-  const kernels::Launch launch{{w.grid[0], w.grid[1], w.grid[2]},
-                               {w.block[0], w.block[1], w.block[2]},
-                               args,
-                               driver().moves_bytes,
-                               reaches,
-                               s.context->green_of != nullptr ? s.context->green_sms
-                                                              : driver().mps.sms};
+  const kernels::Launch launch{
+      {w.grid[0], w.grid[1], w.grid[2]},
+      {w.block[0], w.block[1], w.block[2]},
+      args,
+      driver().moves_bytes,
+      reaches,
+      s.context->green_of != nullptr ? s.context->green_sms : driver().mps.sms};
   Context& c = *s.context;
   if (driver().timed && f.kernel->until != nullptr && f.kernel->twin(launch)) {
     timed_persist(s, sms_of(w), f.kernel->until(launch));

@@ -17,18 +17,19 @@ inline constexpr std::uint16_t kReplyBit = 0x8000;
 inline constexpr const char* kSocketName = "control.sock";
 
 enum class Kind : std::uint16_t {
-  kHello = 1,        // Empty -> HelloReply
-  kRegister = 2,     // RegisterRequest -> Verdict (kQueued any number of times, then the last)
-  kUnregister = 3,   // NameRequest -> Verdict
-  kUpdate = 4,       // UpdateRequest -> Verdict
-  kJoin = 5,         // JoinRequest -> Verdict: a process of a tenant reports itself
-  kWhoAmI = 6,       // Empty -> Verdict with the tenant the peer belongs to
-  kList = 7,         // NameRequest (after this name; "" = from the start) -> ListReply
-  kEvents = 8,       // EventsRequest -> EventsReply, once or for as long as it is followed
-  kUsage = 9,        // UsageRequest -> UsageReply (more = 1: another follows)
-  kReload = 10,      // Empty -> Verdict: read the configuration again; `text` says what waits
-  kCondition = 11,   // Empty -> Verdict: `text` says what of the configuration is not in force
-  kBeacons = 12,     // NameRequest (the tenant the peer is of) -> BeaconsReply, with a descriptor an entry
+  kHello = 1,       // Empty -> HelloReply
+  kRegister = 2,    // RegisterRequest -> Verdict (kQueued any number of times, then the last)
+  kUnregister = 3,  // NameRequest -> Verdict
+  kUpdate = 4,      // UpdateRequest -> Verdict
+  kJoin = 5,        // JoinRequest -> Verdict: a process of a tenant reports itself
+  kWhoAmI = 6,      // Empty -> Verdict with the tenant the peer belongs to
+  kList = 7,        // NameRequest (after this name; "" = from the start) -> ListReply
+  kEvents = 8,      // EventsRequest -> EventsReply, once or for as long as it is followed
+  kUsage = 9,       // UsageRequest -> UsageReply (more = 1: another follows)
+  kReload = 10,     // Empty -> Verdict: read the configuration again; `text` says what waits
+  kCondition = 11,  // Empty -> Verdict: `text` says what of the configuration is not in force
+  kBeacons =
+      12,  // NameRequest (the tenant the peer is of) -> BeaconsReply, with a descriptor an entry
   kLane = 20,        // LaneRequest -> LaneReply, with descriptors: a lane for audit entries
   kGrant = 30,       // GrantRequest -> Verdict: a token for a tenant
   kRevoke = 31,      // RevokeRequest -> Verdict

@@ -154,7 +154,8 @@ int callbacks(std::uint64_t us, unsigned n) {
   const CUstream s = new_stream();
   for (unsigned i = 0; i < n; ++i) {
     must(launch(us, s));
-    must(CU(cuLaunchHostFunc)(s, [](void*) { ++called; }, nullptr));
+    must(CU(cuLaunchHostFunc)(
+        s, [](void*) { ++called; }, nullptr));
   }
   must(CU(cuStreamSynchronize)(s));
   say("called", called.load());

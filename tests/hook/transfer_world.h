@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "hook/audit.h"
+#include "hook/copies.h"
 #include "hook/driver.h"
 #include "hook/next.h"
 #include "hook/process.h"
-#include "hook/copies.h"
 
 namespace bulkhead::hook::test {
 
