@@ -58,7 +58,7 @@ int flags_of(OpenMode mode) noexcept {
 
 std::uint64_t SystemClock::utc_ns() noexcept { return clock_ns(CLOCK_REALTIME); }
 
-PosixFiles::PosixFiles(std::string directory)
+PosixFiles::PosixFiles(const std::string& directory)
     : directory_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {}
 PosixFiles::~PosixFiles() {
   if (lock_ >= 0) ::close(lock_);

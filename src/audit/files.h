@@ -62,7 +62,7 @@ class SystemClock final : public WallClock {
 // The files of a directory that exists. Reading needs no right to write.
 class PosixFiles final : public Files {
  public:
-  explicit PosixFiles(std::string directory);
+  explicit PosixFiles(const std::string& directory);
   ~PosixFiles() override;
   [[nodiscard]] bool ok() const noexcept { return directory_ >= 0; }
   std::unique_ptr<File> open(const std::string& name, OpenMode mode,

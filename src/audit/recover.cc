@@ -92,7 +92,7 @@ std::string Replay::segment(std::uint64_t first, bool last) {
     const auto record = parse_batch_record(all.subspan(out.journal_bytes));
     if (!record || record->first != out.frontier.size() || record->offset != out.data_bytes) break;
     bool torn = false;
-    const std::string problem = batch(*data, *record, torn);
+    std::string problem = batch(*data, *record, torn);
     if (!problem.empty()) return problem;
     if (torn) break;
     out.data_bytes += record->data_bytes;

@@ -146,7 +146,9 @@ std::string collect_cosignatures(LogReader& log, const std::string& origin,
   for (const std::string& path : sockets) {
     const std::string problem = ask_witness(log, path, *note);
     answered += problem.empty();
-    if (!problem.empty()) problems += (problems.empty() ? "" : "; ") + path + ": " + problem;
+    if (problem.empty()) continue;
+    if (!problems.empty()) problems += "; ";
+    problems.append(path).append(": ").append(problem);
   }
   if (answered == 0) return problems;
   int error = 0;

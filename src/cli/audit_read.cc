@@ -38,7 +38,7 @@ std::uint64_t signed_size(audit::LogReader& log, const std::string& origin) {
 // c2sp.org/tlog-tiles: N in groups of three digits, each but the last with an x before it.
 std::string tile_number(std::uint64_t n) {
   std::string out = fmt::format("{:03}", n % 1000);
-  for (n /= 1000; n > 0; n /= 1000) out = fmt::format("x{:03}/", n % 1000) + out;
+  for (n /= 1000; n > 0; n /= 1000) out.insert(0, fmt::format("x{:03}/", n % 1000));
   return out;
 }
 

@@ -34,6 +34,7 @@ int left_ms(std::uint64_t until_ns) {
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   std::vector<char*> words;
+  words.reserve(command.size() + 1);
   for (const std::string& w : command) words.push_back(const_cast<char*>(w.c_str()));
   words.push_back(nullptr);
   ::execvp(words[0], words.data());

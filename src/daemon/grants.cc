@@ -65,7 +65,7 @@ std::string Grants::set_keys(const Trust& trust, const std::string& jwks, const 
   if (!trust.file.empty()) {
     auto read = grant::KeySet::parse(jwks);
     if (!read.ok()) {
-      const std::string problem = trust.file + ": " + read.problem;
+      std::string problem = trust.file + ": " + read.problem;
       post(EventKind::kTrustRefused, problem, Severity::kWarning, "");
       return problem;
     }

@@ -133,7 +133,7 @@ std::string keep_self_test(const std::string& state, const SelfTest& test) {
                  std::fflush(out) == 0 && ::fsync(::fileno(out)) == 0;
   if (out != nullptr) written = std::fclose(out) == 0 && written;
   if (written && std::rename(fresh.c_str(), file.c_str()) == 0) return {};
-  const std::string why = file + ": " + std::strerror(errno);
+  std::string why = file + ": " + std::strerror(errno);
   ::unlink(fresh.c_str());
   return why;
 }

@@ -37,7 +37,7 @@ Bio reader(std::string_view text) {
 std::string reason() {
   const unsigned long code = ERR_peek_last_error();
   const char* text = code == 0 ? nullptr : ERR_reason_error_string(code);
-  const std::string out = text == nullptr ? "no reason given" : text;
+  std::string out = text == nullptr ? "no reason given" : text;
   ERR_clear_error();
   return out;
 }

@@ -9,7 +9,7 @@
 namespace bulkhead::hook {
 namespace {
 
-enum class Family : std::uint8_t {
+enum class Family : std::uint8_t {  // the tables' words
   alloc,
   free,
   query,

@@ -166,7 +166,7 @@ std::string find_program(const std::string& name) {
   std::string rest = path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin";
   while (!rest.empty()) {
     const std::size_t colon = rest.find(':');
-    const std::string at = rest.substr(0, colon) + "/" + name;
+    std::string at = rest.substr(0, colon) + "/" + name;
     if (at[0] == '/' && ::access(at.c_str(), X_OK) == 0) return at;
     if (colon == std::string::npos) break;
     rest = rest.substr(colon + 1);

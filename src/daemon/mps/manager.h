@@ -17,7 +17,8 @@ namespace bulkhead::daemon {
 struct MpsKey {
   std::string group;
   std::uint32_t uid = 0;
-  auto operator<=>(const MpsKey&) const = default;
+  auto operator<=>(const MpsKey&) const =
+      default;  // NOLINT(modernize-use-nullptr): not a zero of ours
 };
 
 class MpsManager final : public Duty {
