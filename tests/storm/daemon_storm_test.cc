@@ -15,6 +15,7 @@
 #include "base/kill_point.h"
 #include "daemon/loop.h"
 #include "daemon/regions_impl.h"
+#include "shm/governed.h"
 #include "tests/storm/storm.h"
 
 namespace bulkhead::daemon {
@@ -314,6 +315,13 @@ void govern(const Dir& dir) {
     (void)daemon.regions.set_limit("t", uuid, i % 2 == 0 ? kLimit / 2 : kLimit);
     const std::uint32_t share = i % 2 == 0 ? 2500 : 5000;
     (void)daemon.regions.set_compute("t", uuid, {share, share});
+    (void)daemon.regions.set_enforcer("t", i % 2 == 0 ? 0u : shm::kTenantSpatial,
+                                      i % 2 == 0 ? "" : "g");
+    if (shm::NodePage* const page = daemon.regions.page(); page != nullptr) {
+      shm::Governed told{};
+      told.beat_ns = monotonic_ns();
+      shm::write_governed(*page, shm::add_governed(*page, uuid), told);
+    }
     (void)daemon.regions.remove("made", false);
     // Every second one is watched and killed; the others end by themselves, and the scan finds them.
     const bool watched = i % 2 == 0;
