@@ -1,0 +1,132 @@
+// What each part asks of the others.
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "daemon/node_whole.h"
+#include "daemon/pidfd.h"
+
+namespace bulkhead::daemon {
+
+using wire::EventKind;
+using wire::Severity;
+
+void WholeNode::wire_regions() {
+  TenantRegions::Outside outside;
+  outside.dir = &dir_;
+  outside.poller = &loop_.poller();
+  outside.clock = [this] { return loop_.read_clock(); };
+  outside.turn_began = [this] { return loop_.now(); };
+  outside.total_bytes_of = [this](const std::uint8_t* uuid) -> std::uint64_t {
+    for (const Capacity& c : ledger_->capacities()) {
+      if (std::memcmp(c.uuid, uuid, sizeof c.uuid) == 0) return c.total_bytes;
+    }
+    return 0;
+  };
+  regions_ = std::make_unique<TenantRegions>(std::move(outside));
+  regions_->on_news = [this](const RegionNews& news) {
+    if (news.kind == EventKind::kTenantAdopted) return;  // the ledger tells, with its reasons
+    note_end(news);
+    EventFields fields;
+    fields.severity = severity_of(news.kind);
+    fields.tenant = news.tenant;
+    fields.pid = news.pid;
+    fields.uid = news.uid;
+    fields.bytes = news.bytes;
+    journal_->post(loop_.read_clock(), news.kind, news.text, fields);
+  };
+  LedgerOptions options;
+  options.daemon_uid = ::geteuid();
+  options.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
+    journal_->post(loop_.read_clock(), kind, text, fields);
+  };
+  options.store = [this](const std::string& json) { keep_tenants(json); };
+  options.before_force = [this](const wire::TenantRecord& r) {
+    if (ledger_->mode_of(r).enforcer != policy::Enforcer::kSpatial) return;
+    mps_->evict_all({r.mps_group, r.owner_uid}, pids_of_tenant(r.name));
+  };
+  options.no_audit = AuditPart::refusal(config_);
+  ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
+  regions_->on_found = [this](const wire::TenantRecord& found) {
+    return ledger_->adopt(found, loop_.read_clock());
+  };
+  regions_->on_read = [this] {
+    if (sentinel_) sentinel_->ask();
+  };
+  regions_->on_gone = [this](const std::string& name) { ledger_->gone(name, loop_.read_clock()); };
+}
+
+// Verification once, here; the rest is in the tables.
+void WholeNode::wire_grants() {
+  GrantsOutside outside;
+  outside.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
+    journal_->post(loop_.read_clock(), kind, text, fields);
+  };
+  outside.record = [this](const std::string& json) { audit_.record(json); };
+  outside.keep_here = [this](const std::string& json) { keep_here(kGrantsFile, json); };
+  outside.keep_state = [this](const std::string& json) { store_->replace(kGrantsFile, json); };
+  grants_ = std::make_unique<Grants>(*ledger_, std::move(outside));
+}
+
+// Before the socket: nobody is started with a library that was not checked.
+std::string WholeNode::take_shim() {
+  shim_ = ShimCopy{};
+  if (!config_.trust_shim_root.empty()) {
+    const std::string manifest = config_.trust_shim.empty() ? kShimManifest : config_.trust_shim;
+    auto made = prepare_shim(config_.trust_shim_root, manifest, state_);
+    if (!made.ok()) {
+      journal_->post(loop_.read_clock(), EventKind::kShimRefused, made.problem, {Severity::kAlarm});
+      return made.problem;
+    }
+    shim_ = std::move(*made);
+  }
+  return publish_shim(dir_.fd.get(), shim_.path);
+}
+
+// This node's name in `aud`: the configuration's, else the host's.
+Trust WholeNode::trust_of(const Config& config) const {
+  Trust trust{config.trust_jwks, config.trust_audience, config.trust_issuer};
+  utsname host{};
+  if (trust.audience.empty() && ::uname(&host) == 0) trust.audience = host.nodename;
+  return trust;
+}
+
+void WholeNode::wire_server() {
+  ServerOptions options;
+  options.daemon_uid = ::geteuid();
+  options.authoritative = dir_.authoritative;
+  options.version = std::string{"bulkheadd "} + kVersion;
+  options.clock = [this] { return loop_.read_clock(); };
+  ServerProviders p;
+  p.tenants = picture_.providers.tenants = [this] { return tenant_views(); };
+  p.devices = picture_.providers.devices = [this] { return device_views(); };
+  p.strays = picture_.providers.strays = [this] { return watch_->strays(); };
+  p.events = picture_.providers.events = [this](std::uint64_t after, std::size_t most,
+                                                std::uint32_t& lost) {
+    return events_after(after, most, lost);
+  };
+  p.next_event_id = picture_.providers.next_event_id = [this] { return journal_->next_id(); };
+  p.usage = [this](std::int64_t since) { return usage_->rows(since); };
+  p.reload = [this](ConfigReader::Done done) { begin_reload(std::move(done)); };
+  p.condition = [this] { return condition(); };
+  if (AuditLanes* lanes = audit_.lanes()) {
+    p.lane = [lanes](const Peer& peer, const wire::LaneRequest& request, UniqueFd pidfd) {
+      return lanes->request(peer, request, std::move(pidfd));
+    };
+  }
+  p.grant = [this](const Peer& peer, const std::string& tenant, std::string_view token) {
+    return grants_->present(peer, tenant, token, loop_.read_clock());
+  };
+  p.revoke = [this](const Peer& peer, wire::RevokeWhat what, const std::string& which) {
+    return grants_->revoke(peer, what, which, loop_.read_clock());
+  };
+  p.grant_table = [this](const Peer& peer, const std::string& tenant, UniqueFd& out) {
+    return grants_->table(peer, tenant, out);
+  };
+  reader_.apply = [this](Outcome<Config> read) { return reload(std::move(read)); };
+  picture_.providers.daemon = [this](wire::DaemonView& d) { fill_daemon(d); };
+  server_ = std::make_unique<Server>(loop_.poller(), *ledger_, std::move(options), std::move(p));
+}
+
+}  // namespace bulkhead::daemon
