@@ -4,7 +4,7 @@
 # - it exports exactly the HOOK lines of cuda.def, nvml.def and nccl.def, and dlsym, dlvsym and ioctl;
 # - it asks for no glibc symbol version newer than 2.17 (what 2014's and every later distribution has);
 # - it needs only libc's own libraries at run time;
-# - it runs no destructor and no constructor of its own but one (mode.cc: the environment while there is one thread), is bound and made read-only at once, stays loaded, has no
+# - it runs no destructor and no constructor of its own but one (mode.cc: whose ioctl comes after ours), is bound and made read-only at once, stays loaded, has no
 #   executable stack, and takes at most 64 bytes of each thread's static TLS.
 set -euo pipefail
 export LC_ALL=C

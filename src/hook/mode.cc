@@ -99,19 +99,17 @@ void point_at(const shm::Dir& dir, const char* group, std::uint32_t share_x100) 
   set_if_other(kPercentage, policy::format_percentage(share_x100, percent));
 }
 
-// Before main(), with one thread: setenv() is safe here and nowhere else.
-[[gnu::constructor]] void at_load() noexcept {
-  find_next_ioctl();
-  if (::getauxval(AT_SECURE) != 0) return;
-  if (const char* const us = ::getenv("BULKHEAD_SLICE_US"); us != nullptr && us[0] != '\0')
-    want_slices(static_cast<std::uint32_t>(::strtoul(us, nullptr, 10)));
-  if (tenant_asked() == nullptr) return;
-  take_enforcer(::getenv("BULKHEAD_SIM") != nullptr);
-}
+// Who comes after us, and nothing else: a process that never touches CUDA opens nothing (I10).
+[[gnu::constructor]] void at_load() noexcept { find_next_ioctl(); }
 
 }  // namespace
 
+// `run` has put the variables where they belong: here they are only put back, and an existing one is replaced in its place,
+// so another thread's getenv() is not disturbed.
 void take_enforcer(bool simulated) noexcept {
+  if (::getauxval(AT_SECURE) != 0) return;
+  if (const char* const us = ::getenv("BULKHEAD_SLICE_US"); us != nullptr && us[0] != '\0')
+    want_slices(static_cast<std::uint32_t>(::strtoul(us, nullptr, 10)));
   const char* const name = tenant_asked();
   if (name == nullptr) return;
   const Undisturbed keep;

@@ -8,8 +8,7 @@
 namespace bulkhead::hook {
 
 // Puts the group's pipe directory and the lower of the tenant's percentage and the one that stands there into the environment, if
-// the page says that the tenant is spatial. From the constructor, before there is a second thread, and from cuInit before the
-// driver is told; then it changes only what the program has changed since. `simulated`: as shm::dir_options().
+// the page says that the tenant is spatial. From cuInit, before the driver is told. `simulated`: as shm::dir_options().
 void take_enforcer(bool simulated) noexcept;
 
 // Under process.binding, after the devices are matched: asks the driver how many multiprocessors this process has.
