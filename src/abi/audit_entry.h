@@ -58,6 +58,7 @@ inline constexpr std::uint8_t kHostDevice = 0xff;
 inline constexpr std::uint8_t kRemoteDevice = 0xfe;
 inline constexpr std::uint16_t kManyStreams = 0xffff;
 
+// Its words lie at any address: copy one before anything refers to it.
 #pragma pack(push, 1)
 struct AuditEntry {
   std::uint8_t version_kind;

@@ -34,18 +34,18 @@ json words_of(std::uint64_t index, Bytes entry, bool addresses) {
               {"decision", kDecisions[static_cast<unsigned>(abi::decision_of(e))]},
               {"flags", abi::flags_of(e)},
               {"reason", e.reason},
-              {"session", e.session},
-              {"grant", e.grant},
-              {"lane", e.lane},
+              {"session", std::uint32_t{e.session}},
+              {"grant", std::uint32_t{e.grant}},
+              {"lane", std::uint16_t{e.lane}},
               {"sequence", abi::sequence_of(e)},
-              {"utc_ns", e.utc_ns},
+              {"utc_ns", std::uint64_t{e.utc_ns}},
               {"bytes", abi::bytes_of(e)},
               {"source_device", e.source_device},
               {"destination_device", e.destination_device},
-              {"stream", e.stream}};
+              {"stream", std::uint16_t{e.stream}}};
   if (addresses) {
-    out["source"] = e.source;
-    out["destination"] = e.destination;
+    out["source"] = std::uint64_t{e.source};
+    out["destination"] = std::uint64_t{e.destination};
   }
   return out;
 }

@@ -13,18 +13,24 @@ std::string text_of(std::uint64_t n) { return std::to_string(n); }
 
 Finding Ledger::at(Check check, const abi::AuditEntry& entry, std::uint64_t index,
                    std::string text) {
-  return {check, index, true, entry.session, entry.lane, abi::sequence_of(entry), std::move(text)};
+  return {check,
+          index,
+          true,
+          std::uint32_t{entry.session},
+          std::uint16_t{entry.lane},
+          abi::sequence_of(entry),
+          std::move(text)};
 }
 
 Ledger::Session* Ledger::session_of(const abi::AuditEntry& entry, std::uint64_t index) {
-  const auto found = sessions_.find(entry.session);
+  const auto found = sessions_.find(std::uint32_t{entry.session});
   if (found != sessions_.end()) return &found->second;
   if (!partial_) {
     findings_.add(
         at(Check::kSession, entry, index, "its session has no record before it, or has ended"));
   }
   // Once is enough: the session counts as known from here on, its lanes begin where they are.
-  Session& made = sessions_[entry.session];
+  Session& made = sessions_[std::uint32_t{entry.session}];
   made.record.serial = entry.session;
   made.known = false;
   return &made;
@@ -39,7 +45,7 @@ void Ledger::entry(const abi::AuditEntry& entry, std::uint64_t index) {
   }
   if (lane_ == nullptr || lane_session_ != entry.session || lane_number_ != entry.lane) {
     session_ = session_of(entry, index);
-    const auto [lane, fresh] = session_->lanes.try_emplace(entry.lane);
+    const auto [lane, fresh] = session_->lanes.try_emplace(std::uint16_t{entry.lane});
     if (fresh) {
       lane->second.known = session_->known;
       lane->second.last_ns = session_->record.utc_ns;  // no entry before its session
@@ -91,7 +97,7 @@ void Ledger::check_clock(const abi::AuditEntry& entry, Lane& lane, std::uint64_t
                      "its time is " + text_of((least - entry.utc_ns) / 1'000'000) +
                          " ms before that of the entry or session before it"));
   }
-  lane.last_ns = std::max(lane.last_ns, entry.utc_ns);
+  lane.last_ns = std::max(lane.last_ns, std::uint64_t{entry.utc_ns});
 }
 
 void Ledger::check_grant(const abi::AuditEntry& entry, const Session& session,
@@ -110,7 +116,7 @@ void Ledger::check_grant(const abi::AuditEntry& entry, const Session& session,
   }
   if (decision != abi::Decision::kAllowed) return;
   if (grant_ == nullptr || grant_serial_ != entry.grant) {
-    const auto found = grants_.find(entry.grant);
+    const auto found = grants_.find(std::uint32_t{entry.grant});
     grant_ = found == grants_.end() ? nullptr : &found->second;
     grant_serial_ = entry.grant;
   }

@@ -46,8 +46,10 @@ DenyReason GrantBook::judge(const Rule& rule, const std::vector<std::string>& de
   if (utc_ns < rule.from_ns - kSlack_ns) return DenyReason::kNotYetValid;
   const std::uint8_t need = needed(e);
   if ((rule.directions & need) != need) return DenyReason::kDirection;
-  const std::pair<std::uint8_t, std::uint64_t> sides[] = {{e.source_device, e.source},
-                                                          {e.destination_device, e.destination}};
+  // copies: the entry is packed, and nothing may refer to its words
+  const std::uint64_t source = e.source, destination = e.destination;
+  const std::pair<std::uint8_t, std::uint64_t> sides[] = {{e.source_device, source},
+                                                          {e.destination_device, destination}};
   for (const auto& [device, address] : sides) {
     if (device >= abi::kRemoteDevice) continue;  // the host, or another process's
     if (device >= devices.size()) return DenyReason::kDevice;
