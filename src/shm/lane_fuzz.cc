@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const auto& slot = *reinterpret_cast<const shm::LaneSlot*>(bytes);
   abi::AuditEntry e{};
-  if (shm::read_slot(slot, expected, e) != shm::Seen::kEntry) return 0;
+  if (shm::read_slot(slot, expected, e) != shm::LaneRead::kEntry) return 0;
   if (shm::well_formed(e, expected)) {
     if (abi::sequence_of(e) != expected || abi::decision_of(e) == abi::Decision::kViolation ||
         abi::kind_of(e) == abi::EntryKind::kRecord) {
