@@ -19,13 +19,17 @@
 namespace bulkhead::cli {
 namespace {
 
-#define BH_SELF_TEST_FUNCTIONS(X)                                                             \
-  X(cuInit)                                                                                   \
-  X(cuDeviceGet)                                                                              \
-  X(cuDeviceGetAttribute)                                                                     \
-  X(cuDevicePrimaryCtxRetain)                                                                 \
-  X(cuCtxSetCurrent) X(cuCtxSynchronize) X(cuMemAlloc_v2) X(cuMemsetD8_v2) X(cuMemcpyDtoH_v2) \
-      X(cuModuleLoadData) X(cuModuleGetFunction) X(cuLaunchKernel) X(cuStreamSynchronize)
+#define BH_SELF_TEST_FUNCTIONS(X) \
+  X(cuInit)                       \
+  X(cuDeviceGet)                  \
+  X(cuDeviceGetAttribute)         \
+  X(cuDevicePrimaryCtxRetain)     \
+  X(cuCtxSetCurrent)              \
+  X(cuCtxSynchronize)             \
+  X(cuMemAlloc_v2)                \
+  X(cuMemsetD8_v2)                \
+  X(cuMemcpyDtoH_v2)              \
+  X(cuModuleLoadData) X(cuModuleGetFunction) X(cuLaunchKernel) X(cuStreamSynchronize)
 #define BH_GREEN_FUNCTIONS(X)    \
   X(cuDeviceGetDevResource)      \
   X(cuDevSmResourceSplitByCount) \
