@@ -184,6 +184,7 @@ void read_others(ConfigTable& root, Config& c) {
     audit.blame(at, "lane_budget", "'" + budget + "' is not a size in bytes, like \"512MiB\"");
   }
   audit.texts("witnesses", c.audit_witnesses);
+  if (!c.audit_witnesses.empty()) c.idle.emplace_back("[audit] witnesses");
   audit.finish();
   ConfigTable siem = root.table("siem");
   idle(siem.text("url", c.siem_url), "[siem] url");

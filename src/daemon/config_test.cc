@@ -119,7 +119,7 @@ name = "b"
   EXPECT_EQ(c.audit_lane_budget.bytes, std::uint64_t{1} << 30);
   EXPECT_EQ(c.siem_url, "relp://x");
   EXPECT_EQ(c.idle.size(),
-            2u);  // log_level, siem: said, not passed over
+            3u);  // log_level, witnesses, siem: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");
