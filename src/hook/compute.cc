@@ -169,12 +169,20 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   const bool never_held = in_callback || collective || nccl_groups != 0 ||
                           compute.account_only.load(kRelaxed);  // a flag of its own
   if (!never_held && left_ns(gate, *in, now, 0) != 0) [[unlikely]] {
+    const std::uint64_t tat = e->tat_ns.load(kRelaxed);  // a number
+    if (!any_capture)
+      end_before_hold(stream, twin, now,
+                      now + shares::gate_ns(tat, now, in->rules, 0, in->window_ns, true));
     now = hold(gate, now);
     in = &in_force(share, *e);
     if (!in->limits.limited()) return;  // the limit is gone
   }
   if (streams_shaped() && !never_held) [[unlikely]]
     now = stream_hold(*e, stream, predicted, now);
+  if (what.dependent && !never_held && !any_capture && !coarse) [[unlikely]] {
+    now = wait_for_rest(*e, {&cost, predicted, false, true, false},
+                        in->rules.rate_x100 == shares::kWhole_x100, stream, twin, now);
+  }
   gate_raise(d->number, stream);
   if (gate_anywhere() && !never_held && gate_beside(d->number)) [[unlikely]]
     now = gate_hold(d->number, *e, now);
@@ -192,7 +200,9 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   const std::uint64_t lost = shares::charge(e->tat_ns, now, t.charged_ns, in->rules);
   if (lost != 0) [[unlikely]]
     e->forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
-  t.alone = shares::count_launch(cost) && !coarse && !what.dependent;
+  // A dependent only while nothing is known of it: then it has waited for its stream.
+  t.alone = shares::count_launch(cost) && !coarse &&
+            (!what.dependent || cost.samples.load(kRelaxed) < shares::kLearnFirst);  // a statistic
   if (collective) [[unlikely]] {
     t.collective = true;
     const Collective c = nccl_launched(d->number);
@@ -204,10 +214,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   count_class(*e, collective ? StreamClass::kCollective : StreamClass::kCompute);
   // While anything captures in the program-wide mode, a question to the driver would end it.
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
-  t.stream =
-      stream != nullptr
-          ? stream
-          : reinterpret_cast<CUstream>(twin == Twin::kPerThread ? kStreamPerThread : kStreamLegacy);
+  t.stream = named(stream, twin);
   if (t.book == nullptr) return;
   shares::Op op{&cost, predicted, t.alone, what.dependent, false};
   if (!cut_before(*t.book, t.stream, op)) {

@@ -157,6 +157,22 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept;
 [[nodiscard]] CUevent spare_event(ContextBook& c) noexcept;  // null: none to be had
 void give_event(ContextBook& c, CUevent e) noexcept;
 
+// The open segment is over: its end event is recorded now. `tight`: the device has not come to its end.
+void end_open(StreamBook& b, CUstream stream, bool tight) noexcept;
+
+// compute_rest.cc. Streams of programmatic dependents, and what is open before a hold. A default stream by its own handle.
+[[nodiscard]] inline CUstream named(CUstream stream, Twin twin) noexcept {
+  return stream != nullptr ? stream
+                           : reinterpret_cast<CUstream>(twin == Twin::kPerThread ? kStreamPerThread
+                                                                                 : kStreamLegacy);
+}
+[[nodiscard]] bool at_rest(CUstream stream) noexcept;  // all that was launched there is done
+// The caller will be held until `until` at least: what is open ends here, if no dependent is parted from its primary by it.
+void end_before_hold(CUstream stream, Twin twin, std::uint64_t now, std::uint64_t until) noexcept;
+// A dependent that may only go when its stream is at rest waits for that, 100 ms at most. Returns the time then.
+[[nodiscard]] std::uint64_t wait_for_rest(shm::ComputeEntry& e, const shares::Op& op, bool whole,
+                                          CUstream stream, Twin twin, std::uint64_t now) noexcept;
+
 // compute_rules.cc. What the tenant may use now of the device with this entry; the step of a changed limit is made here.
 [[nodiscard]] const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept;
 // One millisecond's step of the rate.

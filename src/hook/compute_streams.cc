@@ -73,14 +73,25 @@ StreamBook* find(std::uint64_t key) noexcept {
   return nullptr;
 }
 
-// The launches between the events are over: into the ring, for the measuring thread. `tight`: right after the last one.
+// A segment that no launch got into: its events are not where they should be any more.
+void abandon_open(StreamBook& b) noexcept {
+  b.cut.open = nullptr;
+  b.open_until_ns.store(0, kRelaxed);     // a time
+  compute.queued.fetch_sub(1, kRelaxed);  // a sum
+  if (b.start != nullptr && b.start != b.last_end) give_event(*b.context, b.start);
+  b.start = nullptr;
+}
+
+}  // namespace
+
+// The launches between the events are over: into the ring, for the measuring thread.
 void end_open(StreamBook& b, CUstream stream, bool tight) noexcept {
   const std::uint32_t head = b.head.load(kRelaxed);  // the holder's own
   Flight& f = b.ring[head % kInFlight];
   CUevent end = spare_event(*b.context);
   if (end == nullptr) return;  // it goes on
-  // Whether the device had come to it: only then can a pause of the host be inside.
-  const bool reached = f.segment.ops > 1 && next.cuEventQuery(b.start) == CUDA_SUCCESS;
+  // Whether the device had come to it: only then can a pause of the host be inside, or behind the last operation.
+  const bool reached = (!tight || f.segment.ops > 1) && next.cuEventQuery(b.start) == CUDA_SUCCESS;
   if (next.cuEventRecord(end, stream) != CUDA_SUCCESS) {
     give_event(*b.context, end);
     return;
@@ -104,17 +115,6 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept {
   b.head.store(head + 1, std::memory_order_release);  // pairs with the measuring thread
   wake_measuring();
 }
-
-// A segment that no launch got into: its events are not where they should be any more.
-void abandon_open(StreamBook& b) noexcept {
-  b.cut.open = nullptr;
-  b.open_until_ns.store(0, kRelaxed);     // a time
-  compute.queued.fetch_sub(1, kRelaxed);  // a sum
-  if (b.start != nullptr && b.start != b.last_end) give_event(*b.context, b.start);
-  b.start = nullptr;
-}
-
-}  // namespace
 
 CUevent spare_event(ContextBook& c) noexcept {
   const std::uint32_t from = c.hint.load(kRelaxed);  // hints, both
@@ -165,26 +165,35 @@ StreamBook* take_book(CUstream stream, Twin twin, std::uint64_t predicted_ns) no
 }
 
 bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
-  if (op.dependent) b.pdl = true;
+  if (op.dependent) b.pdl = b.cut.dependents = true;
   const std::uint32_t head = b.head.load(kRelaxed);  // the holder's own
   // acquire pairs with the measuring thread: it has left the place
   const bool full = head - b.tail.load(std::memory_order_acquire) >= kInFlight - 1;
   if (full && b.cut.open == nullptr) return false;
   bool drained = true;
-  if (b.last_end != nullptr && (b.cut.open == nullptr || op.alone)) {
+  if (op.dependent) {
+    // relaxed: the holder's own. What is open is not asked about before it can have ended.
+    drained = (b.cut.open == nullptr || monotonic_ns() >= b.open_until_ns.load(kRelaxed)) &&
+              at_rest(stream);
+    op.alone = op.alone && drained;
+  } else if (b.last_end != nullptr && (b.cut.open == nullptr || op.alone)) {
     drained = next.cuEventQuery(b.last_end) != CUDA_ERROR_NOT_READY;
   }
   // What begins on an idle device is timed with the host's own delay in it: good enough for the first two samples.
-  if (op.alone && drained && b.cut.open == nullptr &&
+  if (op.alone && drained && b.cut.open == nullptr && !op.dependent &&
       op.entry->samples.load(kRelaxed) >= 2) {  // a statistic
     op.alone = false;
   }
   const shares::Cut cut = full ? shares::Cut{} : shares::cut(b.cut, op, drained);
-  if (cut.end) end_open(b, stream, false);
+  // Among dependents the last operation may run still: then the event is right behind it.
+  if (cut.end) end_open(b, stream, b.pdl && !op.dependent && !at_rest(stream));
   if (!cut.begin || b.cut.open != nullptr) return true;
   const bool own_start = cut.end ? false : cut.start || b.last_end == nullptr;
-  // An event of its own before a programmatic dependent would keep it from its primary.
-  if (own_start && op.dependent) return false;
+  // An event of its own would keep a programmatic dependent from its primary, unless that one is done.
+  if (own_start && op.dependent && !drained) {
+    b.cut.guarded = false;
+    return false;
+  }
   CUevent start = b.last_end;
   if (own_start) {
     start = spare_event(*b.context);
@@ -201,10 +210,10 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   // cut_before() may have ended one: the place is the next
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];
   f.window_ns = f.queued_ns = f.gap_ns = 0;
-  f.own_start = own_start;
+  f.own_start = own_start || (cut.end && op.dependent);  // at rest: that end is of now
   // relaxed: sums; of this stream it is known, the others' segments are in the second
   f.fresh =
-      own_start && (compute.used_count.load(kRelaxed) == 1 || compute.queued.load(kRelaxed) == 0);
+      f.own_start && (compute.used_count.load(kRelaxed) == 1 || compute.queued.load(kRelaxed) == 0);
   compute.queued.fetch_add(1, kRelaxed);
   f.collective = false;
   f.comm_place = -1;
@@ -237,7 +246,7 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
   // What is long or not known is looked at while it runs, so its end is marked at once; on a stream of programmatic
   // dependents the next launch may be one, so there it waits.
   const bool close = op.alone || f.segment.predicted_ns >= shares::kSegment_ns;
-  if (close && !b.pdl) end_open(b, t.stream, true);
+  if (close && (!b.pdl || (op.alone && op.dependent))) end_open(b, t.stream, true);
 }
 
 // What is in flight goes on; the open segment stays charged as predicted.

@@ -129,7 +129,7 @@ void Machine::host(Process& p) {
           p.full = true;
           return;
         }
-        if (!gate(p)) return;
+        if (!gate(p) || !at_rest(p)) return;
         p.has_step = false;
         launch(p);
         return wake_at(p, now + p.tenant->spec.launch_ns);
@@ -155,7 +155,7 @@ bool Machine::gate(Process& p) {
   }
   if (!held) {
     p.held_since = now;
-    close_all(p);
+    close_for_hold(p, pc::gate_ns(t.tat.load(), now, t.rules, 0, t.limit.window_ns, true));
   }
   const Ns debt_wait = pc::wait_ns(t.tat.load(), now, t.rules);
   t.longest_wait_ns = std::max(t.longest_wait_ns, debt_wait);
@@ -164,6 +164,25 @@ bool Machine::gate(Process& p) {
   if (pc::gate_ns(t.tat.load(), now, t.rules, 0, t.limit.window_ns, true) != 0)
     t.held_at = std::max(now, s.sleep_until);
   wake_at(p, s.sleep_until != 0 ? s.sleep_until + options_.sleep_late_ns : now + 40 * s.pauses);
+  return false;
+}
+
+// Of a dependent that must not meet an event before it, or of which nothing is known.
+bool Machine::at_rest(Process& p) {
+  if (!p.tenant->limit.limited || (options_.broken & kBlindToDependents) != 0) return true;
+  StreamState& st = p.streams[p.step.stream];
+  const pc::Op op{&pc::find_or_add(*p.costs, p.step.key | 1, 4'000), 0, false, p.step.dependent};
+  const bool idle = device.contexts[p.context].streams[p.step.stream].items.empty();
+  if (idle || !pc::waits_for_rest(st.cut, op, p.tenant->rules.rate_x100 == pc::kWhole_x100) ||
+      (st.rest_since != 0 && now - st.rest_since >= 100 * kMs)) {
+    st.rest_since = 0;
+    return true;
+  }
+  if (st.rest_since == 0) {
+    st.rest_since = now;
+    close(p, p.step.stream, true);  // what comes next waits for it, so it parts nobody
+  }
+  wake_at(p, now + 10 * kUs);
   return false;
 }
 
@@ -195,6 +214,13 @@ void Machine::launch(Process& p) {
   p.had_work = true;
   const double cost = static_cast<double>(s.ns + device.model.gap_ns);
   Item kernel{cost, static_cast<double>(s.ns) / cost, s.occupancy, 0};
+  StreamState& st = p.streams[s.stream];
+  if (s.dependent && !was_empty) {
+    if (q.items.back().tag == 0)  // right behind its primary
+      kernel.left_ns = static_cast<double>(s.ns), kernel.useful = 1;
+    else if (std::any_of(q.items.begin(), q.items.end(), [](const Item& i) { return i.tag == 0; }))
+      ++parted;
+  }
   if (!t.limit.limited) {
     device.push(p.context, s.stream, kernel, now);
     return;
@@ -208,10 +234,22 @@ void Machine::launch(Process& p) {
   pc::Op op{&e, pc::predict(e, 4'000), pc::count_launch(e)};
   if (options_.broken & kPerLaunch) op.predicted_ns = 100 * kUs;
   if (options_.broken & kNoSettle) op.predicted_ns = 4 * kUs;
-  StreamState& st = p.streams[s.stream];
-  const bool drained = st.last == nullptr;
+  op.dependent = s.dependent;
+  const bool blind = s.dependent && (options_.broken & kBlindToDependents) != 0;
+  st.cut.dependents = st.cut.dependents || s.dependent;
+  const bool drained = !blind && (s.dependent ? q.items.empty() : st.last == nullptr);
+  if (s.dependent && !drained) op.alone = false;
   const pc::Cut cut = pc::cut(st.cut, op, drained);
-  if (cut.end) close(p, s.stream, true);
+  if (cut.end) close(p, s.stream, !s.dependent && (!st.cut.dependents || !q.items.empty()));
+  if (st.open == nullptr && s.dependent && !drained && st.last == nullptr) {  // in no segment
+    device.push(p.context, s.stream, kernel, now);
+    const Ns alone =
+        pc::with_kappa(op.predicted_ns, governor_.clock().shared != 0 ? kappa : pc::kKappaOne);
+    t.raw_ns += op.predicted_ns;
+    st.queued_until = std::max(st.queued_until, now) + op.predicted_ns;
+    st.cut.guarded = false;
+    return charge(t, static_cast<std::int64_t>(alone));
+  }
   if (cut.begin) {
     p.records.push_back(std::make_unique<Record>());
     Record* r = p.records.back().get();
@@ -238,9 +276,9 @@ void Machine::launch(Process& p) {
       pc::with_kappa(op.predicted_ns, governor_.clock().shared != 0 ? kappa : pc::kKappaOne);
   charge(t, static_cast<std::int64_t>(charged));
   pc::add_op(st.cut, op, now, charged);
+  st.queued_until = std::max(st.queued_until, now) + op.predicted_ns;
   const Ns window = pc::window_ns_of(op.predicted_ns, e.samples.load() > 0, t.limit.window_ns);
   st.open->window_ns += window;
-  p.in_flight_ns += window;
   if (cut.end_after) close(p, s.stream, true);
 }
 
@@ -250,6 +288,7 @@ void Machine::close(Process& p, std::size_t stream, bool tight) {
   Record* r = st.open;
   pc::end_segment(st.cut, r->start != 0, tight);
   r->closed = true;
+  p.in_flight_ns += r->window_ns;  // what is open is not in it: the bucket alone bounds that
   st.open = nullptr;
   st.last = r;
   device.push(
@@ -259,6 +298,14 @@ void Machine::close(Process& p, std::size_t stream, bool tight) {
 }
 void Machine::close_all(Process& p) {
   for (std::size_t i = 0; i < p.streams.size(); ++i) close(p, i, true);
+}
+void Machine::close_for_hold(Process& p, Ns hold_ns) {
+  for (std::size_t i = 0; i < p.streams.size(); ++i) {
+    const StreamState& st = p.streams[i];
+    const bool blind = st.cut.dependents && (options_.broken & kBlindToDependents) != 0;
+    if (!blind && pc::ends_before_hold(st.cut, st.queued_until, now + hold_ns))
+      close(p, i, !device.contexts[p.context].streams[i].items.empty());
+  }
 }
 
 pc::Reading Machine::reading(Process& p, Record& r, Ns end) const {
@@ -311,7 +358,8 @@ void Machine::accrue(Process& p) {
     const std::uint64_t bit = 1ull << (r->stream % 64);
     if ((seen & bit) != 0) continue;
     seen |= bit;
-    if (r->start == 0 || r->end != 0) continue;
+    if (r->start == 0 || r->end != 0 || !r->closed)
+      continue;  // what is open may have pauses inside
     const pc::Reading got = reading(p, *r, now);
     const std::uint64_t cost = pc::running_ns(r->segment, got, options_.told_slice_ns);
     if (cost <= r->segment.raw_ns) continue;
@@ -329,7 +377,9 @@ void Machine::tick(Process& p) {
   Tenant& t = *p.tenant;
   p.history.add(governor_.clock());
   for (std::size_t i = 0; i < p.streams.size(); ++i)
-    if (pc::is_quiet(p.streams[i].cut, now)) close(p, i, false);
+    if (pc::is_quiet(p.streams[i].cut, now) &&
+        (!p.streams[i].cut.dependents || device.contexts[p.context].streams[i].items.empty()))
+      close(p, i, false);
   reap(p);
   accrue(p);
   p.with_long = std::any_of(p.records.begin(), p.records.end(), [&](const auto& r) {

@@ -30,6 +30,8 @@ struct Step {
   std::uint64_t key = 1;
   std::size_t stream = 0;
   double occupancy = 1;
+  bool dependent =
+      false;  // programmatic: begins while its predecessor ends, unless an event stands between
 };
 using Rng = std::mt19937_64;
 using Program = std::function<Step(Ns now, Rng& rng)>;
@@ -69,6 +71,8 @@ enum Broken : unsigned {
   kHoard = 16,          // an idle tenant's credit grows without a bound
   kNoKappa = 32,        // switching is nobody's
   kForgetfulRate = 64,  // a new rate leaves the word as it is
+  kBlindToDependents =
+      128,  // they are in a segment only by chance, and none of theirs ever ends in time
 };
 
 struct Options {
@@ -99,6 +103,8 @@ struct StreamState {
   Record* open = nullptr;
   Record* last = nullptr;  // closed, its end not reached
   Ns last_end = 0;
+  Ns queued_until = 0;  // by the host's clock and the predictions
+  Ns rest_since = 0;    // a launch waits for the stream to come to rest since then
 };
 
 struct Process {
@@ -156,6 +162,8 @@ class Machine : public Watcher {
   std::vector<std::unique_ptr<Tenant>> tenants;
   std::uint32_t kappa = pc::kKappaOne;
   Ns now = 0;
+  std::uint64_t parted =
+      0;  // pairs of a launch and its dependent that an event kept from overlapping
 
  private:
   struct Event {
@@ -171,9 +179,11 @@ class Machine : public Watcher {
   void wake_at(Process& p, Ns when);
   void host(Process& p);
   bool gate(Process& p);
+  bool at_rest(Process& p);
   void launch(Process& p);
   void close(Process& p, std::size_t stream, bool tight);
   void close_all(Process& p);
+  void close_for_hold(Process& p, Ns hold_ns);
   void tick(Process& p);
   void reap(Process& p);
   void accrue(Process& p);

@@ -27,6 +27,15 @@ inline Programs closed_loop(Ns cost_ns, std::uint64_t sync_every = 0, double spr
     };
   };
 }
+// The same, each one a programmatic dependent of the one before; from `later` on a kernel of the same key takes
+// `later_ns`.
+inline Programs dependents(Ns cost_ns, Ns later = kNever, Ns later_ns = 0) {
+  return [=](std::size_t) {
+    return [=](Ns now, Rng&) -> Step {
+      return {Step::kLaunch, now < later ? cost_ns : later_ns, cost_ns | 1, 0, 1, true};
+    };
+  };
+}
 // A kernel, a wait, a pause of the host.
 inline Programs sparse(Ns cost_ns, Ns think_ns) {
   return [=](std::size_t) {

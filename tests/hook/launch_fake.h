@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "base/clock.h"
 #include "hook/next.h"
 
 namespace bulkhead::hook::fake {
@@ -20,9 +21,12 @@ struct Event {
 struct Gpu {
   std::mutex lock;
   std::uint64_t now_ns = 1'000'000'000;
+  bool live = false;  // true: its time is CLOCK_MONOTONIC
   bool runs = false;  // true: the device's time is advanced by each launch itself
   std::map<CUfunction, std::uint64_t> cost_ns;
   std::map<std::uintptr_t, std::uint64_t> ready_ns;  // by stream handle
+  std::map<std::uintptr_t, bool> event_last;         // what was put there last is an event
+  int parted = 0;  // dependents that an event kept from a predecessor that had not ended
   std::map<CUfunction, const char*> names;
   std::set<CUevent> events;
   std::set<CUstream> capturing;
@@ -39,10 +43,17 @@ inline std::uint64_t key_of(CUstream s) {
   const auto n = reinterpret_cast<std::uintptr_t>(s);
   return n == 0 ? kStreamLegacy : n;
 }
-inline CUresult run_on(CUstream s, std::uint64_t cost) {
+inline void look_at_the_clock() {
+  if (gpu.live) gpu.now_ns = monotonic_ns();
+}
+inline CUresult run_on(CUstream s, std::uint64_t cost, bool dependent = false) {
   const Lock l{gpu.lock};
+  look_at_the_clock();
   if (gpu.answer != CUDA_SUCCESS) return gpu.answer;
   std::uint64_t& ready = gpu.ready_ns[key_of(s)];
+  bool& event_last = gpu.event_last[key_of(s)];
+  if (dependent && event_last && ready > gpu.now_ns) ++gpu.parted;
+  event_last = false;
   ready = (ready > gpu.now_ns ? ready : gpu.now_ns) + cost;
   if (gpu.runs) gpu.now_ns = ready;
   ++gpu.launches;
@@ -54,7 +65,11 @@ inline CUresult launch_fn(CUfunction f, unsigned, unsigned, unsigned, unsigned, 
   return run_on(s, gpu.cost_ns[f]);
 }
 inline CUresult launch_ex(const CUlaunchConfig* c, CUfunction f, void**, void**) noexcept {
-  return run_on(c->hStream, gpu.cost_ns[f]);
+  bool dependent = false;
+  for (unsigned i = 0; i < c->numAttrs; ++i)
+    dependent =
+        dependent || c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+  return run_on(c->hStream, gpu.cost_ns[f], dependent);
 }
 inline CUresult launch_graph(CUgraphExec, CUstream s) noexcept {
   ++gpu.graphs;
@@ -84,6 +99,8 @@ inline CUresult event_record(CUevent e, CUstream s) noexcept {
   Event* const at = live(e);
   if (at == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (gpu.capturing.count(s) != 0) ++gpu.captured_records;
+  look_at_the_clock();
+  gpu.event_last[key_of(s)] = true;
   const std::uint64_t ready = gpu.ready_ns[key_of(s)];
   *at = {ready > gpu.now_ns ? ready : gpu.now_ns, true};
   ++gpu.records;
@@ -93,14 +110,21 @@ inline CUresult event_record(CUevent e, CUstream s) noexcept {
 inline CUresult event_query(CUevent e) noexcept {
   const Lock l{gpu.lock};
   ++gpu.queries;
+  look_at_the_clock();
   const Event* const at = live(e);
   if (at == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   return !at->recorded || gpu.now_ns >= at->at_ns ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+inline CUresult stream_query(CUstream s) noexcept {
+  const Lock l{gpu.lock};
+  look_at_the_clock();
+  return gpu.now_ns >= gpu.ready_ns[key_of(s)] ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 inline CUresult event_elapsed(float* ms, CUevent a, CUevent b) noexcept {
   const Lock l{gpu.lock};
   const Event *from = live(a), *to = live(b);
   if (from == nullptr || to == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  look_at_the_clock();
   if (gpu.now_ns < to->at_ns) return CUDA_ERROR_NOT_READY;
   *ms = static_cast<float>(static_cast<double>(to->at_ns - from->at_ns) / 1e6);
   return CUDA_SUCCESS;
@@ -144,6 +168,7 @@ inline void install() {
   set(next.cuEventRecord, event_record);
   set(next.cuEventQuery, event_query);
   set(next.cuEventElapsedTime, event_elapsed);
+  set(next.cuStreamQuery, stream_query);
   set(next.cuStreamIsCapturing, capture_status);
   set(next.cuStreamBeginCapture_v2, begin_capture);
   set(next.cuStreamEndCapture, end_capture);

@@ -68,10 +68,10 @@ struct alignas(64) CostEntry {
   std::atomic<std::uint64_t> prediction_ns;  // 0: no sample yet; written by the learner
   std::atomic<std::uint32_t> launches;       // wraps; by launching threads
   std::atomic<std::uint32_t> samples;        // kept so far, the first one apart; by the learner
-  std::atomic<std::uint32_t> followed;       // 1: a programmatic dependent came after it once
-  std::uint32_t offered;                     // the learner's own, as the ring
-  std::uint32_t clean_left;                  // how many more samples a clean one outweighs
-  std::uint32_t ring[kSamples];              // ns; 4.29 s and more are kept as 2^32 - 1
+  std::uint32_t reserved;
+  std::uint32_t offered;         // the learner's own, as the ring
+  std::uint32_t clean_left;      // how many more samples a clean one outweighs
+  std::uint32_t ring[kSamples];  // ns; 4.29 s and more are kept as 2^32 - 1
 };
 
 struct CostTable {

@@ -4,7 +4,8 @@
 // A timing event is stamped when its context is resident, so what stands between two stamps is the segment's own time,
 // the slices of other tenants that fell inside, and the host's pauses. Three rules take the foreign parts out:
 //   clean   nobody else had work all the while, or it began with a fresh slice and ended within it.
-//   gapless all of it was queued before it began: no pause can be inside.
+//   gapless all of it was queued before it began: no pause can be inside. Of dependents, which are cut seldom, it is also
+//           told by the host's clock: unbroken().
 //   history an operation well under a slice is clean as a rule, and what was once seen clean is known, so
 //           what was learned of such a key is what it costs.
 #pragma once
@@ -109,6 +110,22 @@ class Row {
   bool begun_ = false, fresh_ = false;
 };
 
+// A row of this length is worth telling by: the host's own delay before its first operation is a few us.
+inline constexpr std::uint64_t kLeastRow_ns = 50'000;
+
+// Whether the device ran through it without a pause of the host. All of it was queued at `last_ns`, so it idled no longer
+// than from the first launch to the last, and an operation costs what is left at least; if no two launches lie further
+// apart than that, it did not idle at all. Sound without knowing a cost, so what was known too low can be mended.
+[[nodiscard]] inline bool unbroken(const Segment& g, const Reading& r) noexcept {
+  if (g.gapless) return true;
+  if (!g.tight || !g.dependents || !r.clean || g.last_ns < g.first_ns) return false;
+  const std::uint64_t span = g.last_ns - g.first_ns;
+  if (r.elapsed_ns < kLeastRow_ns || span >= r.elapsed_ns) return false;
+  if (span <= r.elapsed_ns / 64) return true;
+  const bool one_key = g.part_count == 1 && g.parts[0].count == g.ops;
+  return one_key && g.pause_ns <= (r.elapsed_ns - span) / g.ops;
+}
+
 namespace detail {
 [[nodiscard]] constexpr std::uint64_t scaled(std::uint64_t v, std::uint64_t by,
                                              std::uint64_t of) noexcept {
@@ -146,7 +163,7 @@ struct Known {
   std::uint64_t cost = r.elapsed_ns;
   if (k.sure) {
     const bool plausible = r.clean || r.elapsed_ns <= k.sum_ns + k.sum_ns / 2;
-    if (!g.gapless || !plausible) cost = detail::least(r.elapsed_ns, k.sum_ns);
+    if (!unbroken(g, r) || !plausible) cost = detail::least(r.elapsed_ns, k.sum_ns);
   } else if (!r.clean) {
     cost = detail::least(r.elapsed_ns, r.virtual_ns);
   }
@@ -171,7 +188,8 @@ struct Known {
 // A segment of one key teaches what one of its launches costs. One that is not gapless has the host's pauses in it,
 // and one that overlapped another stream of the tenant has run slower than by itself.
 inline void teach(const Segment& g, const Reading& r, std::uint64_t slice_ns = kSlice_ns) noexcept {
-  if (g.part_count != 1 || g.parts[0].count != g.ops || !g.gapless || r.elapsed_ns == 0) return;
+  if (g.part_count != 1 || g.parts[0].count != g.ops || !unbroken(g, r) || r.elapsed_ns == 0)
+    return;
   CostEntry& e = *g.parts[0].entry;
   std::uint64_t sample = r.elapsed_ns / g.ops;
   const std::uint64_t known_ns = predict(e, 0);

@@ -53,21 +53,61 @@ TEST_F(Segments, EndByTimeByCountAndForAnOperationAlone) {
   EXPECT_EQ(stream_.open->ops, 1u);
 }
 
-TEST_F(Segments, NoEventStandsBeforeADependentNorOnACapturingStream) {
+TEST_F(Segments, NoEventStandsBeforeADependentThatMayOverlapNorOnACapturingStream) {
   launch({&entry_, 190'000}, true);
+  stream_.dependents = true;
   Op dependent{&entry_, 190'000, true, true};
   for (int i = 0; i < 200; ++i) {
-    const Cut c = cut(stream_, dependent, true);
+    const Cut c = cut(stream_, dependent, false);
     EXPECT_FALSE(c.end || c.begin || c.start);
     add_op(stream_, dependent, 1, 0);
   }
-  entry_.followed.store(1);  // its key is known for it: nor does one stand behind the primary
-  EXPECT_FALSE(cut(stream_, {&entry_, 190'000, true, true}, true).end_after);
+  EXPECT_FALSE(cut(stream_, {&entry_, 1'000, false}, false).end_after) << "the next may be one";
+  const Cut rested = cut(stream_, dependent, true);
+  EXPECT_TRUE(rested.end && rested.begin && rested.end_after) << "there is nothing to part it from";
   stream_ = {};
-  EXPECT_FALSE(cut(stream_, {&entry_, 1'000'000, true}, true).end_after);
   Op capturing{&entry_, 1'000'000, true, false, true};
   const Cut c = cut(stream_, capturing, true);
   EXPECT_FALSE(c.end || c.begin || c.start || c.end_after);
+}
+
+TEST_F(Segments, ADependentWaitsForRestOnlyWhereItMust) {
+  const Op dependent{&entry_, 10'000, false, true}, plain{&entry_, 10'000};
+  EXPECT_TRUE(waits_for_rest(stream_, dependent, false)) << "nothing is known of it";
+  EXPECT_FALSE(waits_for_rest(stream_, plain, false));
+  for (int i = 0; i < 3; ++i) learn(entry_, 10'000, true);
+  EXPECT_FALSE(waits_for_rest(stream_, dependent, false));
+  stream_.dependents = true;
+  launch(dependent, true);
+  EXPECT_FALSE(ends_before_hold(stream_, 900'000, 910'000)) << "the hold may end first";
+  EXPECT_TRUE(ends_before_hold(stream_, 900'000, 900'000 + kDrainSlack_ns));
+  stream_.open->predicted_ns = kLongestOpen_ns;
+  EXPECT_TRUE(waits_for_rest(stream_, dependent, false));
+  EXPECT_FALSE(waits_for_rest(stream_, dependent, true));
+  end_segment(stream_, true, true);
+  EXPECT_TRUE(waits_for_rest(stream_, dependent, true)) << "an end event is before it";
+  launch(dependent, true);
+  EXPECT_FALSE(stream_.guarded);
+}
+
+// The device cannot have idled longer than from the first launch to the last.
+TEST_F(Segments, ARowOfDependentsIsUnbrokenIfItsLaunchesLieCloserThanItsOperations) {
+  for (const std::uint64_t apart : {5'000u, 120'000u, 200'000u}) {
+    stream_ = {};
+    stream_.dependents = true;
+    for (std::uint64_t i = 0; i < 6; ++i) {
+      const Op op{&entry_, 40'000, false, true};  // 170 us in truth
+      if (i == 0) begin_segment(stream_, &segment_);
+      add_op(stream_, op, 1'000 + i * apart, 0);
+    }
+    const Segment& g = *end_segment(stream_, true, true);
+    const std::uint64_t busy = 6 * 170'000, last = 5 * apart + 170'000;
+    const Reading r{busy > last ? busy : last, 0, 0, 0, 0, true, true};
+    EXPECT_EQ(unbroken(g, r), apart == 5'000u) << apart;  // 120 us apart: it cannot be told
+    Reading beside = r;
+    beside.clean = false;
+    EXPECT_FALSE(unbroken(g, beside));
+  }
 }
 
 TEST_F(Segments, AreQuietAMillisecondAfterTheirLastOperation) {

@@ -1,0 +1,83 @@
+// Streams of programmatic dependents come to rest now and then, so that their work can be cut into segments: docs/compute.md,
+// 'Streams of programmatic dependents'. Cold: before a hold, and for who waits.
+#include <time.h>
+
+#include "base/clock.h"
+#include "hook/compute_books.h"
+#include "hook/next.h"
+
+namespace bulkhead::hook {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::uint64_t kLongestRest_ns = 100'000'000;
+constexpr std::uint64_t kPauseFor_ns = 200'000;  // then it sleeps between two looks
+constexpr long kLook_ns = 20'000;
+
+void pause_a_little(bool asleep) noexcept {
+  if (asleep) {
+    const timespec look{0, kLook_ns};
+    ::nanosleep(&look, nullptr);
+    return;
+  }
+  for (int i = 0; i < 64; ++i) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    __asm__ volatile("yield");
+#endif
+  }
+}
+
+// The stream's book if it has one that is open and nobody's now. Never makes one that is not there.
+StreamBook* book_of(CUstream stream, Twin twin) noexcept {
+  StreamBook* const b = take_book(stream, twin, 0);
+  if (b == nullptr) return nullptr;
+  if (b->cut.open != nullptr || b->cut.guarded) return b;
+  release_book(*b);
+  return nullptr;
+}
+
+}  // namespace
+
+// An error is no reason to wait.
+bool at_rest(CUstream stream) noexcept {
+  return next.cuStreamQuery(stream) != CUDA_ERROR_NOT_READY;
+}
+
+[[gnu::cold, gnu::noinline]] void end_before_hold(CUstream stream, Twin twin, std::uint64_t now,
+                                                  std::uint64_t until) noexcept {
+  const Undisturbed keep;
+  StreamBook* const b = book_of(stream, twin);
+  if (b == nullptr) return;
+  const std::uint64_t queued = b->open_until_ns.load(kRelaxed);  // the holder's own
+  if (shares::ends_before_hold(b->cut, queued > now ? queued : now, until)) {
+    const CUstream handle = named(stream, twin);
+    end_open(*b, handle, !at_rest(handle));
+  }
+  release_book(*b);
+}
+
+[[gnu::cold, gnu::noinline]] std::uint64_t wait_for_rest(shm::ComputeEntry& e, const shares::Op& op,
+                                                         bool whole, CUstream stream, Twin twin,
+                                                         std::uint64_t now) noexcept {
+  const Undisturbed keep;
+  const CUstream handle = named(stream, twin);
+  StreamBook* const b = book_of(stream, twin);
+  const shares::StreamCut none{};
+  bool waits = shares::waits_for_rest(b == nullptr ? none : b->cut, op, whole) && !at_rest(handle);
+  // What comes next waits for it, so the event parts nobody.
+  if (b != nullptr && waits && b->cut.open != nullptr) end_open(*b, handle, true);
+  if (b != nullptr) release_book(*b);
+  const std::uint64_t since = now;
+  while (waits && now - since < kLongestRest_ns) {
+    e.wanted_at_ns.store(now, kRelaxed);  // a hint for who shares out what is idle
+    pause_a_little(now - since >= kPauseFor_ns);
+    waits = !at_rest(handle);
+    now = monotonic_ns();
+  }
+  if (now != since) e.held_ns.fetch_add(now - since, kRelaxed);  // a statistic
+  return now;
+}
+
+}  // namespace bulkhead::hook
