@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -98,6 +99,15 @@ std::vector<std::string> Lab::command(const Variant& v, const Tenant& t, const s
   c.insert(c.end(), {exe, "--worker", work});
   for (const auto& [key, value] : p.all()) c.push_back(std::string{key}.append("=").append(value));
   return c;
+}
+
+bool Lab::asked(const std::string& name) const {
+  for (std::size_t at = 0; at <= only.size();) {
+    const std::size_t bar = std::min(only.find('|', at), only.size());
+    if (name.find(only.substr(at, bar - at)) != std::string::npos) return true;
+    at = bar + 1;
+  }
+  return false;
 }
 
 std::vector<std::string> Lab::environment(const Variant& v, const Tenant& t,

@@ -18,6 +18,7 @@ struct Size {
   std::uint64_t ns;
   std::uint64_t rounds = 0;
   double solo = 0;  // kernels a second with nobody else and no share
+  bool tried = false;
 };
 
 std::uint64_t load_ms(const Bench& b) { return b.lab.quick ? 1500 : 10'000; }
@@ -56,6 +57,8 @@ Params load_of(const Size& s, std::uint64_t ms) {
 
 // Rounds of a kernel of s.ns, on the machine's own driver without anything preloaded.
 bool calibrate(Bench& b, Size& s) {
+  if (s.tried) return s.rounds != 0;
+  s.tried = true;
   const Tenant t = b.lab.make_tenant(4 * kGiB);
   Crew crew(b.lab, b.lab.variants[0], t);
   Params p;
@@ -96,6 +99,16 @@ std::vector<Throughput> together(Bench& b, const Variant& v, const std::string& 
   return out;
 }
 
+// Both figures, when they are first asked for: a run of few cases takes no longer than they do.
+bool known(Bench& b, Size& s) {
+  if (!calibrate(b, s)) return false;
+  if (s.solo != 0) return true;
+  const auto whole =
+      together(b, b.lab.variants[0], std::string(s.name) + " kernels alone", {0}, {&s}, load_ms(b));
+  s.solo = whole.empty() ? 0 : whole[0].per_s;
+  return s.solo != 0;
+}
+
 void launches(Bench& b, const Variant& v, bool graph, unsigned share) {
   const std::string name = std::string(graph ? "cuGraphLaunch" : "cuLaunchKernel") +
                            (share != 0 ? ", with a share" : "");
@@ -117,12 +130,18 @@ void launches(Bench& b, const Variant& v, bool graph, unsigned share) {
       b.results.add(name, "p50", "ns", v.name, crew.block(0).histogram[0].quantile(0.5) * rate);
       b.results.add(name, "p99", "ns", v.name, crew.block(0).histogram[0].quantile(0.99) * rate);
       b.results.add(name, "best of 64", "ns", v.name, crew.block(0).value[0]);
+      b.results.add(name, "mean", "ns", v.name, crew.block(0).value[1]);
     }
   }
   b.lab.drop_tenant(t);
 }
 
 void alone(Bench& b, const Variant& v, Size& s, const std::vector<unsigned>& shares) {
+  const std::string prefix = std::string(s.name) + " kernels alone at ";
+  if (std::none_of(shares.begin(), shares.end(),
+                   [&](unsigned q) { return b.lab.asked(prefix + std::to_string(q) + "%"); }) ||
+      !calibrate(b, s))
+    return;
   const auto whole =
       together(b, v, std::string(s.name) + " kernels alone at 100%", {0}, {&s}, load_ms(b));
   if (whole.empty()) return;
@@ -145,13 +164,13 @@ void alone(Bench& b, const Variant& v, Size& s, const std::vector<unsigned>& sha
 
 // Shares of the summed normalised throughput; the sum itself shows what switching costs.
 void contended(Bench& b, const Variant& v, const std::vector<unsigned>& shares,
-               const std::vector<const Size*>& sizes) {
-  std::string name;
+               const std::vector<Size*>& sizes, const std::string& what = "") {
+  std::string name = what;
   for (std::size_t i = 0; i < shares.size(); ++i)
     name += (i == 0 ? "" : " + ") + std::to_string(shares[i]) + "% of " + sizes[i]->name;
   if (!b.lab.asked(name)) return;
-  if (std::any_of(sizes.begin(), sizes.end(), [](const Size* s) { return s->solo == 0; })) return;
-  const auto got = together(b, v, name, shares, sizes, load_ms(b));
+  if (!std::all_of(sizes.begin(), sizes.end(), [&b](Size* s) { return known(b, *s); })) return;
+  const auto got = together(b, v, name, shares, {sizes.begin(), sizes.end()}, load_ms(b));
   if (got.empty()) return;
   double sum = 0, asked = 0, linear = 0, squares = 0, worst = 0;
   for (std::size_t i = 0; i < got.size(); ++i)
@@ -170,11 +189,11 @@ void contended(Bench& b, const Variant& v, const std::vector<unsigned>& shares,
 }
 
 // Short requests of one tenant, alone and beside another's long kernels.
-void latency(Bench& b, const Variant& v, const Size& request, const Size& hog, bool beside) {
+void latency(Bench& b, const Variant& v, Size& request, Size& hog, bool beside) {
   const std::string name = std::string(request.name) + " requests " +
                            (beside ? std::string("at 25% beside ") + hog.name + " kernels at 75%"
                                    : std::string("alone at 25%"));
-  if (!b.lab.asked(name)) return;
+  if (!b.lab.asked(name) || !calibrate(b, request) || !calibrate(b, hog)) return;
   Tenant mine = b.lab.make_tenant(4 * kGiB), other = b.lab.make_tenant(4 * kGiB);
   mine.compute_percent = 25, other.compute_percent = 75;
   {
@@ -200,6 +219,14 @@ void latency(Bench& b, const Variant& v, const Size& request, const Size& hog, b
   b.lab.drop_tenant(other);
 }
 
+// Row 10 with the gate: `times` kernels' worth a request, one each `period_us`.
+void gated(Bench& b, Size& request, std::uint64_t times, std::uint64_t period_us, Size& hog) {
+  const std::string names =
+      std::to_string(times * request.ns / 1'000) + " us requests beside " + hog.name + " kernels";
+  if (!b.lab.asked(names) || !calibrate(b, request) || !calibrate(b, hog)) return;
+  suite_gate(b, {names, times * request.rounds, period_us, hog.rounds, hog.ns});
+}
+
 }  // namespace
 
 void suite_compute(Bench& b) {
@@ -214,8 +241,6 @@ void suite_compute(Bench& b) {
   std::vector<Size> sizes = {
       {"5 us", 5'000}, {"0.1 ms", 100'000}, {"1 ms", 1'000'000}, {"10 ms", 10'000'000}};
   if (b.lab.quick) sizes = {{"0.1 ms", 100'000}, {"1 ms", 1'000'000}};
-  for (Size& s : sizes)
-    if (!calibrate(b, s)) return void(b.lab.timed = false);
   const std::vector<unsigned> shares =
       b.lab.quick ? std::vector<unsigned>{25, 50} : std::vector<unsigned>{10, 25, 50, 75, 90};
   const unsigned repeats = b.lab.quick ? 1 : b.lab.repeats;
@@ -226,7 +251,7 @@ void suite_compute(Bench& b) {
   b.results.print(b.lab, stdout);
 
   b.results.begin(7, "compute: shares against each other");
-  const Size *small = &sizes[b.lab.quick ? 0 : 1], *large = &sizes[b.lab.quick ? 1 : 2];
+  Size *small = &sizes[b.lab.quick ? 0 : 1], *large = &sizes[b.lab.quick ? 1 : 2];
   for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const Variant& v : b.lab.variants) {
       contended(b, v, {30, 70}, {large, large});
@@ -237,26 +262,33 @@ void suite_compute(Bench& b) {
   b.results.print(b.lab, stdout);
 
   b.results.begin(10, "compute: requests beside a load");
-  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+  Size hog{"5 ms", 5'000'000};
+  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat) {
     for (const Variant& v : b.lab.variants)
       for (const bool beside : {false, true}) latency(b, v, *small, *large, beside);
-  // A request of several slices: without a gate it shares the device's time with the load, with it the load waits.
-  for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
-    suite_gate(b, 5 * large->rounds, large->rounds, large->ns,
-               "5 ms requests beside " + std::string(large->name) + " kernels");
+    // Short requests that come often, and one of several slices now and then.
+    gated(b, *small, 1, 2'000, hog);
+    gated(b, *large, 5, 25'000, *large);
+  }
   b.results.print(b.lab, stdout);
 
   b.results.begin(11, "compute: fairness, weights 3:1");
   for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (const Variant& v : b.lab.variants)
       for (const unsigned n : {2u, 4u, 8u}) {
+        if (b.lab.quick && v.kind == Variant::Kind::kNative) continue;  // it knows no weights
         std::vector<unsigned> weights;
         for (unsigned i = 0; i < n; ++i) weights.push_back((i % 2 == 0 ? 150 : 50) / n);
-        contended(b, v, weights, std::vector<const Size*>(n, large));
+        contended(b, v, weights, std::vector<Size*>(n, large),
+                  "fairness, " + std::to_string(n) + " tenants: ");
       }
   b.results.print(b.lab, stdout);
-  compute_changes(b, {{small->name, small->ns, small->rounds, small->solo},
-                      {large->name, large->ns, large->rounds, large->solo}});
+  std::vector<Load> loads;
+  for (Size* s : {small, large}) {
+    if (!changes_asked(b, s->name) || !known(b, *s)) continue;
+    loads.push_back({s->name, s->ns, s->rounds, s->solo});
+  }
+  compute_changes(b, loads);
   b.lab.timed = false;
 }
 

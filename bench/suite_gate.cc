@@ -61,12 +61,12 @@ double requests(Bench& b, const Lab& lab, const Variant& v, const Params& reques
 
 }  // namespace
 
-void suite_gate(Bench& b, std::uint64_t request_rounds, std::uint64_t hog_rounds,
-                std::uint64_t hog_ns, const std::string& names) {
+void suite_gate(Bench& b, const GateCase& what) {
+  const std::string& names = what.names;
   const Variant* ours = nullptr;
   for (const Variant& v : b.lab.variants)
     if (v.kind == Variant::Kind::kBulkhead) ours = &v;
-  if (ours == nullptr || !b.lab.asked(names)) return;
+  if (ours == nullptr) return;
   Lab lab = b.lab;
   lab.scratch += "/gate";
   std::filesystem::create_directories(lab.scratch + "/state");
@@ -75,11 +75,11 @@ void suite_gate(Bench& b, std::uint64_t request_rounds, std::uint64_t hog_rounds
   if (!daemon.error().empty()) return b.results.failed(names, ours->name, daemon.error());
   Params request, load;
   const std::uint64_t ms = b.lab.quick ? 2'000 : 10'000;
-  request.set("rounds", request_rounds);
-  request.set("period_us", 25'000);
+  request.set("rounds", what.request_rounds);
+  request.set("period_us", what.period_us);
   request.set("ms", ms);
-  load.set("rounds", hog_rounds);
-  load.set("ns", hog_ns);
+  load.set("rounds", what.hog_rounds);
+  load.set("ns", what.hog_ns);
   load.set("ms", ms);
   std::uint64_t longest_ns = 0;
   const double alone = requests(b, lab, *ours, request, load, names, Way::kAlone, longest_ns);

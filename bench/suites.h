@@ -1,6 +1,7 @@
 // The suites, by row of the targets. Each begins its own sections of the results and prints them when done.
 #pragma once
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "bench/lab.h"
@@ -30,9 +31,14 @@ struct Load {
   double solo = 0;
 };
 void compute_changes(Bench& b, const std::vector<Load>& loads);  // rows 9 and 12
-// Row 10, the gate: requests of `request_rounds` beside kernels of `hog_rounds`, ours alone, with the gate and without.
-void suite_gate(Bench& b, std::uint64_t request_rounds, std::uint64_t hog_rounds,
-                std::uint64_t hog_ns, const std::string& names);
+// Whether it would measure anything with kernels of this name.
+[[nodiscard]] bool changes_asked(const Bench& b, const char* kernels);
+// Row 10, the gate: requests beside another's kernels, ours alone, with the gate and without.
+struct GateCase {
+  std::string names;
+  std::uint64_t request_rounds = 0, period_us = 0, hog_rounds = 0, hog_ns = 0;
+};
+void suite_gate(Bench& b, const GateCase& what);
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19, without lanes
 void suite_grant(Bench& b);      // row 17: the check of a handle, over memory

@@ -3,6 +3,7 @@
 
 #include "hook/compute.h"
 #include "hook/compute_books.h"
+#include "hook/compute_quick.h"
 #include "hook/next.h"
 
 namespace bulkhead::hook {
@@ -56,6 +57,7 @@ bool is_collective(CUfunction f) noexcept {
 }
 
 void forget_names() noexcept {
+  quick_forget();
   for (auto& word : known) word.store(0, std::memory_order_relaxed);  // as above
 }
 

@@ -114,13 +114,8 @@ shm::ComputeEntry* share_of(const Device& d) noexcept {
 }
 
 const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept {
-  const InForce* const now = share.now.load(std::memory_order_acquire);  // pairs with publish()
-  // relaxed: two numbers, each good by itself
-  if (now != nullptr && now->seen_rate_x100 == e.rate_x100.load(kRelaxed) &&
-      now->generation == e.rules.load(kRelaxed)) [[likely]] {
-    return *now;
-  }
-  return change(share, e, false);
+  const InForce* const now = still_in_force(share, e);
+  return now != nullptr ? *now : change(share, e, false);
 }
 
 void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept {

@@ -2,6 +2,7 @@
 // launched, from the device's graph memory, which keeps it until it is trimmed. docs/formats/charge.md.
 #include "hook/books.h"
 #include "hook/compute.h"
+#include "hook/compute_quick.h"
 #include "hook/next.h"
 #include "hook/node_list.h"
 #include "hook/transfer.h"
@@ -143,8 +144,13 @@ inline CUresult launch(CUgraphExec exec, Call call) noexcept {
 template <class Call>
 [[gnu::noinline]] CUresult limited_launch(CUgraphExec exec, CUstream stream, Twin twin,
                                           Call call) noexcept {
+  const QuickKey key = quick_graph(exec, stream, twin);
+  Quick q;
+  if (quick_begin(q, key)) [[likely]]
+    return quick_end(q, launch(exec, call));
   Ticket t;
   compute_begin(t, graph_what(exec), stream, twin);
+  quick_learn(key, t);
   return compute_end(t, launch(exec, call));
 }
 

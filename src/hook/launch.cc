@@ -1,6 +1,7 @@
 // Everything that starts work on a device: each waits for the tenant's share, is charged and measured.
 #include "hook/compute.h"
 #include "hook/compute_books.h"
+#include "hook/compute_quick.h"
 #include "hook/next.h"
 
 namespace bulkhead::hook {
@@ -23,13 +24,31 @@ template <class Call>
   compute_begin(t, what, stream, twin);
   return compute_end(t, call());
 }
+template <class Call>
+[[gnu::cold, gnu::noinline]] CUresult long_launch(const QuickKey& key, const What& what,
+                                                  CUstream stream, Twin twin, Call call) noexcept {
+  Ticket t;
+  compute_begin(t, what, stream, twin);
+  quick_learn(key, t);
+  return compute_end(t, call());
+}
+template <class Call>
+[[gnu::always_inline]] inline CUresult shaped_launch(CUfunction f, const shares::Shape& s,
+                                                     CUstream stream, Twin twin,
+                                                     Call call) noexcept {
+  const QuickKey key = quick_kernel(f, s, stream, twin);
+  Quick q;
+  if (quick_begin(q, key)) [[likely]]
+    return quick_end(q, call());
+  return long_launch(key, kernel(f, s), stream, twin, call);
+}
 
-// What of an extended launch decides its cost, and whether it may start before its predecessor has ended.
-What extended(const CUlaunchConfig& c, CUfunction f) noexcept {
-  shares::Shape s{{c.gridDimX, c.gridDimY, c.gridDimZ},
-                  {c.blockDimX, c.blockDimY, c.blockDimZ},
-                  {1, 1, 1},
-                  c.sharedMemBytes};
+// What of an extended launch decides its cost; true: it may start before its predecessor has ended.
+bool extended(const CUlaunchConfig& c, shares::Shape& s) noexcept {
+  s = {{c.gridDimX, c.gridDimY, c.gridDimZ},
+       {c.blockDimX, c.blockDimY, c.blockDimZ},
+       {1, 1, 1},
+       c.sharedMemBytes};
   bool dependent = false;
   for (unsigned i = 0; c.attrs != nullptr && i < c.numAttrs; ++i) {
     const CUlaunchAttribute& a = c.attrs[i];
@@ -43,9 +62,21 @@ What extended(const CUlaunchConfig& c, CUfunction f) noexcept {
       dependent = true;
     }
   }
+  return dependent;
+}
+template <class Call>
+[[gnu::noinline]] CUresult cooperative_launch(CUfunction f, const shares::Shape& s, CUstream stream,
+                                              Twin twin, Call call) noexcept {
+  return shaped_launch(f, s, stream, twin, call);
+}
+template <class Call>
+[[gnu::noinline]] CUresult extended_launch(const CUlaunchConfig& c, CUfunction f, Twin twin,
+                                           Call call) noexcept {
+  shares::Shape s;
+  if (!extended(c, s)) return shaped_launch(f, s, c.hStream, twin, call);
   What w = kernel(f, s);
-  w.dependent = dependent;
-  return w;
+  w.dependent = true;
+  return limited_launch(w, c.hStream, twin, call);
 }
 
 // A launch of CUDA 2: the block's shape was set on the function and is not known here.
@@ -81,6 +112,25 @@ CUresult launch_parts(CUDA_LAUNCH_PARAMS* list, unsigned count, unsigned flags) 
     {gridDimX, gridDimY, gridDimZ}, {blockDimX, blockDimY, blockDimZ}, {1, 1, 1}, sharedMemBytes \
   }
 
+// The limited forms have their own functions with the same arguments, which then stay where they are.
+#define BH_LIMITED(name, twin)                                                                   \
+  namespace {                                                                                    \
+  [[gnu::noinline]] CUresult limited_##name(CUfunction f, unsigned int gridDimX,                 \
+                                            unsigned int gridDimY, unsigned int gridDimZ,        \
+                                            unsigned int blockDimX, unsigned int blockDimY,      \
+                                            unsigned int blockDimZ, unsigned int sharedMemBytes, \
+                                            CUstream hStream, void** kernelParams,               \
+                                            void** extra) noexcept {                             \
+    return shaped_launch(f, BH_SHAPE, hStream, twin, [&] {                                       \
+      return next.name(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ,         \
+                       sharedMemBytes, hStream, kernelParams, extra);                            \
+    });                                                                                          \
+  }                                                                                              \
+  }
+BH_LIMITED(cuLaunchKernel, Twin::kPlain)
+BH_LIMITED(cuLaunchKernel_ptsz, Twin::kPerThread)
+#undef BH_LIMITED
+
 CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
                         unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
                         unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
@@ -89,10 +139,8 @@ CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDi
     return next.cuLaunchKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ,
                                sharedMemBytes, hStream, kernelParams, extra);
   }
-  return limited_launch(kernel(f, BH_SHAPE), hStream, Twin::kPlain, [&] {
-    return next.cuLaunchKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ,
-                               sharedMemBytes, hStream, kernelParams, extra);
-  });
+  return limited_cuLaunchKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ,
+                                sharedMemBytes, hStream, kernelParams, extra);
 }
 CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
                              unsigned int gridDimZ, unsigned int blockDimX, unsigned int blockDimY,
@@ -102,10 +150,8 @@ CUresult cuLaunchKernel_ptsz(CUfunction f, unsigned int gridDimX, unsigned int g
     return next.cuLaunchKernel_ptsz(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY,
                                     blockDimZ, sharedMemBytes, hStream, kernelParams, extra);
   }
-  return limited_launch(kernel(f, BH_SHAPE), hStream, Twin::kPerThread, [&] {
-    return next.cuLaunchKernel_ptsz(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY,
-                                    blockDimZ, sharedMemBytes, hStream, kernelParams, extra);
-  });
+  return limited_cuLaunchKernel_ptsz(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY,
+                                     blockDimZ, sharedMemBytes, hStream, kernelParams, extra);
 }
 
 // A null configuration is the driver's to refuse.
@@ -113,15 +159,16 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction f, void** ker
                           void** extra) noexcept {
   if (!compute_limited() || config == nullptr) [[likely]]
     return next.cuLaunchKernelEx(config, f, kernelParams, extra);
-  return limited_launch(extended(*config, f), config->hStream, Twin::kPlain,
-                        [&] { return next.cuLaunchKernelEx(config, f, kernelParams, extra); });
+  return extended_launch(*config, f, Twin::kPlain,
+                         [&] { return next.cuLaunchKernelEx(config, f, kernelParams, extra); });
 }
 CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig* config, CUfunction f, void** kernelParams,
                                void** extra) noexcept {
   if (!compute_limited() || config == nullptr) [[likely]]
     return next.cuLaunchKernelEx_ptsz(config, f, kernelParams, extra);
-  return limited_launch(extended(*config, f), config->hStream, Twin::kPerThread,
-                        [&] { return next.cuLaunchKernelEx_ptsz(config, f, kernelParams, extra); });
+  return extended_launch(*config, f, Twin::kPerThread, [&] {
+    return next.cuLaunchKernelEx_ptsz(config, f, kernelParams, extra);
+  });
 }
 
 CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
@@ -133,7 +180,7 @@ CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned
     return next.cuLaunchCooperativeKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY,
                                           blockDimZ, sharedMemBytes, hStream, kernelParams);
   }
-  return limited_launch(kernel(f, BH_SHAPE), hStream, Twin::kPlain, [&] {
+  return cooperative_launch(f, BH_SHAPE, hStream, Twin::kPlain, [&] {
     return next.cuLaunchCooperativeKernel(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY,
                                           blockDimZ, sharedMemBytes, hStream, kernelParams);
   });
@@ -148,7 +195,7 @@ CUresult cuLaunchCooperativeKernel_ptsz(CUfunction f, unsigned int gridDimX, uns
                                                blockDimY, blockDimZ, sharedMemBytes, hStream,
                                                kernelParams);
   }
-  return limited_launch(kernel(f, BH_SHAPE), hStream, Twin::kPerThread, [&] {
+  return cooperative_launch(f, BH_SHAPE, hStream, Twin::kPerThread, [&] {
     return next.cuLaunchCooperativeKernel_ptsz(f, gridDimX, gridDimY, gridDimZ, blockDimX,
                                                blockDimY, blockDimZ, sharedMemBytes, hStream,
                                                kernelParams);

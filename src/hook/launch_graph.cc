@@ -1,6 +1,7 @@
 // What a launch of an executable graph costs is learned by its generation: each update in place begins a new one.
 #include "hook/compute.h"
 #include "hook/compute_books.h"
+#include "hook/compute_quick.h"
 #include "hook/next.h"
 #include "hook/transfer_graph.h"
 
@@ -44,6 +45,15 @@ What graph_what(CUgraphExec exec) noexcept {
   const std::uint32_t generation = generation_of(exec).load(std::memory_order_relaxed);
   return {shares::graph_key(reinterpret_cast<std::uintptr_t>(exec), generation),
           shares::prior_ns(0, 0), nullptr, false};
+}
+
+QuickKey quick_graph(CUgraphExec exec, CUstream stream, Twin twin) noexcept {
+  return {reinterpret_cast<std::uintptr_t>(exec),
+          generation_of(exec).load(std::memory_order_relaxed),  // as above
+          0,
+          ~std::uint64_t{0},
+          0,
+          quick_stream(stream, twin)};
 }
 
 void graph_changed(CUgraphExec exec) noexcept {

@@ -20,7 +20,8 @@ inline constexpr std::uint32_t kCostEntries = 4096;  // a power of 2
 inline constexpr std::uint32_t kCostProbes = 8;
 inline constexpr std::uint32_t kCoarseEntries = 32;
 inline constexpr std::uint32_t kSamples = 32;
-inline constexpr std::uint32_t kSampleEvery = 64;  // launches of a key, one of them timed alone
+inline constexpr std::uint32_t kSampleEvery = 64;  // launches of a key, one of them timed alone;
+inline constexpr std::uint32_t kKnownEvery = 256;  // of one with a full ring of samples
 
 inline constexpr std::uint32_t kCleanLasts = 256;
 
@@ -112,11 +113,25 @@ struct CostTable {
 // Whether its samples are free of others' slices. The learner's thread.
 [[nodiscard]] inline bool knows_clean(CostEntry& e) noexcept { return e.clean_left != 0; }
 
-// Counts a launch; true when it wants a segment of its own: until the key has two samples, then 1 in 64.
+// Whether the next launch wants a segment of its own: until the key has two samples, then 1 in 64, once it is well known 1 in
+// 256 (an event costs the caller 0.9 us, so this is most of what a launch costs).
+[[nodiscard]] inline bool wants_sample(const CostEntry& e) noexcept {
+  // Relaxed, both: too old a figure costs one more sample.
+  const std::uint32_t n = e.launches.load(std::memory_order_relaxed);
+  if (n % kSampleEvery != 0) [[likely]]
+    return e.samples.load(std::memory_order_relaxed) < 2;
+  return n % kKnownEvery == 0 || e.samples.load(std::memory_order_relaxed) < kSamples;
+}
+// Counts one that wants none: a load and a store, for of two at once one may be lost.
+inline void count_quick(CostEntry& e) noexcept {
+  // Relaxed: a statistic.
+  e.launches.store(e.launches.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+// Counts a launch; true when it wants a segment of its own.
 [[nodiscard]] inline bool count_launch(CostEntry& e) noexcept {
-  const std::uint32_t n = e.launches.fetch_add(1, std::memory_order_relaxed);  // a statistic
-  // Relaxed: too old a figure costs one more sample.
-  return n % kSampleEvery == 0 || e.samples.load(std::memory_order_relaxed) < 2;
+  const bool wants = wants_sample(e);
+  e.launches.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  return wants;
 }
 
 // A low quantile of the samples kept: the 20th percentile while the least is under half a slice. A longer operation is

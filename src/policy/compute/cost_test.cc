@@ -45,7 +45,7 @@ TEST(Cost, TheFirstSampleIsDroppedAndTheLowQuantilePredicts) {
   EXPECT_EQ(predict(e, 0), 300'000u);
 }
 
-TEST(Cost, OneLaunchIn64IsTimedAloneOnceTheKeyIsKnown) {
+TEST(Cost, OneLaunchIn64IsTimedAloneThen1In256) {
   const auto t = table();
   CostEntry& e = find_or_add(*t, 77, 5'000);
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(count_launch(e));
@@ -53,6 +53,23 @@ TEST(Cost, OneLaunchIn64IsTimedAloneOnceTheKeyIsKnown) {
   int alone = 0;
   for (int i = 0; i < 6'400; ++i) alone += count_launch(e);
   EXPECT_EQ(alone, 100);
+  for (int i = 0; i < 32; ++i) learn(e, 1'000, false);
+  alone = 0;
+  for (int i = 0; i < 6'400; ++i) {
+    const bool wanted = wants_sample(e);
+    EXPECT_EQ(count_launch(e), wanted);
+    alone += wanted;
+  }
+  EXPECT_EQ(alone, 25);
+  alone = 0;
+  for (int i = 0; i < 6'400; ++i) {
+    if (wants_sample(e)) {
+      alone += count_launch(e);
+    } else {
+      count_quick(e);
+    }
+  }
+  EXPECT_EQ(alone, 25);
 }
 
 TEST(Cost, AFullTableFallsToCoarseEntries) {

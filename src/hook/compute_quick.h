@@ -1,0 +1,75 @@
+// The usual launch, without what few launches need: docs/compute.md, 'What a launch costs'. In front of compute_begin(), which does
+// the same and everything else.
+//
+// Claim  A launch that goes this way is charged, counted and put into its stream's open segment exactly as compute_begin() and
+//        compute_end() would have done; whoever is not sure goes there.
+// Proof  A line of a thread's cache is made only by a launch that went the long way into a segment. It names what was launched, the
+//        cost entry and the book of its stream, which are never given to another key while the process lives (cost.h,
+//        compute_streams.cc), and goes with `quick_epoch`. Whatever may hold a launch, end a segment, begin one or have it
+//        measured by itself is asked here, and answered there.
+// Price  512 KiB of .bss, of which each launching thread touches 2 KiB; more than kQuickThreads threads go the long way.
+#pragma once
+#include "hook/compute.h"
+#include "policy/compute/cost.h"
+
+namespace bulkhead::hook {
+
+// What of a launch decides its cost, packed without loss of what the driver accepts. All of it is compared.
+struct QuickKey {
+  std::uint64_t what;   // function or executable graph
+  std::uint64_t shape;  // grid x, dynamic shared bytes; of a graph its generation
+  std::uint64_t grid;   // y, z
+  std::uint64_t block;  // of a graph all ones
+  std::uint64_t cluster;
+  CUstream stream;  // never null: quick_stream()
+};
+// A launch under way; `book` is ours from the one call to the other.
+struct Quick {
+  shm::ComputeEntry* entry;
+  policy::compute::CostEntry* cost;
+  StreamBook* book;
+  std::uint64_t predicted_ns, charged_ns, now_ns;
+};
+
+#if defined(BH_HOOK_FAKE)
+
+inline QuickKey quick_graph(CUgraphExec, CUstream, Twin) noexcept { return {}; }
+inline bool quick_begin(Quick&, const QuickKey&) noexcept { return false; }
+inline CUresult quick_end(const Quick&, CUresult r) noexcept { return r; }
+inline void quick_learn(const QuickKey&, const Ticket&) noexcept {}
+
+#else
+
+[[nodiscard]] inline CUstream quick_stream(CUstream stream, Twin twin) noexcept {
+  constexpr std::uintptr_t kLegacy = 1,
+                           kPerThread = 2;  // the driver's names of its default streams
+  return stream != nullptr
+             ? stream
+             : reinterpret_cast<CUstream>(twin == Twin::kPerThread ? kPerThread : kLegacy);
+}
+[[nodiscard]] inline QuickKey quick_kernel(CUfunction f, const policy::compute::Shape& s,
+                                           CUstream stream, Twin twin) noexcept {
+  const auto pair = [](std::uint32_t high, std::uint32_t low) {
+    return (std::uint64_t{high} << 32) | low;
+  };
+  const bool clusters = (s.cluster[0] | s.cluster[1] | s.cluster[2]) > 1;
+  return {reinterpret_cast<std::uintptr_t>(f),
+          pair(s.grid[0], s.shared_bytes),
+          pair(s.grid[1], s.grid[2]),
+          pair(s.block[0], (s.block[1] << 16) | (s.block[2] & 0xffff)),
+          clusters ? pair(s.cluster[0], (s.cluster[1] << 16) | (s.cluster[2] & 0xffff)) : 0,
+          quick_stream(stream, twin)};
+}
+[[nodiscard]] QuickKey quick_graph(CUgraphExec exec, CUstream stream, Twin twin) noexcept;
+
+// False: nothing was done, the long way is to be gone. True: launch now, then quick_end().
+[[nodiscard]] bool quick_begin(Quick& q, const QuickKey& key) noexcept;
+CUresult quick_end(const Quick& q, CUresult r) noexcept;
+// After compute_begin(): if it put this launch into a segment, the next of its kind may go quickly.
+void quick_learn(const QuickKey& key, const Ticket& t) noexcept;
+// What was known of handles does not hold any longer (modules, a fork).
+void quick_forget() noexcept;
+
+#endif
+
+}  // namespace bulkhead::hook
