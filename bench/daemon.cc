@@ -21,18 +21,21 @@ namespace {
 
 constexpr std::uint64_t kWatchdogNs = 60'000'000'000;
 
-void write_config(const std::string& path, const std::vector<Tenant>& tenants) {
+void write_config(const std::string& path, const std::vector<Tenant>& tenants,
+                  const std::string& more) {
   std::ofstream out(path);
   for (const Tenant& t : tenants)
     out << "[[tenant]]\nname = \"" << t.name << "\"\nmemory = \"" << (t.quota_bytes >> 20)
         << "MiB\"\n";
+  out << more;
 }
 
 }  // namespace
 
-Daemon::Daemon(const Lab& lab, const std::vector<Tenant>& tenants) : directory_(lab.scratch) {
+Daemon::Daemon(const Lab& lab, const std::vector<Tenant>& tenants, const std::string& more)
+    : directory_(lab.scratch) {
   const std::string config = lab.scratch + "/bench-daemon.toml";
-  write_config(config, tenants);
+  write_config(config, tenants, more);
   std::vector<std::string> words = {lab.build + "/bin/bulkheadd", "--config", config};
   if (!lab.sim.empty()) words.insert(words.end(), {"--sim", lab.sim_profile});
   auto variables = lab.environment(Variant{}, Tenant{}, "env");

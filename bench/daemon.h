@@ -12,8 +12,9 @@ namespace bulkhead::bench {
 
 class Daemon {
  public:
-  // Starts it with these tenants in its configuration and waits until it answers. error(): why it does not; "" is good.
-  Daemon(const Lab& lab, const std::vector<Tenant>& tenants);
+  // Starts it with these tenants in its configuration, and `more` behind the last one's lines, and waits until it answers.
+  // error(): why it does not; "" is good.
+  Daemon(const Lab& lab, const std::vector<Tenant>& tenants, const std::string& more = "");
   ~Daemon();  // SIGTERM, then waits; SIGKILL after a minute
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;

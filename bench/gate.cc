@@ -2,17 +2,12 @@
 // the instructions spent in libbulkhead.so itself, over the difference of the calls, is what a call costs. Start-up,
 // the simulator, libc and the library's own threads drop out. Instructions do not depend on how busy the machine is; they depend on the compiler,
 // so the budgets name theirs.
-#include <sys/wait.h>
-
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "bench/crew.h"
-#include "bench/suites.h"
+#include "bench/gate_count.h"
 
 namespace bulkhead::bench {
 namespace {
@@ -24,64 +19,28 @@ constexpr std::uint64_t kFew = 50, kMany = 250;
 constexpr double kSlack = 0.02;
 constexpr const char* kCompiler = "g++ " __VERSION__;
 
-// Self cost (instructions) of all functions of one object in a callgrind output file; inclusive costs of calls, which
-// follow a `calls=` line, are left out. Format: valgrind's manual, "Callgrind Format Specification".
-std::uint64_t self_cost(const std::string& file, const std::string& object) {
-  std::ifstream in(file);
-  std::map<std::string, bool> wanted;  // "(7)" -> is ours
-  std::string line;
-  bool ours = false, skip = false;
-  std::uint64_t sum = 0;
-  while (std::getline(in, line)) {
-    if (line.rfind("ob=", 0) == 0 || line.rfind("cob=", 0) == 0) {
-      const std::size_t at = line.find('=') + 1;
-      const std::size_t end = line.find(')', at);
-      const std::string id = line.substr(at, end - at + 1);
-      if (end + 1 < line.size()) wanted[id] = line.find(object, end) != std::string::npos;
-      if (line[0] == 'o') ours = wanted[id];
-    } else if (line.rfind("calls=", 0) == 0) {
-      skip = true;
-    } else if (!line.empty() && (std::isdigit(static_cast<unsigned char>(line[0])) != 0 ||
-                                 line[0] == '+' || line[0] == '-' || line[0] == '*')) {
-      if (ours && !skip) {
-        std::istringstream fields(line);
-        std::string position;
-        std::uint64_t cost = 0;
-        fields >> position >> cost;
-        sum += cost;
-      }
-      skip = false;
-    }
-  }
-  return sum;
+// 1: over its budget.
+int judge(const std::string& op, double each, double budget, bool same_compiler) {
+  // Nothing counted means nothing intercepted: that is no pass.
+  const bool bad = each <= 0 || budget < 0 || each > budget * (1 + kSlack);
+  const char* verdict = !bad             ? ""
+                        : budget < 0     ? "  no budget"
+                        : !same_compiler ? "  (budget of another compiler)"
+                                         : "  OVER";
+  std::printf("%-20s %12.1f %12.1f%s\n", op.c_str(), each, budget, verdict);
+  std::fflush(stdout);
+  return bad && (same_compiler || budget < 0 || each <= 0) ? 1 : 0;
 }
 
-// Runs the gate worker under callgrind. False: it failed; the reason is on stderr.
 bool count(const Lab& lab, const Variant& v, const std::string& op, std::uint64_t n,
            std::uint64_t& instructions) {
   const Tenant t = lab.make_tenant(8 * kGiB);
-  const std::string out = t.dir + "/callgrind.out";
   Params p;
   p.set("op", op);
   p.set("n", n);
   p.set("most", kMany);
   p.set("quota", t.quota_bytes);
-  p.set("loud", 1);
-  std::string command = "env -i";
-  auto quoted = [](const std::string& s) { return " '" + s + "'"; };
-  for (const std::string& e : lab.environment(v, t, "env")) command += quoted(e);
-  command += " valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file=" + out +
-             " --log-file=" + t.dir + "/log";
-  for (const std::string& c : lab.command(v, t, "gate", p, "env")) command += quoted(c);
-  const int rc = std::system(command.c_str());  // NOLINT: a fixed program, arguments quoted
-  instructions = self_cost(out + "-01", "libbulkhead.so");  // the calling thread's
-  const bool good = rc != -1 && WIFEXITED(rc) && WEXITSTATUS(rc) == 0;
-  if (!good) {
-    std::fprintf(stderr, "bulkhead-bench: '%s' under callgrind failed (%d):\n", op.c_str(), rc);
-    std::ifstream log(t.dir + "/log");
-    std::string line;
-    while (std::getline(log, line)) std::fprintf(stderr, "  %s\n", line.c_str());
-  }
+  const bool good = count_instructions(lab, v, t, {"gate", op, p}, instructions);
   lab.drop_tenant(t);
   return good;
 }
@@ -108,25 +67,20 @@ int run_gate(Bench& b, const GateOptions& options) {
   nlohmann::json measured = nlohmann::json::object();
   int over = 0;
   std::printf("%-20s %12s %12s  (compiler %s)\n", "operation", "counted", "budget", kCompiler);
+  const auto one = [&](const std::string& op, double each) {
+    b.results.add(op, "instructions", "", "bulkhead", each);
+    measured[op] = each;
+    over += judge(op, each, budgets.value(op, -1.0), same_compiler);
+  };
   for (const char* op : kOps) {
     std::uint64_t few = 0, many = 0;
     if (!count(lab, *ours, op, kFew, few) || !count(lab, *ours, op, kMany, many)) return 2;
     const double each =
         std::round((static_cast<double>(many) - static_cast<double>(few)) / (kMany - kFew) * 10) /
         10;
-    b.results.add(op, "instructions", "", "bulkhead", each);
-    measured[op] = each;
-    const double budget = budgets.value(op, -1.0);
-    // Nothing counted means nothing intercepted: that is no pass.
-    const bool bad = each <= 0 || budget < 0 || each > budget * (1 + kSlack);
-    const char* verdict = !bad             ? ""
-                          : budget < 0     ? "  no budget"
-                          : !same_compiler ? "  (budget of another compiler)"
-                                           : "  OVER";
-    if (bad && (same_compiler || budget < 0 || each <= 0)) ++over;
-    std::printf("%-20s %12.1f %12.1f%s\n", op, each, budget, verdict);
-    std::fflush(stdout);
+    one(op, each);
   }
+  if (!gate_audit(lab, *ours, one)) return 2;
   // Not gated: from the constructor to the first context, all of it; it depends on what the directory holds.
   std::uint64_t start = 0;
   if (count(lab, *ours, "start", 0, start)) {

@@ -11,9 +11,28 @@
 #include "audit/verify.h"
 #include "base/clock.h"
 #include "base/fd.h"
-#include "bench/suites.h"
+#include "bench/audit_log.h"
 
 namespace bulkhead::bench {
+
+double per_second(std::uint64_t count, std::uint64_t ns) {
+  return ns == 0 ? 0 : static_cast<double>(count) * 1e9 / static_cast<double>(ns);
+}
+
+std::string grant_record() {
+  const std::uint64_t now_s = clock_ns(CLOCK_REALTIME) / 1'000'000'000;
+  return "{\"bytes\":0,\"devices\":[\"GPU-0\"],\"directions\":[\"h2d\"],\"exp\":" +
+         std::to_string(now_s + 86400) + ",\"jwt\":\"a.b.c\",\"nbf\":" + std::to_string(now_s - 5) +
+         ",\"record\":\"grant\",\"serial\":1,\"session_tenant\":\"bench\",\"sub\":\"bench\"}";
+}
+
+std::uint64_t room_of(const std::string& dir, std::uint64_t seconds) {
+  struct statvfs fs {};
+  if (::statvfs(dir.c_str(), &fs) != 0) return 0;
+  return std::min<std::uint64_t>(static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize / 2,
+                                 seconds * 10'000'000 * 58);
+}
+
 namespace {
 
 using audit::WriterOptions;
@@ -24,9 +43,6 @@ constexpr std::uint64_t kSecond = 1'000'000'000, kSyncNs = 10'000'000;
 struct Clocks {
   std::uint64_t wall = monotonic_ns(), cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 };
-double per_second(std::uint64_t count, std::uint64_t ns) {
-  return ns == 0 ? 0 : static_cast<double>(count) * 1e9 / static_cast<double>(ns);
-}
 
 // What eight producers have put into their lanes: a batch each, whose sequences and times go on at every visit.
 class Producers {
@@ -70,21 +86,6 @@ std::string session_record(bool observe) {
          "\",\"record\":\"session\",\"serial\":1,\"tenant\":\"bench\",\"utc\":" +
          std::to_string(clock_ns(CLOCK_REALTIME)) + "}";
 }
-std::string grant_record() {
-  const std::uint64_t now_s = clock_ns(CLOCK_REALTIME) / kSecond;
-  return "{\"bytes\":0,\"devices\":[\"GPU-0\"],\"directions\":[\"h2d\"],\"exp\":" +
-         std::to_string(now_s + 86400) + ",\"jwt\":\"a.b.c\",\"nbf\":" + std::to_string(now_s - 5) +
-         ",\"record\":\"grant\",\"serial\":1,\"session_tenant\":\"bench\",\"sub\":\"bench\"}";
-}
-
-// Half of what is free there, at most what `seconds` at ten million entries a second would take.
-std::uint64_t room_of(const std::string& dir, std::uint64_t seconds) {
-  struct statvfs fs {};
-  if (::statvfs(dir.c_str(), &fs) != 0) return 0;
-  return std::min<std::uint64_t>(static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize / 2,
-                                 seconds * 10'000'000 * 58);
-}
-
 bool write_log(Bench& b, const std::string& where, const std::string& name, bool grants,
                std::uint64_t seconds) {
   std::filesystem::create_directories(where);
@@ -132,7 +133,8 @@ bool write_log(Bench& b, const std::string& where, const std::string& name, bool
   return true;
 }
 
-// The same bytes without a log: write and fdatasync every 10 ms by the same thread.
+}  // namespace
+
 void write_bare(Bench& b, const std::string& where, const std::string& name,
                 std::uint64_t seconds) {
   const std::string path = where + "/bare";
@@ -157,7 +159,7 @@ void write_bare(Bench& b, const std::string& where, const std::string& name,
                 per_second(bytes, now - from.wall) / 1e6);
 }
 
-void verify(Bench& b, const std::string& where, const std::string& name, const char* goal) {
+void verify_written(Bench& b, const std::string& where, const std::string& name, const char* goal) {
   audit::PosixFiles files{where};
   auto policy = audit::parse_policy(audit::read_small(files, "host.pub", 1u << 16).value_or(""));
   if (!policy.ok()) return b.results.failed(name, "bulkhead", policy.problem);
@@ -176,19 +178,18 @@ void verify(Bench& b, const std::string& where, const std::string& name, const c
                 per_second(report.size, to.wall - from.wall) / 1e6);
 }
 
-}  // namespace
-
 void suite_audit(Bench& b) {
   const std::uint64_t seconds = b.lab.quick ? 2 : b.lab.repeats == 1 ? 60 : 10;
   const std::string disk = b.lab.scratch + "/audit",
                     memory = "/dev/shm/bulkhead-bench-" + std::to_string(::getpid());
   b.results.begin(16, "audit");
+  lanes_to_disk(b);
   for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat) {
     for (const auto& [where, name] :
          {std::pair{disk, "writer to disk"}, std::pair{memory, "writer to memory"}}) {
       if (!b.lab.asked(name)) continue;
       if (write_log(b, where, name, false, seconds) && b.lab.asked("verify") && where == disk)
-        verify(b, where, "verify: tree, signatures, sequences", "goal >= 8");
+        verify_written(b, where, "verify: tree, signatures, sequences", "goal >= 8");
       std::filesystem::remove_all(where);
       std::filesystem::create_directories(where);
       write_bare(b, where, name, std::min<std::uint64_t>(seconds, 10));
@@ -196,7 +197,7 @@ void suite_audit(Bench& b) {
     }
     if (b.lab.asked("grants") && write_log(b, disk, "writer to disk, with grants", true,
                                            std::min<std::uint64_t>(seconds, 10)))
-      verify(b, disk, "verify: with every entry against its grant", "goal >= 5");
+      verify_written(b, disk, "verify: with every entry against its grant", "goal >= 5");
     std::filesystem::remove_all(disk);
   }
   b.results.print(b.lab, stdout);

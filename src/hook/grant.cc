@@ -46,11 +46,13 @@ constexpr unsigned kSpent = 64;
 constinit std::atomic<std::uint64_t> spent[kSpent]{};
 constinit PrivateLock mapping{};
 
+// The grant that this thread used last: what is kept of it, or, if it is one of limits, its handle and when it was found.
 struct Cache {
   const Mapped* from;
-  shm::GrantHandle handle;
+  shm::GrantKept kept;
+  const Mapped* limited_from;
+  shm::GrantHandle limited;
   std::uint32_t changes;
-  bool counts_bytes;
 };
 thread_local constinit Cache cache __attribute__((tls_model("initial-exec"))) = {};
 
@@ -61,13 +63,20 @@ std::uint64_t coarse_ns() noexcept { return clock_ns(CLOCK_MONOTONIC_COARSE); }
   return 0;  // the host, or a device of another process: its map event was granted
 }
 
-[[gnu::always_inline]] inline shm::GrantNeed need_of(const Mapped& v,
-                                                     const AuditEvent& e) noexcept {
+[[gnu::always_inline]] inline std::uint8_t directions_of(const AuditEvent& e) noexcept {
+  const auto bit = static_cast<std::uint8_t>(1u << static_cast<unsigned>(e.direction));
+  return e.kind == abi::EntryKind::kMap || e.direction == abi::Direction::kNone ? shm::kMapBit
+                                                                                : bit;
+}
+[[gnu::always_inline]] inline std::uint32_t devices_of(const Mapped& v,
+                                                       const AuditEvent& e) noexcept {
+  return bit(v, e.source_device) | bit(v, e.destination_device);
+}
+
+shm::GrantNeed need_of(const Mapped& v, const AuditEvent& e) noexcept {
   shm::GrantNeed need;
-  need.directions = e.kind == abi::EntryKind::kMap || e.direction == abi::Direction::kNone
-                        ? shm::kMapBit
-                        : static_cast<std::uint8_t>(1u << static_cast<unsigned>(e.direction));
-  need.devices = bit(v, e.source_device) | bit(v, e.destination_device);
+  need.directions = directions_of(e);
+  need.devices = devices_of(v, e);
   need.bytes = e.bytes;
   if (e.source_device < kMaxDevices) need.source = e.source;
   if (e.destination_device < kMaxDevices) need.destination = e.destination;
@@ -173,19 +182,25 @@ DenyReason none_lives(const Mapped& v) noexcept {
   if (v == nullptr) v = map_now();
   if (v == nullptr) return {DenyReason::kNoGrant, 0};
   const std::uint32_t changes =
-      v->table->header.changes.load(std::memory_order_acquire);  // pairs with put_grant()
-  shm::GrantHandle handles[shm::kMostLivingGrants];
-  const unsigned n = shm::living_grants(*v->table, handles);
+      v->table->header.changes.load(std::memory_order_acquire);  // pairs with end_change()
   const shm::GrantNeed need = need_of(*v, event);
   const std::uint64_t now_ns = coarse_ns();
-  GrantAnswer answer{none_lives(*v), 0};
+  GrantAnswer answer;
+  if (cache.limited_from == v && cache.changes == changes &&
+      check_counted(*v, cache.limited, need, now_ns, &answer.serial) == DenyReason::kNone)
+    return answer;
+  shm::GrantHandle handles[shm::kMostLivingGrants];
+  const unsigned n = shm::living_grants(*v->table, handles);
+  answer = {none_lives(*v), 0};
   for (unsigned i = 0; i < n; ++i) {
     std::uint32_t serial = 0;
     const DenyReason r = check_counted(*v, handles[i], need, now_ns, &serial);
     if (i == 0 || r == DenyReason::kNone) answer = {r, serial};
     if (r != DenyReason::kNone) continue;
-    const std::uint64_t limit = v->table->slots[handles[i].slot()].bytes.load(kRelaxed);  // a hint
-    cache = {v, handles[i], changes, limit != 0};
+    cache.from = shm::keep_grant(*v->table, handles[i], cache.kept) ? v : nullptr;
+    cache.limited_from = cache.from == nullptr ? v : nullptr;
+    cache.limited = handles[i];
+    cache.changes = changes;
     last_handle.store(handles[i].high, kRelaxed);  // advice
     break;
   }
@@ -197,16 +212,12 @@ DenyReason none_lives(const Mapped& v) noexcept {
 GrantAnswer grant_check(const AuditEvent& event) noexcept {
   const Mapped* v = mapped.load(std::memory_order_acquire);  // pairs with map_locked()
   const Cache& c = cache;
-  // acquire pairs with put_grant(): what came with the change is seen with it
-  if (v == nullptr || c.from != v || c.counts_bytes ||
-      v->table->header.changes.load(std::memory_order_acquire) != c.changes) [[unlikely]]
+  // else another may cover it, or it is one that is looked at each time
+  if (v == nullptr || c.from != v ||
+      !shm::kept_covers(*v->table, c.kept, directions_of(event), devices_of(*v, event)) ||
+      !shm::kept_is_now(c.kept, coarse_ns())) [[unlikely]]
     return look(event);
-  GrantAnswer answer;
-  answer.reason =
-      shm::check_grant(*v->table, c.handle, need_of(*v, event), coarse_ns(), &answer.serial);
-  if (answer.reason != DenyReason::kNone) [[unlikely]]
-    return look(event);  // another may cover it
-  return answer;
+  return {DenyReason::kNone, c.kept.serial};
 }
 
 void grant_table_is_old() noexcept { old.store(true, kRelaxed); }  // the own thread's

@@ -10,13 +10,26 @@ constexpr auto kRelaxed =
 
 void begin_write(GrantSlot& s) noexcept {
   // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write()
-  s.version.store(s.version.load(kRelaxed) | 1, kRelaxed);  // ordered by the fence
-  std::atomic_thread_fence(std::memory_order_release);      // pairs with the fence in take()
+  s.turn.store(s.turn.load(kRelaxed) | 1, kRelaxed);    // ordered by the fence
+  std::atomic_thread_fence(std::memory_order_release);  // pairs with the fence in take()
 }
-void end_write(GrantSlot& s) noexcept {
+void end_write(GrantSlot& s, std::uint32_t generation) noexcept {
   // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write()
-  s.version.store((s.version.load(kRelaxed) | 1) + 1,
-                  std::memory_order_release);  // pairs with take()
+  const std::uint32_t version = (static_cast<std::uint32_t>(s.turn.load(kRelaxed)) | 1) + 1;
+  s.turn.store(std::uint64_t{generation} << 32 | version,
+               std::memory_order_release);  // pairs with take()
+}
+
+// Around everything that a grant's coming or going stores.
+void begin_change(GrantTable& t) noexcept {
+  // orders: relaxed is the daemon's one thread
+  t.header.changes.store(t.header.changes.load(kRelaxed) | 1, kRelaxed);  // ordered by the fence
+  std::atomic_thread_fence(std::memory_order_release);  // pairs with kept_covers() and keep_grant()
+}
+void end_change(GrantTable& t) noexcept {
+  // orders: relaxed is the daemon's one thread
+  t.header.changes.store((t.header.changes.load(kRelaxed) | 1) + 1,
+                         std::memory_order_release);  // pairs with keep_grant(), living_grants()
 }
 
 bool is_current(const GrantHeader& h, std::uint32_t slot) noexcept {
@@ -40,8 +53,7 @@ void put_current(GrantTable& t, std::uint32_t slot) noexcept {
     --at;
   }
   h.current[at].store(static_cast<std::uint16_t>(slot), kRelaxed);
-  h.live.store(live + 1, kRelaxed);                   // ordered by the next
-  h.changes.fetch_add(1, std::memory_order_release);  // pairs with living_grants()
+  h.live.store(live + 1, kRelaxed);  // ordered by end_change()
 }
 void drop_current(GrantTable& t, std::uint32_t slot) noexcept {
   // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
@@ -52,8 +64,7 @@ void drop_current(GrantTable& t, std::uint32_t slot) noexcept {
     const std::uint16_t has = h.current[i].load(kRelaxed);
     if (has != slot) h.current[to++].store(has, kRelaxed);
   }
-  h.live.store(to, kRelaxed);                         // ordered by the next
-  h.changes.fetch_add(1, std::memory_order_release);  // pairs with living_grants()
+  h.live.store(to, kRelaxed);  // ordered by end_change()
 }
 
 }  // namespace
@@ -63,7 +74,7 @@ void format_grants(GrantTable& t, const char* tenant, const std::uint8_t (*uuids
   // orders: relaxed, nobody has it yet; the magic's release pairs with check_grants()
   GrantHeader& h = t.header;
   h.major = kGrantMajor;
-  h.minor = 0;
+  h.minor = kGrantMinor;
   h.slots = kGrantSlots;
   h.device_count = devices < kGrantDevices ? devices : kGrantDevices;
   std::memcpy(h.uuids, uuids, h.device_count * sizeof h.uuids[0]);
@@ -80,54 +91,70 @@ Result<GrantHandle> put_grant(GrantTable& t, const GrantValues& v, std::uint64_t
   std::uint32_t best = kGrantSlots;
   for (std::uint32_t i = 0; i < kGrantSlots; ++i) {
     if (is_current(h, i)) continue;
-    const std::uint32_t generation = t.slots[i].generation.load(kRelaxed);
-    if (best == kGrantSlots || generation < t.slots[best].generation.load(kRelaxed)) best = i;
+    const std::uint32_t generation = generation_of(t.slots[i].turn.load(kRelaxed));
+    if (best == kGrantSlots || generation < generation_of(t.slots[best].turn.load(kRelaxed)))
+      best = i;
     if (generation == 0) break;
   }
   GrantSlot& s = t.slots[best];
-  const std::uint32_t generation = s.generation.load(kRelaxed) + 1;
+  const std::uint32_t generation = generation_of(s.turn.load(kRelaxed)) + 1;
+  begin_change(t);
   begin_write(s);
-  s.generation.store(generation, kRelaxed);
   s.secret.store(secret, kRelaxed);
   s.not_before_ns.store(v.not_before_ns, kRelaxed);
   s.not_after_ns.store(v.not_after_ns, kRelaxed);
   s.address.store(v.address, kRelaxed);
   s.length.store(v.length, kRelaxed);
   s.bytes.store(v.bytes, kRelaxed);
-  s.serial.store(v.serial, kRelaxed);
-  s.devices.store(v.devices, kRelaxed);
-  s.directions.store(v.directions, kRelaxed);
-  s.ended.store(0, kRelaxed);
-  end_write(s);
+  s.scope.store(scope_of(v.serial, v.devices, v.directions, 0), kRelaxed);
+  end_write(s, generation);
   put_current(t, best);
+  end_change(t);
   return GrantHandle::of(best, generation, h.epoch.load(kRelaxed), secret);
 }
 
-bool end_grant(GrantTable& t, GrantHandle handle, abi::DenyReason why) noexcept {
+namespace {
+
+bool has_ended(const GrantSlot& s) noexcept {
+  return s.scope.load(kRelaxed) >> 56 != 0;  // the daemon's one thread
+}
+void end_slot(GrantSlot& s, abi::DenyReason why) noexcept {
   // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
+  const std::uint64_t was = s.scope.load(kRelaxed);
+  begin_write(s);
+  s.scope.store(scope_of(static_cast<std::uint32_t>(was), static_cast<std::uint16_t>(was >> 32), 0,
+                         static_cast<std::uint8_t>(why)),
+                kRelaxed);
+  end_write(s, generation_of(s.turn.load(kRelaxed)) + 1);
+}
+
+}  // namespace
+
+bool end_grant(GrantTable& t, GrantHandle handle, abi::DenyReason why) noexcept {
+  // orders: relaxed is the daemon's one thread
   if (handle.slot() >= kGrantSlots) return false;
   GrantSlot& s = t.slots[handle.slot()];
-  if (s.generation.load(kRelaxed) != handle.generation() || s.ended.load(kRelaxed) != 0)
-    return false;
-  begin_write(s);
-  s.ended.store(static_cast<std::uint8_t>(why), kRelaxed);
-  s.generation.store(handle.generation() + 1, kRelaxed);
-  s.directions.store(0, kRelaxed);
-  end_write(s);
+  if (generation_of(s.turn.load(kRelaxed)) != handle.generation() || has_ended(s)) return false;
+  begin_change(t);
+  end_slot(s, why);
   drop_current(t, handle.slot());
+  end_change(t);
   return true;
 }
 
+// The list is empty before the epoch is raised: who sees the new epoch finds no slot to make a handle of it with.
 void raise_epoch(GrantTable& t) noexcept {
-  // orders: relaxed is the daemon's one thread, or lies between begin_write() and end_write(); release as said
+  // orders: relaxed is the daemon's one thread; release as said
   GrantHeader& h = t.header;
-  h.epoch.fetch_add(1, std::memory_order_release);  // pairs with check_grant()
-  while (h.live.load(kRelaxed) != 0) {
-    const std::uint32_t slot = h.current[0].load(kRelaxed);
-    const std::uint32_t generation = t.slots[slot].generation.load(kRelaxed);
-    if (!end_grant(t, GrantHandle::of(slot, generation, 0, 0), abi::DenyReason::kRevoked))
-      drop_current(t, slot);
+  begin_change(t);
+  const std::uint32_t live = h.live.load(kRelaxed);
+  h.live.store(0, kRelaxed);                        // ordered by the next
+  h.epoch.fetch_add(1, std::memory_order_release);  // pairs with check_grant(), living_grants()
+  for (std::uint32_t i = 0; i < live; ++i) {
+    GrantSlot& s = t.slots[h.current[i].load(kRelaxed)];
+    if (!has_ended(s)) end_slot(s, abi::DenyReason::kRevoked);
   }
+  end_change(t);
 }
 
 Status check_grants(const GrantTable& t, std::size_t bytes) noexcept {
@@ -140,27 +167,51 @@ Status check_grants(const GrantTable& t, std::size_t bytes) noexcept {
 }
 
 unsigned living_grants(const GrantTable& t, GrantHandle (&out)[kMostLivingGrants]) noexcept {
-  // orders: acquire pairs with put_current(); relaxed is checked by take() and check_grant()
+  // orders: the epoch's acquire pairs with raise_epoch(); relaxed is checked by take() and check_grant()
   const GrantHeader& h = t.header;
-  std::uint32_t live = h.live.load(std::memory_order_acquire);  // what `changes` ordered, or newer
+  // before the list: a handle of the new epoch is made of the new list only
+  const std::uint32_t epoch = h.epoch.load(std::memory_order_acquire);
+  std::uint32_t live = h.live.load(std::memory_order_acquire);
   if (live > kMostLivingGrants) live = kMostLivingGrants;
   unsigned n = 0;
   for (std::uint32_t i = 0; i < live; ++i) {
     const std::uint32_t slot = h.current[i].load(kRelaxed);  // checked here and by check_grant()
     if (slot >= kGrantSlots) continue;
     detail::GrantFields f;
-    if (!detail::take(t.slots[slot], f) || f.ended != 0 || f.generation == 0) continue;
-    out[n++] = GrantHandle::of(slot, f.generation, h.epoch.load(kRelaxed), f.secret);
+    if (!detail::take(t.slots[slot], f) || f.ended() != 0 || generation_of(f.turn) == 0) continue;
+    out[n++] = GrantHandle::of(slot, generation_of(f.turn), epoch, f.secret);
   }
   return n;
+}
+
+bool keep_grant(const GrantTable& t, GrantHandle handle, GrantKept& out) noexcept {
+  // orders: relaxed is as said
+  out = GrantKept{};
+  // Before the fields: whatever changes from here on makes it another number. Acquire pairs with end_change().
+  const std::uint32_t changes = t.header.changes.load(std::memory_order_acquire);
+  if (t.header.minor < 1 || (changes & 1) != 0 || handle.slot() >= kGrantSlots) return false;
+  detail::GrantFields f;
+  if (!detail::take(t.slots[handle.slot()], f)) return false;
+  const bool same = generation_of(f.turn) == handle.generation() && f.secret == handle.secret &&
+                    f.ended() == 0 &&
+                    ((t.header.epoch.load(kRelaxed) ^ handle.epoch()) & 0xffff) == 0;  // likewise
+  if (!same) return false;
+  if (f.length != 0 || f.bytes != 0 || f.not_after_ns <= f.not_before_ns) return false;
+  out.not_before_ns = f.not_before_ns;
+  out.lasts_ns = f.not_after_ns - f.not_before_ns;
+  out.serial = f.serial();
+  out.refused_devices = ~f.devices();
+  out.refused_directions = static_cast<std::uint8_t>(~f.directions());
+  out.changes = changes;
+  return true;
 }
 
 abi::DenyReason ended_why(const GrantTable& t, GrantHandle handle) noexcept {
   if (handle.slot() >= kGrantSlots) return abi::DenyReason::kForeign;
   detail::GrantFields f;
   if (!detail::take(t.slots[handle.slot()], f)) return abi::DenyReason::kRevoked;
-  if (f.generation != handle.generation() + 1) return abi::DenyReason::kNone;
-  return static_cast<abi::DenyReason>(f.ended);
+  if (generation_of(f.turn) != handle.generation() + 1) return abi::DenyReason::kNone;
+  return static_cast<abi::DenyReason>(f.ended());
 }
 
 }  // namespace bulkhead::shm

@@ -2,12 +2,14 @@
 // (docs/formats/grant.md, 'Table').
 //
 // Claim  a check that begins after the store that ends a grant is visible does not accept its handle, whatever the slot is given to
-//        meanwhile; no check accepts by fields of two grants.
+//        meanwhile; no check accepts by fields of two grants. Likewise for what a thread keeps of a grant (GrantKept).
 // Proof  the writer makes the version odd before it touches a field and even after (SequenceWord's fences); a check takes its fields
 //        between two equal even versions, so they are of one moment. Ending a grant raises the generation in that bracket, and a
-//        handle fits one generation only. Model: tests/model/grant.pml, with three broken variants that must be caught.
-// Price  a dozen loads of one line and one of the header's. A slot that is being written is asked again, kTries times; then the
-//        call is refused.
+//        handle fits one generation only. Around all of it the writer makes `changes` odd before its first store and another even
+//        number after its last: what was taken after an even one was seen is kept with that number, and holds while `changes` is it.
+//        Model: tests/model/grant.pml, with broken variants that must be caught.
+// Price  kept: one load of the header's line. Not kept: a dozen loads of one line and one of the header's; a slot that is being
+//        written is asked again, kTries times; then the call is refused. Nothing is kept of a table whose writer died in a change.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -21,6 +23,7 @@ namespace bulkhead::shm {
 
 inline constexpr std::uint64_t kGrantMagic = 0x0031'544e'5247'4842;  // "BHGRNT1" in memory order
 inline constexpr std::uint16_t kGrantMajor = 1;
+inline constexpr std::uint16_t kGrantMinor = 1;  // 1: `changes` is odd during a change
 inline constexpr std::uint32_t kGrantSlots = 4096;
 inline constexpr std::uint32_t kMostLivingGrants = 64;
 inline constexpr std::uint32_t kGrantDevices = 16;
@@ -47,26 +50,30 @@ struct GrantHandle {
 };
 
 struct alignas(64) GrantSlot {
-  std::atomic<std::uint32_t> version;  // odd while it is written
-  std::atomic<std::uint32_t> generation;
+  std::atomic<std::uint64_t> turn;  // version:32, odd while it is written | generation:32, above
   std::atomic<std::uint64_t> secret;
   std::atomic<std::uint64_t> not_before_ns;  // CLOCK_MONOTONIC
   std::atomic<std::uint64_t> not_after_ns;
   std::atomic<std::uint64_t> address;
   std::atomic<std::uint64_t> length;  // 0: any address
   std::atomic<std::uint64_t> bytes;   // 0: any number
-  std::atomic<std::uint32_t> serial;
-  std::atomic<std::uint16_t> devices;
-  std::atomic<std::uint8_t> directions;
-  std::atomic<std::uint8_t> ended;  // abi::DenyReason
+  std::atomic<std::uint64_t> scope;   // serial:32 | devices:16 | directions:8 | ended:8, above
 };
+constexpr std::uint32_t generation_of(std::uint64_t turn) noexcept {
+  return static_cast<std::uint32_t>(turn >> 32);
+}
+constexpr std::uint64_t scope_of(std::uint32_t serial, std::uint16_t devices,
+                                 std::uint8_t directions, std::uint8_t ended) noexcept {
+  return std::uint64_t{serial} | std::uint64_t{devices} << 32 | std::uint64_t{directions} << 48 |
+         std::uint64_t{ended} << 56;
+}
 
 struct GrantHeader {
   std::atomic<std::uint64_t> magic;  // stored last
   std::uint16_t major, minor;
   std::uint32_t slots;
   std::atomic<std::uint32_t> epoch;    // 16 bits count
-  std::atomic<std::uint32_t> changes;  // rises after a grant has come or gone
+  std::atomic<std::uint32_t> changes;  // odd while a grant comes or goes; then higher than before
   std::uint32_t device_count;
   std::atomic<std::uint32_t> live;
   std::atomic<std::uint16_t> current[kMostLivingGrants];  // the one that ends last first
@@ -86,10 +93,8 @@ static_assert(sizeof(GrantSlot) == 64 && sizeof(GrantHeader) == 4096 &&
 static_assert(offsetof(GrantHeader, epoch) == 16 && offsetof(GrantHeader, current) == 32 &&
               offsetof(GrantHeader, uuids) == 192 && offsetof(GrantHeader, tenant) == 448);
 static_assert(offsetof(GrantSlot, secret) == 8 && offsetof(GrantSlot, not_after_ns) == 24 &&
-              offsetof(GrantSlot, bytes) == 48 && offsetof(GrantSlot, serial) == 56 &&
-              offsetof(GrantSlot, ended) == 63);
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
-              std::atomic<std::uint8_t>::is_always_lock_free);
+              offsetof(GrantSlot, bytes) == 48 && offsetof(GrantSlot, scope) == 56);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 // What one transfer needs.
 struct GrantNeed {
@@ -105,29 +110,36 @@ namespace detail {
 inline constexpr int kGrantTries = 64;
 
 struct GrantFields {
-  std::uint64_t not_before_ns, not_after_ns, address, length, bytes;
-  std::uint32_t serial, generation;
-  std::uint64_t secret;
-  std::uint16_t devices;
-  std::uint8_t directions, ended;
+  std::uint64_t turn, secret, not_before_ns, not_after_ns, address, length, bytes, scope;
+  [[nodiscard]] std::uint32_t serial() const noexcept { return static_cast<std::uint32_t>(scope); }
+  [[nodiscard]] std::uint32_t devices() const noexcept { return scope >> 32 & 0xffff; }
+  [[nodiscard]] std::uint32_t directions() const noexcept { return scope >> 48 & 0xff; }
+  [[nodiscard]] std::uint8_t ended() const noexcept {
+    return static_cast<std::uint8_t>(scope >> 56);
+  }
 };
 // False: it was being written.
 [[gnu::always_inline]] inline bool take(const GrantSlot& s, GrantFields& f) noexcept {
   constexpr auto kRelaxed = std::memory_order_relaxed;  // between the two looks at the version
-  const std::uint32_t before = s.version.load(std::memory_order_acquire);  // pairs with end_write()
-  f = {s.not_before_ns.load(kRelaxed), s.not_after_ns.load(kRelaxed), s.address.load(kRelaxed),
-       s.length.load(kRelaxed),        s.bytes.load(kRelaxed),        s.serial.load(kRelaxed),
-       s.generation.load(kRelaxed),    s.secret.load(kRelaxed),       s.devices.load(kRelaxed),
-       s.directions.load(kRelaxed),    s.ended.load(kRelaxed)};
+  f.turn = s.turn.load(std::memory_order_acquire);      // pairs with end_write()
+  // orders: relaxed lies between the two looks at the version
+  f.secret = s.secret.load(kRelaxed);
+  f.not_before_ns = s.not_before_ns.load(kRelaxed);
+  f.not_after_ns = s.not_after_ns.load(kRelaxed);
+  f.address = s.address.load(kRelaxed);
+  f.length = s.length.load(kRelaxed);
+  f.bytes = s.bytes.load(kRelaxed);
+  f.scope = s.scope.load(kRelaxed);
   std::atomic_thread_fence(std::memory_order_acquire);  // pairs with the fence in begin_write()
-  return (before & 1) == 0 && s.version.load(kRelaxed) == before;
+  return ((f.turn & 1) | (s.turn.load(kRelaxed) ^ f.turn)) == 0;
 }
 [[gnu::always_inline]] inline bool inside(const GrantFields& f, std::uint64_t at,
                                           std::uint64_t bytes) noexcept {
   return at >= f.address && bytes <= f.length && at - f.address <= f.length - bytes;
 }
-[[gnu::always_inline]] inline abi::DenyReason judge(const GrantFields& f, const GrantNeed& need,
-                                                    std::uint64_t now_ns) noexcept {
+// Which of them it is, in this order.
+[[gnu::cold]] inline abi::DenyReason judge(const GrantFields& f, const GrantNeed& need,
+                                           std::uint64_t now_ns) noexcept {
   using abi::DenyReason;
   if (now_ns != kAnyTime) {
     if (now_ns >= f.not_after_ns) [[unlikely]]
@@ -135,9 +147,9 @@ struct GrantFields {
     if (now_ns < f.not_before_ns) [[unlikely]]
       return DenyReason::kNotYetValid;
   }
-  if ((need.directions & ~unsigned{f.directions}) != 0) [[unlikely]]
+  if ((need.directions & ~f.directions()) != 0) [[unlikely]]
     return DenyReason::kDirection;
-  if ((need.devices & ~std::uint32_t{f.devices}) != 0) [[unlikely]]
+  if ((need.devices & ~f.devices()) != 0) [[unlikely]]
     return DenyReason::kDevice;
   if (f.length != 0) [[unlikely]] {
     if (need.source != 0 && !inside(f, need.source, need.bytes_here)) return DenyReason::kRange;
@@ -165,13 +177,45 @@ struct GrantFields {
   }
   // acquire pairs with raise_epoch(): nothing that was done after the raise is missed
   const std::uint32_t epoch = table.header.epoch.load(std::memory_order_acquire);
-  const std::uint64_t other = (f.generation ^ handle.generation()) |
+  const std::uint64_t other = (generation_of(f.turn) ^ handle.generation()) |
                               ((epoch ^ handle.epoch()) & 0xffff) | (f.secret ^ handle.secret) |
-                              f.ended;
+                              f.ended();
   if (other != 0) [[unlikely]]
     return abi::DenyReason::kRevoked;
-  *serial = f.serial;
-  return detail::judge(f, need, now_ns);
+  *serial = f.serial();
+  const std::uint64_t wants =
+      scope_of(0, static_cast<std::uint16_t>(need.devices), need.directions, 0);
+  const std::uint64_t lacks = (wants & ~f.scope) | need.devices >> 16;
+  if ((lacks | f.length | f.bytes) != 0) [[unlikely]]
+    return detail::judge(f, need, now_ns);
+  const bool now = now_ns == kAnyTime || (now_ns >= f.not_before_ns && now_ns < f.not_after_ns);
+  return now ? abi::DenyReason::kNone : detail::judge(f, need, now_ns);
+}
+
+// What a thread keeps of the grant it used last, so that most checks read one word of the table.
+struct GrantKept {
+  std::uint64_t not_before_ns = 0, lasts_ns = 0;
+  std::uint32_t changes = 1;  // odd: nothing is kept
+  std::uint32_t serial = 0;
+  std::uint32_t refused_devices = 0;  // the bits it does not cover
+  std::uint8_t refused_directions = 0;
+};
+// False: nothing can be kept, and `out` is as new: the handle is not good, the table is being changed or is of a format that does not
+// say so, or the grant limits addresses or bytes, which are looked at each time.
+[[nodiscard]] bool keep_grant(const GrantTable& table, GrantHandle handle, GrantKept& out) noexcept;
+// Whether the kept grant lives and covers these. False says no more than: ask check_grant().
+[[nodiscard, gnu::always_inline]] inline bool kept_covers(const GrantTable& table,
+                                                          const GrantKept& kept,
+                                                          std::uint32_t directions,
+                                                          std::uint32_t devices) noexcept {
+  // acquire pairs with begin_change(): nothing that was done after an end is missed
+  const std::uint32_t changes = table.header.changes.load(std::memory_order_acquire);
+  return ((changes ^ kept.changes) | (directions & kept.refused_directions) |
+          (devices & kept.refused_devices)) == 0;
+}
+[[nodiscard, gnu::always_inline]] inline bool kept_is_now(const GrantKept& kept,
+                                                          std::uint64_t now_ns) noexcept {
+  return now_ns - kept.not_before_ns < kept.lasts_ns;  // both ends at once: before it wraps around
 }
 
 // ---- the daemon's side: one thread, one daemon

@@ -181,6 +181,126 @@ TEST_F(Table, RubbishIsRefused) {
   EXPECT_NE(check({~0ull, ~0ull}), DenyReason::kNone);  // odd for ever: refused after a bound
 }
 
+// ---- what a thread keeps
+TEST_F(Table, WhatIsKeptSaysWhatTheSlotSays) {
+  GrantKept kept;
+  EXPECT_FALSE(kept_covers(table, kept, 0, 0));  // nothing is kept
+  ASSERT_TRUE(keep_grant(table, put(usual()), kept));
+  EXPECT_EQ(kept.serial, 7u);
+  EXPECT_TRUE(kept_covers(table, kept, kH2d, 1));
+  EXPECT_TRUE(kept_covers(table, kept, kH2d, 0));
+  EXPECT_FALSE(kept_covers(table, kept, kD2h, 1));
+  EXPECT_FALSE(kept_covers(table, kept, kH2d | kD2h, 1));
+  EXPECT_FALSE(kept_covers(table, kept, kMapBit, 1));
+  EXPECT_FALSE(kept_covers(table, kept, kH2d, 2));
+  EXPECT_FALSE(kept_covers(table, kept, kH2d, 1u << 16));
+  EXPECT_FALSE(kept_is_now(kept, 999));
+  EXPECT_TRUE(kept_is_now(kept, 1000));
+  EXPECT_TRUE(kept_is_now(kept, 1999));
+  EXPECT_FALSE(kept_is_now(kept, 2000));
+  EXPECT_FALSE(kept_is_now(kept, 0));
+  EXPECT_FALSE(kept_is_now(kept, ~0ull));
+}
+
+TEST_F(Table, AnyChangeEndsWhatIsKept) {
+  const GrantHandle a = put(usual()), b = put(usual());
+  GrantKept kept;
+  const auto again = [&] {
+    return keep_grant(table, a, kept) && kept_covers(table, kept, kH2d, 1);
+  };
+  ASSERT_TRUE(again());
+  const GrantHandle c = put(usual());
+  EXPECT_FALSE(kept_covers(table, kept, kH2d, 1));
+  ASSERT_TRUE(again());
+  EXPECT_TRUE(end_grant(table, b, DenyReason::kExpired));
+  EXPECT_FALSE(kept_covers(table, kept, kH2d, 1));
+  ASSERT_TRUE(again());
+  EXPECT_TRUE(end_grant(table, a, DenyReason::kRevoked));
+  EXPECT_FALSE(kept_covers(table, kept, kH2d, 1));
+  EXPECT_FALSE(keep_grant(table, a, kept));
+  ASSERT_TRUE(keep_grant(table, c, kept));
+  raise_epoch(table);
+  EXPECT_FALSE(kept_covers(table, kept, kH2d, 1));
+  EXPECT_FALSE(keep_grant(table, c, kept));
+  GrantHandle all[kMostLivingGrants];
+  EXPECT_EQ(living_grants(table, all), 0u);
+}
+
+TEST_F(Table, WhatMustBeLookedAtIsNotKept) {
+  GrantKept kept;
+  const GrantHandle h = put(usual());
+  for (int bit = 0; bit < 64; ++bit) {
+    EXPECT_FALSE(keep_grant(table, {h.high ^ 1ull << bit, h.secret}, kept)) << bit;
+    EXPECT_FALSE(keep_grant(table, {h.high, h.secret ^ 1ull << bit}, kept)) << bit;
+    EXPECT_FALSE(kept_covers(table, kept, 0, 0));
+  }
+  GrantValues v = usual();
+  v.bytes = 100;
+  EXPECT_FALSE(keep_grant(table, put(v), kept));
+  v = usual();
+  v.length = 4096;
+  EXPECT_FALSE(keep_grant(table, put(v), kept));
+  v = usual();
+  v.not_after_ns = v.not_before_ns;
+  EXPECT_FALSE(keep_grant(table, put(v), kept));
+  table.header.minor = 0;  // a daemon that does not say that it is changing the table
+  EXPECT_FALSE(keep_grant(table, h, kept));
+  table.header.minor = kGrantMinor;
+  ASSERT_TRUE(keep_grant(table, h, kept));
+  table.header.changes.fetch_or(1);  // its writer died in a change
+  EXPECT_FALSE(kept_covers(table, kept, kH2d, 1));
+  EXPECT_FALSE(keep_grant(table, h, kept));
+  EXPECT_EQ(check(h), DenyReason::kNone);  // by the slot, as before
+}
+
+// Others keep what they find while grants come and go: what is kept is whole, and never good for a grant that had ended before the check.
+TEST_F(Table, NothingKeptOutlivesItsGrant) {
+  constexpr int kRounds = 20'000;
+  std::atomic<std::uint64_t> high{0}, ended_up_to{0}, accepted{0};
+  std::atomic<bool> stop{false};
+  std::atomic<int> bad{0};
+  std::vector<std::thread> readers;
+  for (int r = 0; r < 2; ++r) {
+    readers.emplace_back([&] {
+      GrantKept kept;
+      while (!stop.load()) {
+        const std::uint64_t ended = ended_up_to.load(std::memory_order_acquire);
+        if (kept_covers(table, kept, kH2d, 0)) {
+          if (kept.serial <= ended) ++bad;
+          if ((kept.refused_directions & kD2h) == 0 && kept.serial % 2 != 0) ++bad;
+          accepted.fetch_add(1);
+        } else {
+          const std::uint64_t h = high.load(std::memory_order_acquire);
+          static_cast<void>(keep_grant(table, {h, 1}, kept));
+        }
+      }
+    });
+  }
+  for (std::uint32_t s = 1; s < kGrantSlots; ++s) table.slots[s].turn.store(0x4000'0000ull << 32);
+  const auto one = [&](std::uint32_t i) {
+    GrantValues v = usual();
+    v.serial = i;
+    v.directions = i % 2 != 0 ? kH2d : kH2d | kD2h;
+    const GrantHandle h = put(v, 1);
+    high.store(h.high, std::memory_order_release);
+    return h;
+  };
+  std::uint32_t i = 1;
+  for (; i <= kRounds; ++i) {
+    ASSERT_TRUE(end_grant(table, one(i), DenyReason::kRevoked));
+    ended_up_to.store(i, std::memory_order_release);
+  }
+  // one that stays, so that something was surely kept, and an epoch at last
+  static_cast<void>(one(i));
+  const std::uint64_t before = accepted.load();
+  while (accepted.load() == before) std::this_thread::yield();
+  raise_epoch(table);
+  ended_up_to.store(i, std::memory_order_release);
+  stop.store(true);
+  for (auto& t : readers) t.join();
+  EXPECT_EQ(bad.load(), 0);
+}
+
 // A slot goes from grant to grant while others check: each grant's directions follow from its serial, so fields of two grants
 // would show; and a handle that was ended before the check began is never accepted.
 TEST_F(Table, NoCheckSeesTwoGrantsOrAnEndedOne) {
@@ -211,7 +331,7 @@ TEST_F(Table, NoCheckSeesTwoGrantsOrAnEndedOne) {
     v.serial = i;
     v.directions = i % 2 != 0 ? kH2d : kH2d | kD2h;
     for (std::uint32_t s = 1; s < kGrantSlots && i == 1; ++s)
-      table.slots[s].generation.store(0x4000'0000);  // so that slot 0 is used again and again
+      table.slots[s].turn.store(0x4000'0000ull << 32);  // so that slot 0 is used again and again
     const GrantHandle h = put(v, 1);
     ASSERT_EQ(h.slot(), 0u);
     high.store(h.high, std::memory_order_release);

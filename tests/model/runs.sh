@@ -45,6 +45,9 @@ check "grants: 3 given and ended, daemon dies"    holds grant.pml
 check "broken: a grant's version looked at once" broken grant.pml -DNO_RECHECK
 check "broken: a grant's end told, then stored"  broken grant.pml -DLATE_STORE
 check "broken: a slot keeps its generation"      broken grant.pml -DREUSE
+check "broken: a kept grant's number read late"  broken grant.pml -DKEEP_LATE
+check "broken: the number rises after the word"  broken grant.pml -DLATE_CHANGE
+check "broken: a kept grant is not looked up"    broken grant.pml -DNO_CHANGE
 [ "$mode" = full ] || return 0
 check "limit 2 to 1, slack"                      holds $q $lower -DSLACK=1 -DR0=1 -DR1=1
 check "3 processes"                              holds $q -DONE -DR0=1 -DR1=1 -DR2=1 $calm
