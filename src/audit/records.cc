@@ -137,6 +137,23 @@ GrantRecord read_grant(Reader& r) {
   return out;
 }
 
+ModeRecord read_mode(Reader& r) {
+  ModeRecord out;
+  out.tenant = r.text("tenant");
+  out.utc_ns = r.number("utc");
+  const std::string mode = r.text("mode");
+  out.mode = mode == "enforce" ? 2 : mode == "observe" ? 1 : 0;
+  if (out.mode == 0 && mode != "off") r.bad("mode");
+  return out;
+}
+
+GapRecord read_gap(Reader& r, const json& object) {
+  GapRecord out{r.number("session"), r.number("lane"), r.number("from"),
+                r.number("to"),      r.number("count"), {}};
+  if (object.contains("tenant")) out.tenant = r.text("tenant");
+  return out;
+}
+
 SessionRecord read_session(Reader& r) {
   SessionRecord out;
   out.serial = r.serial("serial");
@@ -175,9 +192,8 @@ Record read(Reader& r, const json& object, const std::string& origin) {
   if (kind == "grant") return read_grant(r);
   if (kind == "clock") return ClockRecord{r.integer("step_ns")};
   if (kind == "policy") return read_policy(r, object);
-  if (kind == "gap")
-    return GapRecord{r.number("session"), r.number("lane"), r.number("from"), r.number("to"),
-                     r.number("count")};
+  if (kind == "mode") return read_mode(r);
+  if (kind == "gap") return read_gap(r, object);
   return OtherRecord{kind};
 }
 
@@ -212,6 +228,7 @@ std::optional<Record> parse_record(std::string_view text, const std::string& ori
   Reader r{object, problem};
   Record out = read(r, object, origin);
   if (!problem.empty()) return std::nullopt;
+  if (auto* grant = std::get_if<GrantRecord>(&out)) grant->text = text;
   return out;
 }
 

@@ -48,6 +48,7 @@ struct GrantRecord {
   std::uint8_t directions = 0;  // bit d: Direction d; bit 0: map
   std::vector<std::string> devices;
   std::uint64_t bytes = 0;
+  std::string text;  // the record as it stands
 };
 struct RevokedRecord {
   std::uint32_t grant = 0;
@@ -58,6 +59,13 @@ struct ClockRecord {
 };
 struct GapRecord {
   std::uint64_t session = 0, lane = 0, from = 0, to = 0, count = 0;
+  std::string tenant;  // of session 0: no lane of any session took them
+};
+// The tenant's audit mode from here on.
+struct ModeRecord {
+  std::string tenant;
+  std::uint32_t mode = 0;  // 0 off, 1 observe, 2 enforce
+  std::uint64_t utc_ns = 0;
 };
 struct RetainedRecord {
   std::uint64_t from = 0;
@@ -66,7 +74,7 @@ struct OtherRecord {
   std::string kind;
 };
 using Record = std::variant<OtherRecord, BootRecord, KeyRecord, SessionRecord, SessionEndRecord,
-                            GrantRecord, RevokedRecord, ClockRecord, GapRecord, RetainedRecord>;
+                            GrantRecord, RevokedRecord, ClockRecord, GapRecord, ModeRecord, RetainedRecord>;
 
 // The record in `json` (without its first byte 0x1f); none: `problem` says what is wrong with it. `origin` is the
 // log's, for what a key record's signature covers.

@@ -1,6 +1,7 @@
 // The verifier: everything docs/formats/log.md promises, from the directory and public keys alone. It reads as a stream;
 // memory is bounded by open sessions and living grants, not by the log.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ enum class Check : std::uint8_t {
   kGap,             // entries that are known to be lost
   kClock,           // time does not go back in a lane
   kGrant,           // each allowed entry's grant allowed it
+  kToken,           // the token of each grant, if its keys were given
   kBoot,            // a boot record names the size at which it stands
   kTrusted,         // the log continues what the auditor holds a checkpoint of
   kWitness,         // cosignatures are good, and as many as the policy wants
@@ -52,6 +54,9 @@ struct Finding {
 struct VerifyOptions {
   TrustPolicy policy;
   std::string trusted;  // a checkpoint the auditor kept (a note), or ""
+  // With the issuer's keys: whether a grant's record (its JSON) is what its token says. Layers above give it; null: not looked at.
+  enum class Token : std::uint8_t { kGood, kBad, kUnknownKey };
+  std::function<Token(const std::string& record, std::string& why)> check_token;
   std::size_t most_findings = 20;
   std::uint64_t clock_back_ns = 1'000'000'000;             // in a lane
   std::uint64_t epoch_skew_ns = 2'000'000'000;             // I3
@@ -65,6 +70,7 @@ struct VerifyReport {
   std::uint64_t findings_total = 0;
   std::uint64_t first = 0, size = 0, signed_size = 0, witnessed_size = 0;
   std::uint64_t entries = 0, records = 0, checkpoints = 0, epochs = 0, sessions = 0, grants = 0;
+  std::uint64_t tokens = 0, unknown_keys = 0;  // verified; not, for want of the key
   std::uint64_t denied = 0, violations = 0, observed = 0, bytes = 0;
   [[nodiscard]] int exit_code() const noexcept {
     return findings_total > 0 ? 1 : could_not.empty() ? 0 : 2;

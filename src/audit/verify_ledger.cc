@@ -7,6 +7,8 @@ namespace bulkhead::audit {
 namespace {
 
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
+// A process looks at its mode each second; one that was stopped, later.
+constexpr std::uint64_t kModeLagNs = 60 * kSecondNs;
 std::string text_of(std::uint64_t n) { return std::to_string(n); }
 
 }  // namespace
@@ -110,7 +112,7 @@ void Ledger::check_grant(const abi::AuditEntry& entry, const Session& session,
   report_.violations += decision == abi::Decision::kViolation;
   report_.observed += decision == abi::Decision::kObserved;
   if (!session.known) return;
-  if (decision == abi::Decision::kObserved && !session.record.observe) {
+  if (decision == abi::Decision::kObserved && !may_observe(session, entry.utc_ns)) {
     findings_.add(
         at(Check::kGrant, entry, index, "says observed, and its session is not of mode observe"));
   }
@@ -125,6 +127,32 @@ void Ledger::check_grant(const abi::AuditEntry& entry, const Session& session,
     findings_.add(at(Check::kGrant, entry, index, why));
 }
 
+// The session's mode when it began, unless the log says that the tenant's was changed since: then that one.
+bool Ledger::may_observe(const Session& session, std::uint64_t utc_ns) const {
+  const auto found = modes_.find(session.record.tenant);
+  if (found == modes_.end() || session.own_enforce) return session.record.observe;
+  const TenantMode& mode = found->second;
+  if (mode.mode != 2) return session.record.observe || mode.mode == 1;
+  return mode.was_observe && utc_ns <= mode.utc_ns + kModeLagNs;
+}
+
+void Ledger::take_mode(const ModeRecord& record) {
+  TenantMode& mode = modes_[record.tenant];
+  const bool observed = mode.mode != 2;  // also if nothing was said before: the first word there is
+  mode = {record.mode, record.utc_ns, observed};
+}
+
+// The token is signed by the issuer; the record's members are the daemon's word of it.
+void Ledger::check_token(const GrantRecord& grant, std::uint64_t index) {
+  using Token = VerifyOptions::Token;
+  std::string why;
+  const Token token = options_.check_token(grant.text, why);
+  report_.tokens += token == Token::kGood;
+  report_.unknown_keys += token == Token::kUnknownKey;
+  if (token == Token::kBad)
+    findings_.add(Check::kToken, index, "grant " + text_of(grant.serial) + ": " + why);
+}
+
 void Ledger::take_session(const SessionRecord& session, std::uint64_t index) {
   lane_ = nullptr;
   ++report_.sessions;
@@ -136,6 +164,8 @@ void Ledger::take_session(const SessionRecord& session, std::uint64_t index) {
   Session fresh;
   fresh.record = session;
   fresh.back_ns = clock_back_ns_;
+  const auto mode = modes_.find(session.tenant);
+  fresh.own_enforce = !session.observe && mode != modes_.end() && mode->second.mode != 2;
   sessions_[session.serial] = std::move(fresh);
 }
 
@@ -175,6 +205,7 @@ void Ledger::end(const SessionEndRecord& end, std::uint64_t index) {
 void Ledger::take_grant(const GrantRecord& grant, std::uint64_t index) {
   grant_ = nullptr;
   ++report_.grants;
+  if (options_.check_token) check_token(grant, index);
   const auto [known, fresh] = grants_.try_emplace(grant.serial);
   if (fresh) {
     known->second.record = grant;
@@ -230,7 +261,12 @@ void Ledger::record(const Record& record, std::uint64_t index) {
     if (grant != grants_.end() && grant->second.revoked_ns == 0)
       grant->second.revoked_ns = std::max<std::uint64_t>(revoked->utc_ns, 1);
   }
-  if (const auto* gap = std::get_if<GapRecord>(&record)) {
+  if (const auto* mode = std::get_if<ModeRecord>(&record)) take_mode(*mode);
+  if (const auto* gap = std::get_if<GapRecord>(&record); gap && gap->session == 0) {
+    findings_.add(Check::kGap, index,
+                  text_of(gap->count) + " transfers of tenant " + gap->tenant +
+                      " went to the driver and no lane took their entries");
+  } else if (gap != nullptr) {
     Finding f{Check::kGap,
               index,
               true,
@@ -259,6 +295,11 @@ void Ledger::epoch_begins(const KeyRecord& key, std::uint64_t index) {
 }
 
 void Ledger::finish() {
+  if (report_.unknown_keys > 0) {
+    report_.could_not = text_of(report_.unknown_keys) +
+                        " grants' tokens are signed by keys that the file lacks; what else was "
+                        "asked was checked";
+  }
   if (!sessions_.empty())
     findings_.remark(text_of(sessions_.size()) + " sessions are open at the log's end");
 }

@@ -100,8 +100,14 @@ class Ledger {
   struct Session {
     SessionRecord record;
     bool known = true;
+    bool own_enforce = false;  // stricter than its tenant, by its own word
     std::uint64_t back_ns = 0;
     std::unordered_map<std::uint16_t, Lane> lanes;
+  };
+  struct TenantMode {
+    std::uint32_t mode = 0;
+    std::uint64_t utc_ns = 0;
+    bool was_observe = true;  // before it
   };
   Session* session_of(const abi::AuditEntry& entry, std::uint64_t index);
   void check_sequence(const abi::AuditEntry& entry, Lane& lane, std::uint64_t index);
@@ -110,6 +116,9 @@ class Ledger {
   void end(const SessionEndRecord& end, std::uint64_t index);
   void take_session(const SessionRecord& session, std::uint64_t index);
   void take_grant(const GrantRecord& grant, std::uint64_t index);
+  void take_mode(const ModeRecord& mode);
+  void check_token(const GrantRecord& grant, std::uint64_t index);
+  [[nodiscard]] bool may_observe(const Session& session, std::uint64_t utc_ns) const;
   void boot(const BootRecord& boot, std::uint64_t index);
   Finding at(Check check, const abi::AuditEntry& entry, std::uint64_t index, std::string text);
 
@@ -118,6 +127,7 @@ class Ledger {
   Findings& findings_;
   std::unordered_map<std::uint32_t, Session> sessions_;
   std::unordered_map<std::uint32_t, KnownGrant> grants_;
+  std::unordered_map<std::string, TenantMode> modes_;
   std::uint32_t last_session_ = 0;
   // The lane and the grant looked up last: entries come in runs.
   Session* session_ = nullptr;

@@ -14,6 +14,7 @@ struct Entry {
 };
 constexpr Entry kCommands[] = {
     {"verify", "Check a log: exit 0 intact, 1 changed or incomplete, 2 not checked", audit_verify},
+    {"coverage", "Compare a tenant's log with what its library counted: exit 0, 1 a gap, 2, 3", audit_coverage},
     {"tail", "Show the newest entries", audit_tail},
     {"show", "Show one entry, checked against the signed tree", audit_show},
     {"prove", "Write a proof that an entry is in the log, or check one", audit_prove},
@@ -41,6 +42,17 @@ void add_options(const std::string& name, CLI::App& c, AuditOptions& o) {
   if (name == "verify") {
     c.add_option("--trusted", o.trusted, "A checkpoint kept from before: the log must continue it")
         ->type_name("FILE");
+    c.add_flag("--json", o.json, "For programs");
+  }
+  if (name == "verify")
+    c.add_option("--jwks", o.jwks, "Keys of the grants' issuers: verify each grant's token again")
+        ->type_name("FILE");
+  if (name == "coverage") {
+    c.add_option("TENANT", o.tenant, "The tenant")->required();
+    c.add_option("--dir", o.dir, "Directory of the log (default: the daemon's)")->type_name("DIR");
+    c.add_option("--since", o.since,
+                 "From the last known count before 90s, 10m, 2h, 7d ago, or a date (default: all)")
+        ->type_name("WHEN");
     c.add_flag("--json", o.json, "For programs");
   }
   if (name == "stats") c.add_flag("--json", o.json, "For programs");

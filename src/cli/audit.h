@@ -13,7 +13,7 @@ namespace bulkhead::cli {
 
 struct AuditOptions {
   std::string dir;  // "": the daemon's own
-  std::string key, trusted, file, out, origin, name, socket, state, tenant;
+  std::string key, trusted, file, out, origin, name, socket, state, tenant, jwks, since;
   std::vector<std::string> witnesses;
   std::uint64_t index = 0, from = 0, to = 0, count = 20;
   bool json = false, follow = false, addresses = false, check = false, tiles = false;
@@ -33,5 +33,7 @@ int audit_export(const AuditOptions& options);
 int audit_pack(const AuditOptions& options);
 int audit_witness(const AuditOptions& options);
 int audit_cosign(const AuditOptions& options);
+// 0: what was counted is logged; 1: not; 2: could not be compared; 3: logged, and functions that move data were handed out unseen.
+int audit_coverage(const AuditOptions& options);
 
 }  // namespace bulkhead::cli

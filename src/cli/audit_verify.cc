@@ -11,6 +11,8 @@
 #include "audit/verify.h"
 #include "cli/audit.h"
 #include "cli/audit_common.h"
+#include "cli/audit_token.h"
+#include "cli/grant_files.h"
 #include "cli/say.h"
 #include "wire/lines.h"
 
@@ -47,6 +49,8 @@ void print_json(const audit::VerifyReport& r) {
                     {"epochs", r.epochs},
                     {"sessions", r.sessions},
                     {"grants", r.grants},
+                    {"tokens", r.tokens},
+                    {"unknown_keys", r.unknown_keys},
                     {"denied", r.denied},
                     {"violations", r.violations},
                     {"observed", r.observed},
@@ -74,6 +78,7 @@ void print_report(const audit::VerifyReport& r) {
   if (r.witnessed_size > 0) fmt::print(", witnessed up to {}", r.witnessed_size);
   fmt::print("\n{} bytes moved; {} denied, {} violations, {} without a grant under observe\n",
              r.bytes, r.denied, r.violations, r.observed);
+  if (r.tokens > 0) fmt::print("{} grants' tokens verified again\n", r.tokens);
 }
 
 std::string read_text(const std::string& path, bool& ok) {
@@ -117,6 +122,18 @@ int audit_verify(const AuditOptions& o) {
   if (!o.trusted.empty()) options.trusted = read_text(o.trusted, ok);
   if (!ok || (!o.trusted.empty() && options.trusted.empty()))
     return fail(kNotChecked, o.trusted + ": cannot be read");
+  grant::KeySet keys;
+  if (!o.jwks.empty()) {
+    std::string text;
+    if (const std::string p = read_small(o.jwks, grant::kMostJwksBytes, text); !p.empty())
+      return fail(kNotChecked, p);
+    auto parsed = grant::KeySet::parse(text);
+    if (!parsed.ok()) return fail(kNotChecked, o.jwks + ": " + parsed.problem);
+    keys = std::move(*parsed);
+    options.check_token = [&keys](const std::string& record, std::string& why) {
+      return check_token(keys, record, why);
+    };
+  }
   audit::PosixFiles files{audit_directory(o)};
   if (!files.ok())
     return fail(kNotChecked, audit_directory(o) + ": no such directory, or not readable");

@@ -13,6 +13,7 @@
 #include "cli/grant.h"
 #include "cli/probe.h"
 #include "cli/rm.h"
+#include "cli/rollout.h"
 #include "cli/run.h"
 #include "cli/say.h"
 #include "cli/selftest.h"
@@ -70,6 +71,7 @@ struct Options {
   AuditOptions audit;
   GrantOptions grant;
   ShimOptions shim;
+  RolloutOptions rollout;
 };
 
 void add_share(CLI::App& app, ShareOptions& o, const char* which) {
@@ -158,6 +160,7 @@ int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) 
     return bulkhead::cli::grant(sub.get_subcommands().front()->get_name(), o.grant);
   if (sub.get_name() == "shim")
     return bulkhead::cli::shim(sub.get_subcommands().front()->get_name(), o.shim);
+  if (sub.get_name() == "rollout") return rollout(o.rollout);
   if (sub.get_name() == "events") return events(o.events);
   if (sub.get_name() == "audit") return audit(sub, o.audit);
   if (sub.get_name() == "usage") return bulkhead::cli::usage(o.usage);
@@ -199,6 +202,8 @@ int parse_and_run(int argc, char** argv) {
   add_usage(*app.add_subcommand("usage", "Show who held how much of which GPU for how long"),
             o.usage);
   add_audit(app, o.audit);
+  add_rollout(*app.add_subcommand("rollout", "Move a tenant's audit mode step by step, and back on a breach"),
+              o.rollout);
   CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
   doctor.add_flag("--json", o.doctor.json, "For programs");
   doctor.add_flag("--sim{h200}", o.doctor.simulator, "Check with the simulated driver");
@@ -229,6 +234,10 @@ int parse_and_run(int argc, char** argv) {
   set.add_option("--memory", o.set.memory, "Quota on each GPU it has: 10GiB, 50%; GPU=SIZE for one")
       ->type_name("SPEC");
   add_share(set, o.set.share, "Share of each GPU's time: 25%, 25%+, none for no limit");
+  set.add_option("--audit", o.set.audit,
+                 "Record its transfers from now on: off, observe or enforce (operators)")
+      ->check(CLI::IsMember({"off", "observe", "enforce"}))
+      ->type_name("MODE");
   set.add_flag("--overcommit", o.set.overcommit,
                "Let the quotas of all tenants pass the GPU's memory, their shares its time");
   if (argc == 2 && std::string{argv[1]} == "__describe") return describe_grammar(app);

@@ -163,6 +163,15 @@ int set_memory_by_daemon(wire::Client& client, const SetOptions& o, const Wanted
   return ask_update(client, o, q);
 }
 
+int set_audit_by_daemon(wire::Client& client, const SetOptions& o) {
+  wire::UpdateRequest q{};
+  q.record.audit_mode = o.audit == "enforce"   ? wire::AuditMode::kEnforce
+                        : o.audit == "observe" ? wire::AuditMode::kObserve
+                                               : wire::AuditMode::kOff;
+  q.mask = wire::kSetAudit;
+  return ask_update(client, o, q);
+}
+
 int set_share_by_daemon(wire::Client& client, const SetOptions& o, const AskedShare& asked,
                         const Wanted& wanted) {
   wire::UpdateRequest q{};
@@ -181,7 +190,7 @@ int set(const SetOptions& o) {
   if (!shm::valid_name(o.name.c_str())) {
     return fail(kExitUsage, fmt::format("'{}' is not the name of a tenant", o.name));
   }
-  if (o.memory.empty() && !o.share.any())
+  if (o.memory.empty() && o.audit.empty() && !o.share.any())
     return fail(kExitUsage, "set needs what to change: --memory SIZE, --compute SHARE");
   AskedShare share;
   if (const std::string p = read_share(o.share, true, share); !p.empty())
@@ -217,10 +226,13 @@ int set(const SetOptions& o) {
                 "with a daemon a tenant is overcommitted when it is made, not by set");
   }
   if (!daemon) p = mode_without_daemon(share.mode);
+  if (!daemon && p.empty() && !o.audit.empty())
+    p = "audit modes are the daemon's: start bulkheadd with [audit]";
   if (!daemon && p.empty()) p = not_alone(**machine, o.name);
   if (!p.empty()) return fail(kExitProblem, p);
   int code = kExitOk;  // the first that is refused ends it
-  if (memory.count != 0) {
+  if (!o.audit.empty()) code = set_audit_by_daemon(client, o);
+  if (code == kExitOk && memory.count != 0) {
     code =
         daemon ? set_memory_by_daemon(client, o, memory) : set_memory_alone(**machine, o, memory);
   }

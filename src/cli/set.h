@@ -10,6 +10,7 @@ struct SetOptions {
   std::string name;
   std::string memory;  // empty: left as it is; so is each part of the share
   ShareOptions share;
+  std::string audit;  // the same
   bool overcommit = false;
 };
 int set(const SetOptions& options);

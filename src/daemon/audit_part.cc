@@ -84,14 +84,19 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   if (std::string problem = lanes_->open(std::move(*keep), std::move(sink->sink), sink->found);
       !problem.empty())
     return problem;
-  for (const std::string& json : early) record(json);
+  for (const std::string& json : early) (void)record(json);
   return "";
 }
 
-void AuditPart::record(std::string json) {
+std::uint64_t AuditPart::record(std::string json) {
   if (lanes_ != nullptr && lanes_->writer() != nullptr)
     return lanes_->writer()->record(std::move(json));
   if (!started_ && early_.size() < kMostEarly) early_.push_back(std::move(json));
+  return 0;
+}
+
+std::uint64_t AuditPart::recorded() const {
+  return lanes_ != nullptr ? lanes_->figures().own_records : 0;
 }
 
 void AuditPart::set_rules(const Config& config) {

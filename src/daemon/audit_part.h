@@ -24,8 +24,10 @@ class AuditPart {
   [[nodiscard]] std::string start(const Config& config, const AuditPlaces& places, Poller& poller,
                                   std::function<void(const std::string&)> alarm,
                                   AuditWriter::Check check);
-  // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited.
-  void record(std::string json);
+  // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited. Its number among those that
+  // recorded() counts; 0: there is none.
+  std::uint64_t record(std::string json);
+  [[nodiscard]] std::uint64_t recorded() const;
   // What a reload changes at once; the rest (not_in_force()) needs a restart.
   void set_rules(const Config& config);
   void stop();

@@ -66,7 +66,16 @@ void AuditWriter::add_lane(std::shared_ptr<AuditSession> session, unsigned lane)
 void AuditWriter::end(std::shared_ptr<AuditSession> session) {
   push({Order::kEnd, std::move(session), 0, {}});
 }
-void AuditWriter::record(std::string json) { push({Order::kRecord, nullptr, 0, std::move(json)}); }
+std::uint64_t AuditWriter::record(std::string json) {
+  std::uint64_t number = 0;
+  {
+    const std::lock_guard held{mutex_};
+    orders_.push_back({Order::kRecord, nullptr, 0, std::move(json)});
+    number = ++asked_records_;
+  }
+  shm::ring_bell(bell_);
+  return number;
+}
 
 std::vector<std::uint32_t> AuditWriter::take_ended() {
   const std::lock_guard held{mutex_};
@@ -134,7 +143,9 @@ bool AuditWriter::obey(Order& order) {
       order.session->dead = true;
       return true;
     case Order::kRecord:
-      return put_record(IntentKind::kNone, 0, 0, order.json);
+      if (!put_record(IntentKind::kNone, 0, 0, order.json)) return false;
+      ++own_.own_records;
+      return true;
   }
   return true;
 }

@@ -22,6 +22,7 @@ struct AuditFigures {
   std::uint64_t faulty_lanes = 0;
   std::uint64_t high_water = 0;   // most entries that were found waiting in one lane
   std::uint64_t sink_stalls = 0;  // times the sink had no room
+  std::uint64_t own_records = 0;  // of record(), in their order
   bool failed = false;            // the sink gave up: nothing is drained any more
   std::string failure;
 };
@@ -51,8 +52,8 @@ class AuditWriter {
   // Serials of sessions that are over since the last call: their memory may go.
   [[nodiscard]] std::vector<std::uint32_t> take_ended();
   [[nodiscard]] AuditFigures figures() const;
-  // One record of the daemon's own (start, policy, ...): canonical JSON.
-  void record(std::string json);
+  // One record of the daemon's own (start, policy, ...): canonical JSON. Its number; figures().own_records says how many are in the log.
+  std::uint64_t record(std::string json);
 
  private:
   struct Order {
@@ -95,6 +96,7 @@ class AuditWriter {
   std::vector<Order> orders_;
   std::vector<std::uint32_t> ended_;
   AuditFigures shown_;
+  std::uint64_t asked_records_ = 0;
   bool stop_ = false;
   std::thread thread_;
 };

@@ -251,6 +251,7 @@ void Ledger::apply(const std::string& name, const wire::TenantRecord& record, co
     if (other[0] != '\0') shares.emplace_back(other);
   }
   (void)regions_.set_share_with(name, shares);
+  if (options_.before_audit) options_.before_audit(name, record.audit_mode, nullptr);
   (void)regions_.set_audit(name, record.audit_mode);
 }
 

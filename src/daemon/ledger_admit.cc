@@ -271,6 +271,7 @@ Answer Ledger::create(const Peer& peer, wire::TenantRecord record, const Now& no
     return refuse(made.code(), name, "cannot make tenant " + name + ": " + why);
   }
   apply_mode(name, record);
+  if (options_.before_audit) options_.before_audit(name, record.audit_mode, &peer);
   Entry& e = entries_[name];
   e.record = record;
   e.source = Source::kFrontEnd;

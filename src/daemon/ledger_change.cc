@@ -176,7 +176,10 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
   }
   if ((mask & wire::kSetPriority) != 0) (void)regions_.set_priority(name, after.priority);
   if ((mask & wire::kSetOnFault) != 0) (void)regions_.set_on_fault(name, after.on_fault);
-  if ((mask & wire::kSetAudit) != 0) (void)regions_.set_audit(name, after.audit_mode);
+  if ((mask & wire::kSetAudit) != 0) {
+    if (options_.before_audit) options_.before_audit(name, after.audit_mode, &peer);
+    (void)regions_.set_audit(name, after.audit_mode);
+  }
   apply_mode(name, after);
   if (done.text.empty() && mode_of(after).enforcer == policy::Enforcer::kSpatial &&
       (mask & (wire::kSetCompute | wire::kSetMode)) != 0) {

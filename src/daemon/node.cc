@@ -227,6 +227,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
         return book.check(session.tenant, session.devices, entry);
       });
   if (!unaudited.empty()) return unaudited;
+  wire_rollouts();
   wire_server();
   if (const Status bad = picture_.open(); !bad.ok()) return bad.text();
   if (const Status bad = server_->listen(dir_.fd.get()); !bad.ok()) {
@@ -255,6 +256,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   loop_.add(*tester_);
   if (options.sight) loop_.add(sight_);
   if (audit_.lanes() != nullptr) loop_.add(*audit_.lanes());
+  loop_.add(*rollouts_);
   journal_->post(loop_.read_clock(), EventKind::kDaemonStarted,
                  std::string{"bulkheadd "} + kVersion);
   if (const std::string waits = condition(); !waits.empty())
@@ -267,6 +269,7 @@ int WholeNode::run() {
   loop_.run();
   notify("STOPPING=1");
   server_->stop();
+  (void)rollouts_->tick(loop_.read_clock());  // what the log is to be told
   audit_.stop();
   journal_->post(loop_.read_clock(), EventKind::kDaemonStopping,
                  "regions, node page and tenants stay");

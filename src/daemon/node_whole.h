@@ -19,6 +19,7 @@
 #include "daemon/picture_writer.h"
 #include "daemon/proc.h"
 #include "daemon/regions_impl.h"
+#include "daemon/rollout.h"
 #include "daemon/server.h"
 #include "daemon/service.h"
 #include "daemon/shim_store.h"
@@ -44,6 +45,7 @@ class WholeNode final : public Node {
   void wire_regions();
   void wire_server();
   void wire_grants();
+  void wire_rollouts();
   std::string take_shim();
   [[nodiscard]] Trust trust_of(const Config& config) const;
   void keep_here(const char* file, const std::string& json);
@@ -94,6 +96,7 @@ class WholeNode final : public Node {
   std::unique_ptr<Watch> watch_;
   std::unique_ptr<MpsManager> mps_;
   AuditPart audit_;
+  std::unique_ptr<Rollouts> rollouts_;
   std::unique_ptr<SelfTester> tester_;
   PictureWriter picture_;
   SightChild sight_;

@@ -47,6 +47,10 @@ void WholeNode::wire_regions() {
     mps_->evict_all({r.mps_group, r.owner_uid}, pids_of_tenant(r.name));
   };
   options.no_audit = AuditPart::refusal(config_);
+  options.before_audit = [this](const std::string& name, wire::AuditMode mode, const Peer* by) {
+    if (rollouts_)
+      rollouts_->before_mode(name, static_cast<std::uint32_t>(mode), by, loop_.read_clock());
+  };
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
@@ -63,7 +67,7 @@ void WholeNode::wire_grants() {
   outside.post = [this](EventKind kind, const std::string& text, const EventFields& fields) {
     journal_->post(loop_.read_clock(), kind, text, fields);
   };
-  outside.record = [this](const std::string& json) { audit_.record(json); };
+  outside.record = [this](const std::string& json) { (void)audit_.record(json); };
   outside.keep_here = [this](const std::string& json) { keep_here(kGrantsFile, json); };
   outside.keep_state = [this](const std::string& json) { store_->replace(kGrantsFile, json); };
   grants_ = std::make_unique<Grants>(*ledger_, std::move(outside));
@@ -123,6 +127,12 @@ void WholeNode::wire_server() {
   };
   p.grant_table = [this](const Peer& peer, const std::string& tenant, UniqueFd& out) {
     return grants_->table(peer, tenant, out);
+  };
+  p.rollout = [this](const Peer& peer, const wire::RolloutRequest& request) {
+    return rollouts_->request(peer, request, loop_.read_clock());
+  };
+  p.show_rollout = [this](const std::string& tenant, wire::RolloutReply& out) {
+    rollouts_->show(tenant, out);
   };
   reader_.apply = [this](Outcome<Config> read) { return reload(std::move(read)); };
   picture_.providers.daemon = [this](wire::DaemonView& d) { fill_daemon(d); };

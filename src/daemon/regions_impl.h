@@ -78,6 +78,9 @@ class TenantRegions : public Regions, public Duty {
   void tell_samples(const Sample& sample) override;
   std::string may_be_of_faulty(std::uint32_t uid, std::uint64_t start_ticks) const override;
 
+  // regions_audit.cc: what the tenant's library counted. False: there is no such region, or it is faulty.
+  [[nodiscard]] bool audit_counts(const std::string& name, struct AuditCounts& out);
+
   // regions_time.cc, for the governor: every tenant's share of a device. Valid during the call.
   struct Timed {
     const std::string& tenant;

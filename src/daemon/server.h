@@ -43,6 +43,9 @@ struct ServerProviders {
   std::function<Answer(const Peer&, const std::string& tenant, std::string_view token)> grant;
   std::function<Answer(const Peer&, wire::RevokeWhat what, const std::string& which)> revoke;
   std::function<Answer(const Peer&, const std::string& tenant, UniqueFd& out)> grant_table;
+  // Rollouts of audit modes (rollout.h): the first only for operators. Unset: there are none here.
+  std::function<Answer(const Peer&, const wire::RolloutRequest&)> rollout;
+  std::function<void(const std::string& tenant, wire::RolloutReply&)> show_rollout;
 };
 
 struct ServerOptions {
@@ -113,6 +116,8 @@ class Server : public Duty {
   void reload(Connection& c, const wire::Header& request, const Now& now);
   void grant_table(Connection& c, const wire::NameRequest& request, const Now& now);
   void lane(Connection& c, const wire::LaneRequest& request);
+  void rollout(Connection& c, const wire::RolloutRequest& request, const Now& now);
+  void show_rollout(Connection& c, const wire::NameRequest& request);
   void beacons(Connection& c, const wire::NameRequest& request);
   void put(Connection& c, const void* message, std::size_t bytes, std::vector<UniqueFd> fds = {});
   void flush(Connection& c);

@@ -107,6 +107,10 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
     }
     case wire::Kind::kGrantTable:
       return grant_table(c, as<wire::NameRequest>(message), now);
+    case wire::Kind::kRollout:
+      return rollout(c, as<wire::RolloutRequest>(message), now);
+    case wire::Kind::kRolloutShow:
+      return show_rollout(c, as<wire::NameRequest>(message));
     case wire::Kind::kLane:
       return lane(c, as<wire::LaneRequest>(message));
     case wire::Kind::kCondition: {

@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "base/clock.h"
+#include "hook/audit_count.h"
 #include "hook/audit_grant.h"
 #include "hook/audit_lanes.h"
 #include "hook/audit_mode.h"
@@ -57,11 +58,18 @@ std::uint32_t page_audit() noexcept {
 
 // Nothing was recorded. Enforced: the transfer does not happen.
 [[gnu::cold, gnu::noinline]] CUresult without_lane(std::uint8_t now,
-                                                   const GrantAnswer& grant) noexcept {
-  count(Count::kUncovered);
-  const bool refuse = now == kEnforce;
-  static_cast<void>(grant);
-  return refuse ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
+                                                   const AuditEvent& event) noexcept {
+  const CUresult r = now == kEnforce ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
+  count_unlogged(event, r, false);
+  return r;
+}
+
+// What the first call of a thread is held for.
+[[gnu::cold, gnu::noinline]] ThreadLane* claim_timed(bool patient) noexcept {
+  const std::uint64_t began = monotonic_ns();
+  ThreadLane* const lane = claim_lane(patient);
+  count_held(monotonic_ns() - began, 1);
+  return lane;
 }
 
 shm::OnFull on_full() noexcept {
@@ -77,9 +85,13 @@ shm::OnFull on_full() noexcept {
   const std::uint64_t deadline_ns =
       std::uint64_t{bell->deadline_ms.load(kRelaxed)} * 1'000'000;  // as on_full()
   for (;;) {
-    if (shm::lane_has_room(lane.end, entries)) return true;
+    const bool room = shm::lane_has_room(lane.end, entries);
     const std::uint64_t waited = monotonic_ns() - began;
-    if (waited >= deadline_ns) return false;
+    if (room || waited >= deadline_ns) {
+      count_held(waited, 1);
+      lane.waited = true;
+      return room;
+    }
     if (waited < kSpin_ns) continue;
     wake_writer();
     ::nanosleep(&kLook, nullptr);
@@ -148,8 +160,11 @@ inline void ring() noexcept {
 
 CUresult record(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
                 const GrantAnswer& grant, AuditTicket& ticket) noexcept {
-  if (!make_room(lane)) [[unlikely]]
-    return no_room(lane, now, grant.reason);
+  if (!make_room(lane)) [[unlikely]] {
+    const CUresult r = no_room(lane, now, grant.reason);
+    count_unlogged(event, r, true);
+    return r;
+  }
   const std::uint64_t utc_ns = clock_ns(CLOCK_REALTIME);
   if (lane.lost != 0) [[unlikely]]
     publish_gap(lane, utc_ns);
@@ -181,8 +196,21 @@ CUresult record(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
   ticket.lane = &lane;
   if ((event.width_bytes | event.height) != 0 || (event.depth | event.pitch) != 0) [[unlikely]]
     publish_geometry(lane, event, utc_ns);
+  count_logged(event, decision);
   ring();
   return denied ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
+}
+
+// As record(); one in kTimedEvery is timed, one that waits times itself.
+CUresult record_timed(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
+                      const GrantAnswer& grant, AuditTicket& ticket) noexcept {
+  if (lane.calls++ % kTimedEvery != 0) [[likely]]
+    return record(lane, now, event, grant, ticket);
+  const std::uint64_t began = monotonic_ns();
+  lane.waited = false;
+  const CUresult r = record(lane, now, event, grant, ticket);
+  if (!lane.waited) count_held(monotonic_ns() - began, kTimedEvery);
+  return r;
 }
 
 [[gnu::cold, gnu::noinline]] CUresult record_shared(ThreadLane& lane, std::uint8_t now,
@@ -190,7 +218,7 @@ CUresult record(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
                                                     const GrantAnswer& grant,
                                                     AuditTicket& ticket) noexcept {
   const Held held{lane.lock};
-  return record(lane, now, event, grant, ticket);
+  return record_timed(lane, now, event, grant, ticket);
 }
 
 void record_failure(ThreadLane& lane, std::uint64_t sequence, CUresult result) noexcept {
@@ -222,12 +250,12 @@ CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
   const GrantAnswer grant = grant_check(event);
   ThreadLane* lane = my_lane;
   if (lane == nullptr || lane->end.lane == nullptr) [[unlikely]] {
-    lane = claim_lane(now == kEnforce);
-    if (lane == nullptr) return without_lane(now, grant);
+    lane = claim_timed(now == kEnforce);
+    if (lane == nullptr) return without_lane(now, event);
   }
   if (lane->shared) [[unlikely]]
     return record_shared(*lane, now, event, grant, ticket);
-  return record(*lane, now, event, grant, ticket);
+  return record_timed(*lane, now, event, grant, ticket);
 }
 
 [[gnu::cold]] void audit_failed(const AuditTicket& ticket, CUresult result) noexcept {

@@ -16,6 +16,8 @@ struct ThreadLane {
   std::uint64_t marked = 0;  // the sequence of the last mark
   std::uint64_t lost = 0;    // entries without room since the last gap entry
   std::uint32_t tid = 0;     // whose it is; 0: nobody's. Under the table's lock
+  std::uint32_t calls = 0;   // which of them are timed
+  bool waited = false;       // the call under way was timed by its wait
   bool shared = false;       // many threads': under `lock`
   bool choked = false;       // a wait for room has failed, and none was found since
   PrivateLock lock{};

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "hook/alone.h"
+#include "hook/audit_count.h"
 #include "hook/audit_mode.h"
 #include "hook/books.h"
 #include "hook/compute.h"
@@ -273,6 +274,7 @@ Mode bind_locked() noexcept {
   set_seat(p.member.seat);
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
+  audit_names_bound();
   measure_partition();
   follow_node();
   compute_bound();

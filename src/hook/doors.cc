@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "hook/audit_count.h"
 #include "hook/loader.h"
 #include "hook/nccl.h"
 #include "hook/next.h"
@@ -53,6 +54,16 @@ void* find(const Asked& a, void* caller) noexcept {
   return found == ours || itself ? ours_if_real(a, ours) : found;
 }
 
+[[gnu::cold]] void not_in_the_table(const char* name) noexcept {
+  count(Count::kUncovered);
+  note_unresolved(name);
+}
+
+// Behind cuGetExportTable lie functions that nobody sees.
+void look_for_tables(const char* name) noexcept {
+  if (std::strcmp(name, "cuGetExportTable") == 0) note_export_table();
+}
+
 void* door(Door which, const Asked& a, void* caller) noexcept {
   BH_TICKS_IN;
   const Undisturbed keep;
@@ -66,7 +77,9 @@ void* door(Door which, const Asked& a, void* caller) noexcept {
     if (ours != nullptr) {
       result = ours;
     } else if (found != export_of(a.name) && (hooked_name(a.name) || moving_name(a.name))) {
-      count(Count::kUncovered);
+      not_in_the_table(a.name);
+    } else if (a.name[0] == 'c') {
+      look_for_tables(a.name);
     }
   }
   if (result != nullptr && (result != found || result == export_of(a.name))) answer = Answer::kOurs;
@@ -85,7 +98,9 @@ CUresult answered(CUresult r, const char* symbol, void** pfn, int version) noexc
   if (ours != nullptr) {
     *pfn = ours;
   } else if (wanted() && (hooked_name(symbol) || moving_name(symbol))) {
-    count(Count::kUncovered);
+    not_in_the_table(symbol);
+  } else if (wanted()) {
+    look_for_tables(symbol);
   }
   return r;
 }

@@ -42,6 +42,7 @@ std::string layout() {
   BH_AT(RegionHeader, exports_lost);
   BH_AT(RegionHeader, imports_refused);
   BH_AT(RegionHeader, imports_unknown);
+  BH_AT(RegionHeader, audit);
   BH_AT(RegionHeader, comms);
   BH_SIZE(DeviceEntry);
   BH_AT(DeviceEntry, uuid);

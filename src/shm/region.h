@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "shm/audit_count.h"
+
 namespace bulkhead::shm {
 
 inline constexpr std::uint64_t kRegionMagic = 0x0031'4e47'4552'4842;  // "BHREGN1" in memory order
@@ -64,7 +66,8 @@ struct alignas(64) RegionHeader {
   AtomicU64 exports_lost;  // statistics: exports that no entry could name
   AtomicU64 imports_refused;
   AtomicU64 imports_unknown;  // let through because exports were lost
-  std::uint8_t reserved7[2656];
+  std::uint8_t reserved7[608];
+  AuditCount audit;            // any process of the tenant: counts of audited transfers, since 1.1
   CommEntry comms[kMaxComms];  // communicators of the tenant's ranks; any process
 };
 
@@ -227,6 +230,7 @@ BH_AT(RegionHeader, shares_high, 384);
 BH_AT(RegionHeader, exports_lost, 392);
 BH_AT(RegionHeader, imports_refused, 400);
 BH_AT(RegionHeader, imports_unknown, 408);
+BH_AT(RegionHeader, audit, 1024);
 BH_AT(RegionHeader, comms, 3072);
 BH_AT(DeviceEntry, uuid, 0);
 BH_AT(DeviceEntry, total_bytes, 16);

@@ -34,6 +34,9 @@ enum class Kind : std::uint16_t {
   kGrant = 30,       // GrantRequest -> Verdict: a token for a tenant
   kRevoke = 31,      // RevokeRequest -> Verdict
   kGrantTable = 32,  // NameRequest -> Verdict, with a descriptor: the tenant's grant table
+  // rollout of an audit mode (docs/rollout.md)
+  kRollout = 55,      // RolloutRequest -> Verdict
+  kRolloutShow = 56,  // NameRequest -> RolloutReply
 };
 
 struct Header {
@@ -136,6 +139,36 @@ struct RevokeRequest {
   std::uint32_t reserved;
   char which[136];  // a jti, a kid, or a tenant's name
 };
+// Moves a tenant's audit mode step by step, or stops doing so where it is.
+enum class RolloutDo : std::uint32_t { kBegin = 0, kStop = 1 };
+inline constexpr std::uint32_t kAbortOnGap = 1;
+struct RolloutRequest {
+  Header header;
+  char name[kNameBytes];
+  RolloutDo action;
+  AuditMode target;     // observe or enforce
+  std::uint32_t flags;  // kAbortOnGap
+  std::uint32_t reserved;
+  std::uint64_t watch_ms;  // each mode for so long
+  std::uint64_t p99_ns;    // this and the next two: 0 = not asked for
+  std::uint64_t refusals;
+  std::uint64_t service_p99_ns;
+  char service_file[256];  // absolute; where the service tells its own figure
+};
+struct RolloutReply {
+  Header header;
+  char name[kNameBytes];
+  std::uint32_t known;  // 1 = there is or was one; else all is 0 but the mode
+  std::uint32_t state;  // policy::RolloutState
+  AuditMode mode;       // in force
+  AuditMode from;       // when it began
+  AuditMode target;
+  std::uint32_t flags;  // kAbortOnGap; 2: p99 is known; 4: the service's figure is known
+  std::int64_t began_unix_ns;
+  std::uint64_t watched_ms, watch_ms;  // of the mode in force
+  std::uint64_t missed_calls, missed_bytes, refusals, p99_from_ns, p99_to_ns, service_ns;
+  char why[256];  // the last step, one line
+};
 struct EventsRequest {
   Header header;
   std::uint64_t after_id;  // ~0: none of the past
@@ -235,6 +268,7 @@ static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
               sizeof(EventsRequest) == 48);
 static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
 static_assert(sizeof(GrantRequest) == 8296 && sizeof(RevokeRequest) == 176);
+static_assert(sizeof(RolloutRequest) == 400 && sizeof(RolloutReply) == 448);
 static_assert(sizeof(LaneRequest) == 360 && sizeof(LaneReply) == 208);
 static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 152);
 

@@ -82,6 +82,20 @@ const char* event_name(EventKind kind) noexcept {
       return "trust-refused";
     case EventKind::kShimRefused:
       return "shim-refused";
+    case EventKind::kAuditMode:
+      return "audit-mode";
+    case EventKind::kAuditGap:
+      return "audit-gap";
+    case EventKind::kRolloutBegan:
+      return "rollout-began";
+    case EventKind::kRolloutMoved:
+      return "rollout-moved";
+    case EventKind::kRolloutFellBack:
+      return "rollout-fell-back";
+    case EventKind::kRolloutDone:
+      return "rollout-done";
+    case EventKind::kRolloutStopped:
+      return "rollout-stopped";
   }
   return "unknown";
 }

@@ -107,6 +107,17 @@ Status check_revoke(const RevokeRequest& r) noexcept {
   if (static_cast<std::uint32_t>(r.what) > 2 || r.reserved != 0) return bad("revoke");
   return r.which[0] != '\0' && valid_text(r.which, sizeof r.which) ? Status{} : bad("which");
 }
+Status check_rollout(const RolloutRequest& r) noexcept {
+  const auto target = static_cast<std::uint32_t>(r.target);
+  if (!valid_name(r.name) || static_cast<std::uint32_t>(r.action) > 1) return bad("rollout");
+  if ((r.flags & ~kAbortOnGap) != 0 || r.reserved != 0) return bad("flags");
+  if (!valid_text(r.service_file, sizeof r.service_file)) return bad("service file");
+  if (r.action == RolloutDo::kStop) return {};
+  constexpr std::uint64_t kDay_ms = 86'400'000;
+  if (target == 0 || target > 2 || r.watch_ms == 0 || r.watch_ms > 30 * kDay_ms)
+    return bad("rollout");
+  return (r.service_p99_ns != 0) == (r.service_file[0] == '/') ? Status{} : bad("service file");
+}
 Status check_register(const RegisterRequest& r) noexcept {
   if ((r.flags & ~(kJoinExisting | kSameOrRefuse)) != 0 || r.reserved != 0) return bad("flags");
   return check_record(r.record, RecordUse::kRegister);
@@ -149,7 +160,10 @@ std::size_t request_bytes(Kind kind) noexcept {
     case Kind::kRevoke:
       return sizeof(RevokeRequest);
     case Kind::kGrantTable:
+    case Kind::kRolloutShow:
       return sizeof(NameRequest);
+    case Kind::kRollout:
+      return sizeof(RolloutRequest);
   }
   return 0;
 }
@@ -275,6 +289,9 @@ Status check_request(const void* message, std::size_t bytes) noexcept {
       return check_grant(as<GrantRequest>(message));
     case Kind::kRevoke:
       return check_revoke(as<RevokeRequest>(message));
+    case Kind::kRollout:
+      return check_rollout(as<RolloutRequest>(message));
+    case Kind::kRolloutShow:
     case Kind::kGrantTable: {
       const auto& r = as<NameRequest>(message);
       return valid_name(r.name) && r.flags == 0 && r.reserved == 0 ? Status{} : bad("name");
@@ -326,6 +343,11 @@ Status check_reply(const void* message, std::size_t bytes, Kind kind,
                                                                              : bad("lane");
     case Kind::kBeacons:
       return check_beacons(message, bytes);
+    case Kind::kRolloutShow:
+      return bytes == sizeof(RolloutReply) && ends(as<RolloutReply>(message).name) &&
+                     ends(as<RolloutReply>(message).why)
+                 ? Status{}
+                 : bad("rollout");
     default: {
       if (bytes != sizeof(Verdict)) return bad("length of its kind");
       const auto& v = as<Verdict>(message);

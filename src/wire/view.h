@@ -138,6 +138,14 @@ enum class EventKind : std::uint32_t {
   kTrustLoaded,
   kTrustRefused,
   kShimRefused,
+  // rollout of audit modes (docs/rollout.md); numbers of their own
+  kAuditMode = 75,
+  kAuditGap,
+  kRolloutBegan,
+  kRolloutMoved,
+  kRolloutFellBack,
+  kRolloutDone,
+  kRolloutStopped,
 };
 enum class Severity : std::uint32_t { kInfo = 0, kNotice = 1, kWarning = 2, kAlarm = 3 };
 struct EventView {
