@@ -145,7 +145,12 @@ std::optional<Hash> LogReader::hash(unsigned level, std::uint64_t index) {
     return node_hash(*left, *right);
   }
   const std::uint64_t from = index << level, bundle = from / kBundle;
+  const std::size_t at = static_cast<std::size_t>(from % kBundle), n = std::size_t{1} << level;
   auto known = bundles_.find(bundle);
+  if (known != bundles_.end() && at + n > known->second.size()) {
+    bundles_.erase(known);  // the last one grows
+    known = bundles_.end();
+  }
   if (known == bundles_.end()) {
     if (bundles_.size() > 64) bundles_.clear();
     std::vector<Hash> leaves;
@@ -156,11 +161,7 @@ std::optional<Hash> LogReader::hash(unsigned level, std::uint64_t index) {
     }
     known = bundles_.emplace(bundle, std::move(leaves)).first;
   }
-  const std::size_t at = static_cast<std::size_t>(from % kBundle), n = std::size_t{1} << level;
-  if (at + n > known->second.size()) {
-    bundles_.erase(known);  // the last one grows
-    return std::nullopt;
-  }
+  if (at + n > known->second.size()) return std::nullopt;
   Frontier f;
   std::vector<Hash> leaves{known->second.begin() + static_cast<std::ptrdiff_t>(at),
                            known->second.begin() + static_cast<std::ptrdiff_t>(at + n)};
