@@ -13,7 +13,7 @@ import unittest
 from audit_log import DAEMON, FAULTS, FSYNC, NO_ROOM, NONE, READ_ONLY, Faults, LogCase, LogNode, leaves, until
 from cli_case import BULKHEAD, main
 
-NOT_PERMITTED = 800
+
 
 
 class Witness:
@@ -68,7 +68,7 @@ class Keep(LogCase):
     def check_numbers(self, clients):
         """Entries of the clients in the log, packed segments included: each number once."""
         until(lambda: '"session_end"' in self.exported(), "the end of the sessions")
-        return self.exported().count('"op":"cuMemcpy"')
+        return self.exported().count('"cuMemcpy"')
 
     def exported(self):
         return subprocess.run([BULKHEAD, "audit", "export", str(self.log)], env=self.env, capture_output=True, text=True,
@@ -84,17 +84,26 @@ class Broken(LogCase):
     def wait_told(self, text, kind="store-failed"):
         until(lambda: [e for e in self.events(kind) if text in e["text"]], f"{kind}: {text}")
 
+    def with_a_lane(self, fault):
+        """A process that has its lane; it begins with its entries, more than that holds, when the disk has the fault."""
+        p = self.client(1, 150_000, "stopped")
+        p.threads, p.killed = 1, False
+        self.assertEqual(p.stdout.readline(), "ready\n")
+        until(lambda: self.entries(), "its first entry")
+        self.faults.set(fault)
+        p.stdin.write("go\n")
+        p.stdin.flush()
+        return p
+
     def test_a_full_disk_makes_wait_and_loses_nothing(self):
-        p = self.begin(2, 200_000)
-        until(lambda: self.entries(), "entries")
-        self.faults.set(NO_ROOM)
+        p = self.with_a_lane(NO_ROOM)
         self.wait_told("no room")
         before = len(self.leaves())
         self.assertFalse(select.select([p.stdout], [], [], 0)[0])  # it waits: 131,072 a lane at most
         self.faults.set(NONE)
         self.wait_told("has room again", "store-recovered")
         self.finish(p)
-        self.assertEqual(self.check([p]), 400_000)
+        self.assertEqual(self.check([p]), 150_000)
         self.assertGreater(len(self.leaves()), before)
         self.assertEqual(self.node.stop(), 0)
         self.intact()
@@ -108,14 +117,15 @@ class Broken(LogCase):
         self.assertEqual(p.init, 0)
         p.stdout.readline()
         ((pid, recorded, refused),) = self.rows(p)
-        self.assertEqual(recorded, 131_072)  # what its lane holds; each was refused for want of a grant, and recorded
+        self.assertLess(recorded, 131_072 + 1)  # what its lane holds: each refused for want of a grant, and recorded
+        self.assertGreater(recorded, 100_000)
         self.assertEqual(refused, 140_000)
         self.faults.set(NONE)
         p.stdin.close()
         self.assertEqual(p.wait(60), 0)
         (session,) = until(lambda: self.records("session"), "its session")
         until(self.ended([session["serial"]]), "its end")
-        self.assertEqual(len([e for e in self.entries() if e.kind == 1 and e.op == 1]), 131_072)
+        self.assertEqual(len([e for e in self.entries() if e.kind == 1 and e.op == 1]), recorded)
         self.assertEqual(self.node.stop(), 0)
         self.intact()
 
@@ -126,9 +136,7 @@ class Broken(LogCase):
         self.broken(READ_ONLY, "write to the audit log")
 
     def broken(self, fault, text):
-        p = self.begin(2, 200_000)
-        until(lambda: self.entries(), "entries")
-        self.faults.set(fault)
+        p = self.with_a_lane(fault)
         self.wait_told(text)
         self.assertGreater(self.faults.met(), 0)
         self.wait_told("is not written any more")
@@ -141,7 +149,7 @@ class Broken(LogCase):
         self.node.stop()  # a restart is the way out: what fsync left behind is not known
         self.node.start()
         self.finish(p)
-        self.assertEqual(self.check([p]), 400_000)
+        self.assertEqual(self.check([p]), 150_000)
         self.assertEqual(self.node.stop(), 0)
         self.intact()
 

@@ -14,6 +14,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#pragma GCC visibility push(default)
+
 enum { kFsync = 1, kNoRoom = 2, kReadOnly = 3 };
 
 static volatile unsigned char* words(void) {
