@@ -57,6 +57,7 @@ int flags_of(OpenMode mode) noexcept {
 }  // namespace
 
 std::uint64_t SystemClock::utc_ns() noexcept { return clock_ns(CLOCK_REALTIME); }
+std::uint64_t SystemClock::steady_ns() noexcept { return clock_ns(CLOCK_BOOTTIME); }
 
 PosixFiles::PosixFiles(const std::string& directory)
     : directory_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {}

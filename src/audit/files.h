@@ -53,10 +53,13 @@ class WallClock {
   WallClock& operator=(const WallClock&) = delete;
   virtual ~WallClock() = default;
   virtual std::uint64_t utc_ns() noexcept = 0;
+  // Nanoseconds that nobody sets: what a step of utc_ns() is seen by. By default there are no steps.
+  virtual std::uint64_t steady_ns() noexcept { return utc_ns(); }
 };
 class SystemClock final : public WallClock {
  public:
   std::uint64_t utc_ns() noexcept override;
+  std::uint64_t steady_ns() noexcept override;  // CLOCK_BOOTTIME: goes on while the machine is suspended
 };
 
 // The files of a directory that exists. Reading needs no right to write.

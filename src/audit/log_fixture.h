@@ -11,11 +11,17 @@ namespace bulkhead::audit::test {
 
 class ManualClock final : public WallClock {
  public:
-  explicit ManualClock(std::uint64_t* now) : now_(now) {}
-  std::uint64_t utc_ns() noexcept override { return *now_; }
+  // `set_by`: by how much the wall clock was set since; null: never.
+  explicit ManualClock(std::uint64_t* now, const std::int64_t* set_by = nullptr)
+      : now_(now), set_by_(set_by) {}
+  std::uint64_t utc_ns() noexcept override {
+    return set_by_ == nullptr ? *now_ : *now_ + static_cast<std::uint64_t>(*set_by_);
+  }
+  std::uint64_t steady_ns() noexcept override { return *now_; }
 
  private:
   std::uint64_t* now_;
+  const std::int64_t* set_by_;
 };
 
 inline constexpr std::uint64_t kSecond = 1'000'000'000, kStart = 1'800'000'000 * kSecond;
@@ -65,6 +71,8 @@ inline std::string grant_json(std::uint32_t serial, std::uint64_t from_s, std::u
 struct TestLog {
   std::string directory;
   std::uint64_t now = kStart;
+  std::int64_t set_by = 0;
+  [[nodiscard]] std::uint64_t utc() const { return now + static_cast<std::uint64_t>(set_by); }
   WriterOptions options;
   std::unique_ptr<Writer> writer;
 
@@ -84,7 +92,7 @@ struct TestLog {
   std::string open() {
     writer.reset();
     auto opened = Writer::open(std::make_unique<PosixFiles>(directory),
-                               std::make_unique<ManualClock>(&now), options);
+                               std::make_unique<ManualClock>(&now, &set_by), options);
     if (!opened.ok()) return opened.problem;
     writer = std::move(*opened);
     return {};
@@ -93,7 +101,7 @@ struct TestLog {
               std::uint32_t grant = 0) {
     std::vector<abi::AuditEntry> batch;
     for (std::size_t i = 0; i < count; ++i)
-      batch.push_back(transfer(session, lane, from + i, now, grant));
+      batch.push_back(transfer(session, lane, from + i, utc(), grant));
     ASSERT_TRUE(writer->entries(batch).ok());
   }
   // The epoch ends, with its seal.

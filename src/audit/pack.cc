@@ -182,13 +182,14 @@ std::uint32_t read_frame(File& data, std::uint64_t at, Buffer& bytes) {
   return count;
 }
 
-int write_frames(File& data, File& out, PackResult& result) {
+int write_frames(File& data, File& out, PackResult& result, const std::function<bool()>& stop) {
   std::uint64_t out_at = sizeof kMagic, at = 0;
   const std::uint64_t size = data.size();
   int error =
       write_all(out, Bytes{reinterpret_cast<const std::uint8_t*>(kMagic), sizeof kMagic}, 0);
   Buffer bytes;
   while (error == 0 && at < size) {
+    if (stop && stop()) return ECANCELED;
     const std::uint32_t count = read_frame(data, at, bytes);
     const auto entries = count == 0 ? std::nullopt : split_entries(bytes, count);
     if (!entries) return EILSEQ;
@@ -209,13 +210,13 @@ int write_frames(File& data, File& out, PackResult& result) {
 }
 
 // Byte for byte, in blocks.
-bool same(File& a, File& b) {
+bool same(File& a, File& b, const std::function<bool()>& stop) {
   if (a.size() != b.size()) return false;
   Buffer x(1u << 20), y(1u << 20);
   for (std::uint64_t at = 0; at < a.size();) {
     const std::size_t n =
         static_cast<std::size_t>(std::min<std::uint64_t>(x.size(), a.size() - at));
-    if (read_exactly(a, x.data(), n, at) != 0 || read_exactly(b, y.data(), n, at) != 0 ||
+    if ((stop && stop()) || read_exactly(a, x.data(), n, at) != 0 || read_exactly(b, y.data(), n, at) != 0 ||
         std::memcmp(x.data(), y.data(), n) != 0)
       return false;
     at += n;
@@ -256,21 +257,22 @@ std::unique_ptr<File> open_packed(Files& files, const std::string& name, std::st
   return std::make_unique<PackedFile>(std::move(file), std::move(frames), raw_at);
 }
 
-std::string pack_segment(Files& files, std::uint64_t first, PackResult& result) {
+std::string pack_segment(Files& files, std::uint64_t first, PackResult& result,
+                         const std::function<bool()>& stop) {
   const std::string name = segment_name(first);
   int error = 0;
   const auto data = files.open(name + ".data", OpenMode::kRead, error);
   if (data == nullptr) return because(name + ".data", error);
   const std::string fresh = name + ".zst.new";
   auto out = files.open(fresh, OpenMode::kFresh, error);
-  if (out != nullptr) error = write_frames(*data, *out, result);
+  if (out != nullptr) error = write_frames(*data, *out, result, stop);
   if (error == 0) error = out->sync();
   out.reset();
   std::string problem = error == 0 ? "" : because("pack " + name, error);
   // Read back through a new descriptor, decoded, and compared.
   if (problem.empty()) {
     const auto back = open_packed(files, fresh, problem);
-    if (back != nullptr && !same(*data, *back))
+    if (back != nullptr && !same(*data, *back, stop))
       problem = name + ": the packed file is not the same";
   }
   if (problem.empty()) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "audit/pack.h"
+#include "audit/records.h"
 #include "audit/recover.h"
 
 namespace bulkhead::audit {
@@ -25,21 +26,40 @@ Outcome<std::unique_ptr<LogReader>> LogReader::open(std::unique_ptr<Files> files
   for (const std::uint64_t first : firsts) {
     Segment segment;
     segment.first = first;
-    int error = 0;
-    const std::string name = segment_name(first);
-    segment.data = log->files_->open(name + ".data", OpenMode::kRead, error);
-    std::string problem;
-    if (segment.data == nullptr) segment.data = open_packed(*log->files_, name + ".zst", problem);
-    segment.journal = log->files_->open(name + ".journal", OpenMode::kRead, error);
-    if (segment.data == nullptr || segment.journal == nullptr)
-      return Result::because(problem.empty() ? name + ".journal: " + std::strerror(error)
-                                             : problem);
     log->segments_.push_back(std::move(segment));
   }
+  std::string problem;  // the others when they are asked for: there may be thousands
+  if (!log->open_files(log->segments_.back(), problem)) return Result::because(problem);
   return log;
 }
 
+bool LogReader::open_files(Segment& segment, std::string& problem) {
+  if (segment.journal != nullptr) return true;
+  int error = 0;
+  const std::string name = segment_name(segment.first);
+  segment.data = files_->open(name + ".data", OpenMode::kRead, error);
+  if (segment.data == nullptr) segment.data = open_packed(*files_, name + ".zst", problem);
+  if (segment.data == nullptr) return false;
+  segment.journal = files_->open(name + ".journal", OpenMode::kRead, error);
+  if (segment.journal == nullptr) problem = name + ".journal: " + std::strerror(error);
+  return segment.journal != nullptr;
+}
+
+std::uint64_t LogReader::handed_over(std::uint64_t before, std::uint64_t found) {
+  std::uint64_t count = 0;
+  for (std::uint64_t i = before; i < found; ++i) {
+    const auto leaf = entry(i);
+    const bool own =
+        leaf && is_record(*leaf) &&
+        is_writers_own({reinterpret_cast<const char*>(leaf->data()) + 1, leaf->size() - 1});
+    count += own ? 0 : 1;
+  }
+  return count;
+}
+
 bool LogReader::load(Segment& segment) {
+  std::string problem;
+  if (!open_files(segment, problem)) return false;
   const std::uint64_t size = segment.journal->size();
   if (segment.journal_at == 0) {
     Buffer head(kJournalHeader + 64 * 32);
@@ -125,7 +145,12 @@ std::optional<Hash> LogReader::hash(unsigned level, std::uint64_t index) {
     return node_hash(*left, *right);
   }
   const std::uint64_t from = index << level, bundle = from / kBundle;
+  const std::size_t at = static_cast<std::size_t>(from % kBundle), n = std::size_t{1} << level;
   auto known = bundles_.find(bundle);
+  if (known != bundles_.end() && at + n > known->second.size()) {
+    bundles_.erase(known);  // the last one grows
+    known = bundles_.end();
+  }
   if (known == bundles_.end()) {
     if (bundles_.size() > 64) bundles_.clear();
     std::vector<Hash> leaves;
@@ -136,11 +161,7 @@ std::optional<Hash> LogReader::hash(unsigned level, std::uint64_t index) {
     }
     known = bundles_.emplace(bundle, std::move(leaves)).first;
   }
-  const std::size_t at = static_cast<std::size_t>(from % kBundle), n = std::size_t{1} << level;
-  if (at + n > known->second.size()) {
-    bundles_.erase(known);  // the last one grows
-    return std::nullopt;
-  }
+  if (at + n > known->second.size()) return std::nullopt;
   Frontier f;
   std::vector<Hash> leaves{known->second.begin() + static_cast<std::ptrdiff_t>(at),
                            known->second.begin() + static_cast<std::ptrdiff_t>(at + n)};

@@ -30,6 +30,9 @@ class LogReader {
   // The last whole checkpoint, as a note; "" if there is none.
   [[nodiscard]] std::string last_checkpoint(const std::string& origin);
   [[nodiscard]] Files& files() noexcept { return *files_; }
+  // Of the leaves before .. found - 1: those that somebody handed to the writer. Keys, starts, clocks and what retention says
+  // stand between them.
+  [[nodiscard]] std::uint64_t handed_over(std::uint64_t before, std::uint64_t found);
 
  private:
   struct Batch {
@@ -42,6 +45,7 @@ class LogReader {
     std::vector<Batch> batches;
     std::unique_ptr<File> data, journal;
   };
+  bool open_files(Segment& segment, std::string& problem);
   bool load(Segment& segment);
   Segment* segment_of(std::uint64_t index);
 

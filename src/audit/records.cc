@@ -253,6 +253,19 @@ std::string key_json(const KeyRecord& record) {
   return dump(object);
 }
 
+std::string clock_json(std::uint64_t utc_ns, std::int64_t step_ns) {
+  return dump(json{{"record", "clock"}, {"utc", utc_ns}, {"step_ns", step_ns}});
+}
+
+bool is_writers_own(std::string_view text) {
+  std::string problem;
+  const auto record = parse_record(text, "", problem);
+  return record && (std::holds_alternative<BootRecord>(*record) ||
+                    std::holds_alternative<KeyRecord>(*record) ||
+                    std::holds_alternative<ClockRecord>(*record) ||
+                    std::holds_alternative<RetainedRecord>(*record));
+}
+
 std::string retained_json(std::uint64_t from, std::uint64_t utc_ns, const std::string& why) {
   return dump(json{{"record", "policy"}, {"retained_from", from}, {"utc", utc_ns}, {"why", why}});
 }

@@ -84,6 +84,9 @@ using Record = std::variant<OtherRecord, BootRecord, KeyRecord, SessionRecord, S
 // Without a signature: its signed text; with one: the record.
 [[nodiscard]] std::string key_json(const KeyRecord& record);
 [[nodiscard]] std::string key_signed_text(const KeyRecord& record, const std::string& origin);
+[[nodiscard]] std::string clock_json(std::uint64_t utc_ns, std::int64_t step_ns);
+// A record that the log's writer makes by itself: nobody handed it over.
+[[nodiscard]] bool is_writers_own(std::string_view json);
 [[nodiscard]] std::string retained_json(std::uint64_t from, std::uint64_t utc_ns,
                                         const std::string& why);
 

@@ -1,9 +1,11 @@
 #include "audit/recover.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "audit/crc32c.h"
+#include "audit/pack.h"
 
 namespace bulkhead::audit {
 namespace {
@@ -84,8 +86,14 @@ std::string Replay::segment(std::uint64_t first, bool last) {
     return "segments do not follow one another: one begins" + at_index(first) +
            " and the one before ends" + at_index(out.frontier.size());
   int error = 0;
-  const auto data = files.open(name + ".data", OpenMode::kRead, error);
+  auto data = files.open(name + ".data", OpenMode::kRead, error);
+  if (data == nullptr && error == ENOENT && !last) {
+    std::string problem;
+    data = open_packed(files, name + ".zst", problem);
+    if (data == nullptr) return problem;
+  }
   if (data == nullptr) return name + ".data: " + std::strerror(error);
+  out.made_ns = header->made_ns;
   out.data_bytes = 0;
   out.journal_bytes = header->bytes();
   while (out.journal_bytes < all.size()) {
@@ -95,6 +103,7 @@ std::string Replay::segment(std::uint64_t first, bool last) {
     std::string problem = batch(*data, *record, torn);
     if (!problem.empty()) return problem;
     if (torn) break;
+    out.drained_ns = std::max(out.drained_ns, record->drained_ns);
     out.data_bytes += record->data_bytes;
     out.journal_bytes += batch_record_bytes(record->count);
   }

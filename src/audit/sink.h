@@ -10,6 +10,16 @@
 
 namespace bulkhead::audit {
 
+// What a sink shows of itself. Any thread, never waits.
+struct SinkFigures {
+  std::uint64_t size = 0, durable = 0, signed_size = 0;
+  std::uint64_t cosigned = 0;  // the largest size that a witness has cosigned since the start
+  std::uint64_t segments = 0, packed = 0, removed = 0;  // closed; of them packed, and removed, since the start
+  std::uint64_t clock_steps = 0;                        // of the wall clock, that were recorded
+  std::int64_t last_step_ns = 0;
+  std::uint32_t witnesses = 0, witnesses_away = 0;
+};
+
 class Sink {
  public:
   Sink() noexcept = default;
@@ -25,6 +35,11 @@ class Sink {
   // How many leaves there are, and how many of them survive the machine's crash.
   [[nodiscard]] virtual std::uint64_t size() const noexcept = 0;
   [[nodiscard]] virtual std::uint64_t durable() const noexcept = 0;
+  [[nodiscard]] virtual SinkFigures figures() const noexcept { return {}; }
+  // Of the `found` leaves that a start found: how many from `before` on somebody else than the sink itself had handed over.
+  [[nodiscard]] virtual std::uint64_t arrived(std::uint64_t before, std::uint64_t found) noexcept {
+    return found > before ? found - before : 0;
+  }
 };
 
 }  // namespace bulkhead::audit

@@ -90,14 +90,17 @@ void Ledger::check_sequence(const abi::AuditEntry& entry, Lane& lane, std::uint6
 }
 
 void Ledger::check_clock(const abi::AuditEntry& entry, Lane& lane, std::uint64_t index) {
-  // Steps back that were announced since are in order.
-  const std::uint64_t least = lane.last_ns - std::min(lane.last_ns, clock_back_ns_ - lane.back_ns);
-  lane.last_ns = least;
-  lane.back_ns = clock_back_ns_;
-  if (entry.utc_ns + options_.clock_back_ns < least) {
-    findings_.add(at(Check::kClock, entry, index,
-                     "its time is " + text_of((least - entry.utc_ns) / 1'000'000) +
-                         " ms before that of the entry or session before it"));
+  // A lane goes back once by what was announced: not with the record, for entries of before the step may still come.
+  if (entry.utc_ns + options_.clock_back_ns < lane.last_ns) {
+    const std::uint64_t announced = clock_back_ns_ - lane.back_ns;
+    const std::uint64_t least = lane.last_ns - std::min(lane.last_ns, announced);
+    if (entry.utc_ns + options_.clock_back_ns < least) {
+      findings_.add(at(Check::kClock, entry, index,
+                       "its time is " + text_of((least - entry.utc_ns) / 1'000'000) +
+                           " ms before that of the entry or session before it"));
+    }
+    lane.back_ns = clock_back_ns_;
+    lane.last_ns = entry.utc_ns;
   }
   lane.last_ns = std::max(lane.last_ns, std::uint64_t{entry.utc_ns});
 }
@@ -254,7 +257,7 @@ void Ledger::record(const Record& record, std::uint64_t index) {
     const auto back =
         static_cast<std::uint64_t>(-std::clamp<std::int64_t>(clock->step_ns, -INT64_MAX, 0));
     clock_back_ns_ += back;
-    latest_ns_ -= std::min(latest_ns_, back);
+    epoch_back_[0] += back;
   }
   if (const auto* revoked = std::get_if<RevokedRecord>(&record)) {
     const auto grant = grants_.find(revoked->grant);
@@ -279,13 +282,16 @@ void Ledger::record(const Record& record, std::uint64_t index) {
 }
 
 void Ledger::epoch_begins(const KeyRecord& key, std::uint64_t index) {
-  if (latest_ns_ > key.utc_ns + options_.epoch_skew_ns) {
+  // What was recorded before a step may be drained after it, and after the epoch that the step ended.
+  if (latest_ns_ > key.utc_ns + options_.epoch_skew_ns + epoch_back_[0] + epoch_back_[1]) {
     findings_.add({Check::kEpochTime, latest_index_, true, latest_session_, latest_lane_,
                    latest_sequence_,
                    "its time is after the end of its epoch, which the record at index " +
                        text_of(index) + " ended"});
   }
   latest_ns_ = 0;
+  epoch_back_[1] = epoch_back_[0];
+  epoch_back_[0] = 0;
   // Grants that ended an hour ago are forgotten: memory is bounded by those that live.
   grant_ = nullptr;
   std::erase_if(grants_, [&](const auto& one) {

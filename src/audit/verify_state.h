@@ -95,7 +95,7 @@ class Ledger {
   struct Lane {
     std::uint64_t next = 0, last_ns = 0;
     bool known = true;
-    std::uint64_t back_ns = 0;  // announced steps back, when last_ns was taken
+    std::uint64_t back_ns = 0;  // of the announced steps back, what this lane has taken
   };
   struct Session {
     SessionRecord record;
@@ -137,6 +137,7 @@ class Ledger {
   std::uint16_t lane_number_ = 0;
   std::string boot_id_;
   std::uint64_t clock_back_ns_ = 0;                 // sum of the announced steps back
+  std::uint64_t epoch_back_[2] = {};                // of them, in this epoch and in the one before
   std::uint64_t latest_ns_ = 0, latest_index_ = 0;  // of this epoch
   std::uint64_t latest_sequence_ = 0;
   std::uint32_t latest_session_ = 0;

@@ -99,7 +99,8 @@ WitnessAnswer Witness::add_checkpoint(std::string_view body, std::uint64_t unix_
   return {200, signature_text(cosign_line(note->text, name_, key_, unix_s))};
 }
 
-std::string ask_witness(LogReader& log, const std::string& socket_path, Note& note) {
+std::string ask_witness(LogReader& log, const std::string& socket_path, Note& note,
+                        const Patience& patience) {
   const auto checkpoint = parse_checkpoint(note.text);
   if (!checkpoint) return "not a checkpoint";
   Note plain = note;
@@ -112,7 +113,8 @@ std::string ask_witness(LogReader& log, const std::string& socket_path, Note& no
     for (const Hash& h : *path) body += base64(h) + "\n";
     body += "\n" + plain.whole();
     WitnessAnswer answer;
-    if (std::string problem = post_to_witness(socket_path, body, answer); !problem.empty())
+    if (std::string problem = post_to_witness(socket_path, body, answer, patience);
+        !problem.empty())
       return problem;
     if (answer.status == 409) {
       const auto size = parse_decimal(answer.body.substr(0, answer.body.find('\n')));
@@ -136,15 +138,19 @@ std::string ask_witness(LogReader& log, const std::string& socket_path, Note& no
 }
 
 std::string collect_cosignatures(LogReader& log, const std::string& origin,
-                                 const std::vector<std::string>& sockets, std::size_t& answered) {
+                                 const std::vector<std::string>& sockets, std::size_t& answered,
+                                 const Patience& patience, std::vector<std::string>* each) {
   answered = 0;
   const std::string text = log.last_checkpoint(origin);
   std::size_t used = 0;
   auto note = parse_note(text, used);
   if (!note) return "there is no signed checkpoint yet";
+  const auto last = parse_checkpoint(note->text);
+  if (!last || last->size > log.size()) return "a new segment has begun: open the log again";
   std::string problems;
   for (const std::string& path : sockets) {
-    const std::string problem = ask_witness(log, path, *note);
+    const std::string problem = ask_witness(log, path, *note, patience);
+    if (each != nullptr) each->push_back(problem);
     answered += problem.empty();
     if (problem.empty()) continue;
     if (!problems.empty()) problems += "; ";

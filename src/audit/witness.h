@@ -42,11 +42,20 @@ class Witness {
 [[nodiscard]] std::string serve_witness(Witness& witness, const std::string& socket_path,
                                         WallClock& clock, const std::function<bool()>& stop);
 
+// How long a witness is waited for at each step, and what ends the wait at once.
+struct Patience {
+  int wait_ms = 10'000;
+  int cancel_fd = -1;  // readable: give up
+};
+
 // Asks one witness to cosign `note`; its lines are added to `note`. Proofs come from `log`. "" or why not.
-[[nodiscard]] std::string ask_witness(LogReader& log, const std::string& socket_path, Note& note);
-// Asks each; what came is appended to `witnessed` and synced. Counts the witnesses that answered.
+[[nodiscard]] std::string ask_witness(LogReader& log, const std::string& socket_path, Note& note,
+                                      const Patience& patience = {});
+// Asks each; what came is appended to `witnessed` and synced. Counts the witnesses that answered. `each`: one text a witness, "" for
+// those that answered.
 [[nodiscard]] std::string collect_cosignatures(LogReader& log, const std::string& origin,
                                                const std::vector<std::string>& sockets,
-                                               std::size_t& answered);
+                                               std::size_t& answered, const Patience& patience = {},
+                                               std::vector<std::string>* each = nullptr);
 
 }  // namespace bulkhead::audit

@@ -16,7 +16,6 @@ namespace bulkhead::audit {
 namespace {
 
 constexpr std::size_t kMostMessage = 1u << 20;
-constexpr int kPatienceMs = 10'000;
 
 bool address_of(const std::string& path, sockaddr_un& out) {
   out.sun_family = AF_UNIX;
@@ -36,13 +35,13 @@ bool send_all(int fd, std::string_view text) {
 }
 
 // A message, or false: the other side is too slow, too long or gone.
-bool receive(int fd, HttpMessage& out) {
+bool receive(int fd, HttpMessage& out, const Patience& patience) {
   std::string text;
   for (;;) {
     const HttpState state = parse_http(text, out);
     if (state != HttpState::kNeedMore) return state == HttpState::kWhole;
-    pollfd p{fd, POLLIN, 0};
-    if (::poll(&p, 1, kPatienceMs) <= 0) return false;
+    pollfd p[2] = {{fd, POLLIN, 0}, {patience.cancel_fd, POLLIN, 0}};  // poll passes over -1
+    if (::poll(p, 2, patience.wait_ms) <= 0 || p[1].revents != 0) return false;
     char buffer[8192];
     const ssize_t n = ::recv(fd, buffer, sizeof buffer, 0);
     if (n <= 0 || text.size() > kMostMessage) return false;
@@ -53,7 +52,7 @@ bool receive(int fd, HttpMessage& out) {
 void answer_one(int fd, Witness& witness, WallClock& clock) {
   HttpMessage request;
   WitnessAnswer answer{400, "not a request\n"};
-  if (receive(fd, request)) {
+  if (receive(fd, request, {})) {
     answer = request.first_line.starts_with("POST /add-checkpoint ")
                  ? witness.add_checkpoint(request.body, clock.utc_ns() / 1'000'000'000)
                  : WitnessAnswer{404, "only POST /add-checkpoint\n"};
@@ -95,17 +94,20 @@ HttpState parse_http(std::string_view text, HttpMessage& out) {
 }
 
 std::string post_to_witness(const std::string& socket_path, const std::string& body,
-                            WitnessAnswer& answer) {
+                            WitnessAnswer& answer, const Patience& patience) {
   sockaddr_un address{};
   if (!address_of(socket_path, address)) return "no path of a socket";
   const UniqueFd fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  // A witness that was stopped fills its queue: connecting and sending wait for it no longer either.
+  const timeval wait{patience.wait_ms / 1000, patience.wait_ms % 1000 * 1000};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
   if (!fd.ok() ||
       ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return std::strerror(errno);
   HttpMessage reply;
   if (!send_all(fd.get(), "POST /add-checkpoint HTTP/1.1\r\nHost: witness\r\nContent-Length: " +
                               std::to_string(body.size()) + "\r\n\r\n" + body) ||
-      !receive(fd.get(), reply))
+      !receive(fd.get(), reply, patience))
     return "no answer";
   const std::size_t space = reply.first_line.find(' ');
   const auto status = space == std::string::npos

@@ -6,9 +6,9 @@
 
 namespace bulkhead::audit {
 
-// "" or why there is no answer. Waits at most ten seconds.
+// "" or why there is no answer.
 [[nodiscard]] std::string post_to_witness(const std::string& socket_path, const std::string& body,
-                                          WitnessAnswer& answer);
+                                          WitnessAnswer& answer, const Patience& patience);
 // The body of a whole request or answer; false: `need_more`, or not HTTP.
 struct HttpMessage {
   std::string first_line;

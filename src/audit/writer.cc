@@ -47,6 +47,23 @@ std::vector<std::uint64_t> Writer::closed_segments() const {
   const std::lock_guard lock{mutex_};
   return closed_;
 }
+std::uint64_t Writer::open_segment_first() const {
+  const std::lock_guard lock{mutex_};
+  return segment_.first;
+}
+SinkFigures Writer::figures() const noexcept {
+  const std::lock_guard lock{shown_mutex_};
+  return shown_;
+}
+void Writer::show() noexcept {
+  const std::lock_guard lock{shown_mutex_};
+  shown_.size = frontier_.size();
+  shown_.durable = durable_;
+  shown_.signed_size = signed_;
+  shown_.segments = closed_.size();
+  shown_.clock_steps = clock_steps_;
+  shown_.last_step_ns = last_step_ns_;
+}
 
 // Errors that mean "no room" are told apart; every other one is final.
 Status Writer::fail(int error_number, const char* what) noexcept {
@@ -63,6 +80,7 @@ Status Writer::fail(int error_number, const char* what) noexcept {
 
 Status Writer::entries(std::span<const abi::AuditEntry> batch) noexcept {
   const std::lock_guard lock{mutex_};
+  if (const Status status = note_clock(); !status.ok()) return status;
   if (taken_ > 0 && taken_ <= batch.size() &&
       crc32c(bytes_of_entries(batch.first(taken_))) == taken_crc_) {
     batch = batch.subspan(taken_);
@@ -74,7 +92,7 @@ Status Writer::entries(std::span<const abi::AuditEntry> batch) noexcept {
     // A segment ends at a bundle's border, so a batch that crosses it is cut there.
     std::size_t n = std::min<std::size_t>(batch.size(), kMaxBatch);
     const std::size_t to_border = kBundle - frontier_.size() % kBundle;
-    if (segment_.data_bytes >= options_.segment_bytes) n = std::min(n, to_border);
+    if (segment_over()) n = std::min(n, to_border);
     const Status status = append_entries(batch.first(n));
     if (!status.ok()) {
       taken_ = all.size() - batch.size();
@@ -91,6 +109,7 @@ Status Writer::record(std::string_view json) noexcept {
   if (json.empty() || json.size() > abi::kMaxRecordBytes)
     return {Errc::kTooLarge, 0, "a record has 1 to 65,534 bytes"};
   const std::lock_guard lock{mutex_};
+  if (const Status status = note_clock(); !status.ok()) return status;
   return append_record(json);
 }
 
@@ -125,8 +144,7 @@ Status Writer::append_record(std::string_view json) noexcept {
 // Data, then journal, then the frontier: until the last of them nothing was taken over.
 Status Writer::write_batch(Frontier& next) noexcept {
   if (failed_ != nullptr) return {Errc::kIo, failed_errno_, failed_};
-  if (segment_.data == nullptr || (segment_.data_bytes >= options_.segment_bytes &&
-                                   frontier_.size() % kBundle == 0 && segment_.data_bytes > 0)) {
+  if (segment_.data == nullptr || (frontier_.size() % kBundle == 0 && segment_over())) {
     if (const Status status = open_segment(); !status.ok()) return status;
   }
   BatchRecord& head = batch_.head;
@@ -159,7 +177,15 @@ Status Writer::write_batch(Frontier& next) noexcept {
   segment_.journal_bytes += batch_.record.size();
   frontier_ = next;
   full_ = false;
+  show();
   return {};
+}
+
+bool Writer::segment_over() noexcept {
+  if (segment_.data_bytes == 0) return false;
+  return segment_.data_bytes >= options_.segment_bytes ||
+         (options_.segment_s != 0 &&
+          clock_->utc_ns() >= segment_.made_ns + options_.segment_s * 1'000'000'000);
 }
 
 // Derived files: written when a page is full or before a sync.
@@ -189,8 +215,9 @@ Status Writer::open_segment() noexcept {
   if (const Status status = close_segment(); !status.ok()) return status;
   Segment fresh;
   fresh.first = frontier_.size();
+  fresh.made_ns = clock_->utc_ns();
   const std::string name = segment_name(fresh.first);
-  const Buffer header = journal_header(clock_->utc_ns(), frontier_);
+  const Buffer header = journal_header(fresh.made_ns, frontier_);
   int error = 0;
   fresh.data = files_->open(name + ".data.new", OpenMode::kFresh, error);
   if (fresh.data != nullptr)
@@ -229,6 +256,7 @@ Status Writer::sync_locked() noexcept {
   }
   durable_ = frontier_.size();
   durable_root_ = frontier_.root();
+  show();
   return {};
 }
 
@@ -262,6 +290,7 @@ Status Writer::sync() noexcept {
     durable_ = size;
     durable_root_ = root;
   }
+  show();
   return {};
 }
 
@@ -286,14 +315,16 @@ Status Writer::retain_from(std::uint64_t index, const std::string& why,
   }
   // The record is signed before the first byte goes.
   if (const Status status = finish(); !status.ok()) return status;
-  const std::lock_guard lock{mutex_};
+  // Not under the lock: a large file takes its time to go, and appending does not wait for that.
   for (const std::uint64_t first : gone) {
     for (const char* ending : {".data", ".zst", ".journal"})
       static_cast<void>(files_->remove(segment_name(first) + ending));
     ++removed;
   }
-  closed_.erase(closed_.begin(), closed_.begin() + static_cast<std::ptrdiff_t>(gone.size()));
   static_cast<void>(files_->sync_directory("segment"));
+  const std::lock_guard lock{mutex_};
+  closed_.erase(closed_.begin(), closed_.begin() + static_cast<std::ptrdiff_t>(gone.size()));
+  show();
   return {};
 }
 

@@ -21,11 +21,15 @@
 
 namespace bulkhead::audit {
 
+// A difference between the wall clock and the steady one that is no drift: a record says so.
+inline constexpr std::uint64_t kStepNs = 50'000'000;
+
 struct WriterOptions {
   std::string origin;   // of a new log: default_origin() if empty
   std::string boot_id;  // read from the kernel if empty
   std::uint64_t epoch_s = 60;
   std::uint64_t segment_bytes = 1ull << 30;
+  std::uint64_t segment_s = 0;  // a segment also ends when it is older, at the next border; 0: never
   bool host_lines = true;      // sign checkpoints with the host key too
   bool make_host_key = true;   // at the first start
   std::uint64_t sync_ms = 10;  // only said in the boot record
@@ -65,12 +69,17 @@ class Writer final : public Sink {
                                    std::uint64_t& removed) noexcept;
   // First indices of the segments that are closed, oldest first.
   [[nodiscard]] std::vector<std::uint64_t> closed_segments() const;
+  [[nodiscard]] std::uint64_t open_segment_first() const;
+  [[nodiscard]] const std::string& origin() const noexcept { return origin_; }
   [[nodiscard]] WriterState state() const;
+  // Sizes as they were told last: waits for no file.
+  SinkFigures figures() const noexcept override;
   [[nodiscard]] Files& files() noexcept { return *files_; }
 
  private:
   struct Segment {
     std::uint64_t first = 0;
+    std::uint64_t made_ns = 0;
     std::uint64_t data_bytes = 0, journal_bytes = 0;
     std::shared_ptr<File> data, journal;
   };
@@ -102,6 +111,10 @@ class Writer final : public Sink {
   Status flush_tree() noexcept;
   Status sync_locked() noexcept;
   Status fail(int error_number, const char* what) noexcept;
+  [[nodiscard]] bool segment_over() noexcept;
+  Status note_clock() noexcept;
+  Status put_clock_record(std::uint64_t utc_ns, std::int64_t step_ns) noexcept;
+  void show() noexcept;
   // writer_sign.cc, under sign_mutex_ (and mutex_ where they append)
   Status begin_epoch(std::uint64_t epoch, bool by_host) noexcept;
   Status change_epoch() noexcept;
@@ -142,6 +155,13 @@ class Writer final : public Sink {
   // Of an entries() call that ended as kFull: how much of it is in the log, and what that was.
   std::size_t taken_ = 0;
   std::uint32_t taken_crc_ = 0;
+  std::int64_t clock_offset_ns_ = 0;  // utc - steady at the last look
+  std::uint64_t clock_looked_ns_ = 0;
+  std::uint64_t clock_steps_ = 0;
+  std::int64_t last_step_ns_ = 0;
+
+  mutable std::mutex shown_mutex_;  // held for no call
+  SinkFigures shown_;
 };
 
 }  // namespace bulkhead::audit

@@ -109,6 +109,7 @@ std::string Writer::apply(const Recovered& found) {
   int error = 0;
   if (!found.segments.empty()) {
     segment_.first = found.segments.back();
+    segment_.made_ns = found.made_ns;
     const std::string name = segment_name(segment_.first);
     segment_.data = files_->open(name + ".data", OpenMode::kWrite, error);
     if (segment_.data == nullptr) return because("open the last segment", error);
@@ -189,6 +190,8 @@ std::string Writer::start(const Recovered& found) {
   const bool same_boot = !found.boot_id.empty() && found.boot_id == options_.boot_id;
   BootRecord boot;
   boot.utc_ns = clock_->utc_ns();
+  clock_looked_ns_ = clock_->steady_ns();
+  clock_offset_ns_ = static_cast<std::int64_t>(clock_->utc_ns() - clock_looked_ns_);
   boot.boot_id = options_.boot_id;
   boot.origin = origin_;
   boot.recovered = recovered_;
@@ -200,6 +203,13 @@ std::string Writer::start(const Recovered& found) {
                                    std::to_string(options_.sync_ms) +
                                    " ms before the machine stopped and were not yet synced";
   if (const Status status = record(boot_json(boot)); !status.ok()) return because(status);
+  // Set back while nobody wrote: by how much at least, the last batch says.
+  if (found.drained_ns > boot.utc_ns + kStepNs) {
+    const std::lock_guard lock{mutex_};
+    const Status status =
+        put_clock_record(boot.utc_ns, -static_cast<std::int64_t>(found.drained_ns - boot.utc_ns));
+    if (!status.ok()) return because(status);
+  }
   if (!epoch_key_) {
     if (!host_) return "the epoch's key is lost and host.key is not here to begin a new chain";
     const std::uint64_t epoch = empty || !found.key ? 0 : found.key->epoch + 1;

@@ -48,6 +48,7 @@ Status Writer::write_checkpoint(std::uint64_t size, const Hash& root, const Priv
   signed_ = size;
   has_checkpoint_ = 1;
   last_signed_ = whole;
+  show();
   return {};
 }
 
@@ -90,6 +91,8 @@ Status Writer::change_epoch() noexcept {
   }
   if (p.size == 0) {
     const std::lock_guard lock{mutex_};
+    // The key's time was taken before: whatever step it saw is announced before it.
+    if (const Status status = note_clock(); !status.ok()) return status;
     if (const Status status = append_record(key_json(p.record)); !status.ok()) return status;
     p.size = frontier_.size();
     p.root = frontier_.root();

@@ -77,6 +77,7 @@ AuditLanes::~AuditLanes() {
   stop();
   for (const auto& [serial, s] : sessions_) outside_.poller->remove(s->pidfd.get());
   outside_.poller->remove(done_.get());
+  if (outside_.news) outside_.poller->remove(outside_.news->fd());
 }
 
 // A piece of memory of our own: the one a daemon before us had, else a new one.
@@ -113,6 +114,8 @@ std::string AuditLanes::open(std::unique_ptr<Keep> keep, std::unique_ptr<audit::
   writer_->recover(found);
   for (const auto& [serial, s] : sessions_) watch(s);
   (void)outside_.poller->add(done_.get(), EPOLLIN, [](std::uint32_t) {});  // tick() looks
+  if (outside_.news)
+    (void)outside_.poller->add(outside_.news->fd(), EPOLLIN, [](std::uint32_t) {});
   writer_->start();
   return "";
 }
@@ -346,11 +349,25 @@ int AuditLanes::tick(const Now&) {
     failure_told_ = true;
     outside_.alarm("the audit log is not written any more: " + f.failure);
   }
+  if (f.full != full_told_) {
+    full_told_ = f.full;
+    if (f.full) outside_.alarm("the audit log has no room: entries wait in their lanes");
+    if (!f.full && outside_.relief) outside_.relief("the audit log has room again");
+  }
+  if (outside_.news == nullptr) return -1;
+  for (const AuditNews::One& one : outside_.news->take()) {
+    if (!one.good) outside_.alarm(one.text);
+    if (one.good && outside_.relief) outside_.relief(one.text);
+  }
   return -1;
 }
 
 AuditFigures AuditLanes::figures() const {
   return writer_ != nullptr ? writer_->figures() : AuditFigures{};
+}
+
+audit::SinkFigures AuditLanes::sink_figures() const {
+  return sink_ != nullptr ? sink_->figures() : audit::SinkFigures{};
 }
 
 AuditLanes::Waits AuditLanes::waits() const {

@@ -9,6 +9,7 @@
 #include "audit/sink.h"
 #include "base/outcome.h"
 #include "daemon/audit_keep.h"
+#include "daemon/audit_news.h"
 #include "daemon/audit_writer.h"
 #include "daemon/duty.h"
 #include "daemon/ledger.h"
@@ -39,6 +40,9 @@ class AuditLanes : public Duty {
     std::function<std::uint32_t(std::uint32_t at_least)> reserve_serials;
     // One line for the journal.
     std::function<void(const std::string& text)> alarm;
+    // The same for what is over.
+    std::function<void(const std::string& text)> relief;
+    std::shared_ptr<AuditNews> news;  // of other threads; may be null
     AuditWriter::Check check;
   };
   static constexpr std::uint32_t kSerialsAtOnce = 65'536;
@@ -60,6 +64,7 @@ class AuditLanes : public Duty {
   const char* name() const override { return "audit"; }
 
   [[nodiscard]] AuditFigures figures() const;
+  [[nodiscard]] audit::SinkFigures sink_figures() const;
   // What the producers say, of all sessions since the start: entries that waited for room, transfers refused because there was
   // none, entries that were not recorded. Tenants' words.
   struct Waits {
@@ -94,7 +99,7 @@ class AuditLanes : public Duty {
   std::map<std::uint32_t, Shared> sessions_;
   std::unique_ptr<AuditWriter> writer_;
   std::uint32_t serial_ = 0, serial_end_ = 0;
-  bool failure_told_ = false;
+  bool failure_told_ = false, full_told_ = false;
   Waits of_the_ended_;
 };
 

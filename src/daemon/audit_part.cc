@@ -28,9 +28,25 @@ AuditRules rules_of(const Config& c) {
 }
 
 std::string text_of(const Config& c) {
-  std::string out = c.audit_dir + "\n" + std::to_string(c.audit_sync_ms);
+  std::string out = c.audit_dir;
+  for (const std::uint64_t n :
+       {std::uint64_t{c.audit_sync_ms}, c.audit_keep.segment.bytes, c.audit_keep.segment_s,
+        std::uint64_t{c.audit_keep.pack}, std::uint64_t{c.audit_keep.retain_days},
+        c.audit_keep.retain_size.bytes, std::uint64_t{c.audit_keep.witness_s}})
+    out += "\n" + std::to_string(n);
   for (const std::string& w : c.audit_witnesses) out += "\n" + w;
   return out;
+}
+
+audit::UpkeepRules upkeep_of(const Config& c) {
+  audit::UpkeepRules r;
+  r.pack = c.audit_keep.pack;
+  r.retain_s = std::uint64_t{c.audit_keep.retain_days} * 86'400;
+  r.retain_bytes = c.audit_keep.retain_size.bytes;
+  r.witnesses = c.audit_witnesses;
+  r.witness_ms = c.audit_keep.witness_s * 1000;
+  r.look_ms = std::min(r.look_ms, r.witness_ms);
+  return r;
 }
 
 }  // namespace
@@ -60,7 +76,7 @@ std::uint32_t AuditPart::reserve(std::uint32_t at_least) {
 }
 
 std::string AuditPart::start(const Config& config, const AuditPlaces& places, Poller& poller,
-                             std::function<void(const std::string&)> alarm,
+                             std::function<void(bool, const std::string&)> tell,
                              AuditWriter::Check check) {
   started_ = true;
   const std::vector<std::string> early = std::move(early_);
@@ -70,7 +86,11 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   AuditSinkOptions options;
   options.directory = config.audit_dir.empty() ? places.state + "/audit" : config.audit_dir;
   if (config.audit_sync_ms != 0) options.sync_ms = config.audit_sync_ms;
-  options.witnesses = config.audit_witnesses;
+  options.segment_bytes = config.audit_keep.segment.bytes;
+  options.segment_s = config.audit_keep.segment_s;
+  options.upkeep = upkeep_of(config);
+  const auto news = std::make_shared<AuditNews>();
+  options.told = [news](bool good, const std::string& text) { news->put(good, text); };
   auto sink = open_audit_sink(options);
   if (!sink.ok()) return sink.problem;
   auto keep = open_keep(places.dir_fd, places.dir);
@@ -78,7 +98,9 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   AuditLanes::Outside outside;
   outside.poller = &poller;
   outside.reserve_serials = [this](std::uint32_t at_least) { return reserve(at_least); };
-  outside.alarm = std::move(alarm);
+  outside.alarm = [tell](const std::string& text) { tell(false, text); };
+  outside.relief = [tell](const std::string& text) { tell(true, text); };
+  outside.news = news;
   outside.check = std::move(check);
   lanes_ = std::make_unique<AuditLanes>(std::move(outside), rules_of(config));
   if (std::string problem = lanes_->open(std::move(*keep), std::move(sink->sink), sink->found);
@@ -106,7 +128,7 @@ void AuditPart::set_rules(const Config& config) {
 const char* AuditPart::not_in_force(const Config& config) const {
   if (lanes_ == nullptr && !config.audit) return nullptr;
   if (!has_audit_sink()) return "[audit] dir (and a bulkheadd with an audit writer built in)";
-  return lanes_ == nullptr || text_of(config) != in_force_ ? "[audit] dir, sync_ms, witnesses"
+  return lanes_ == nullptr || text_of(config) != in_force_ ? "[audit] but for full, deadline_ms and lane_budget"
                                                            : nullptr;
 }
 

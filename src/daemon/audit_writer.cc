@@ -278,16 +278,31 @@ bool AuditWriter::settled(const Status& status) {
   return false;
 }
 
+// The control loop is told when it begins and when it is over.
+void AuditWriter::ring(bool full) {
+  own_.full = full;
+  show();
+  const std::uint64_t one = 1;
+  (void)!::write(done_fd_, &one, sizeof one);
+}
+
+// No room is no failure: what is handed over stays in its lane until there is some.
+Status AuditWriter::put_until_room(const std::function<Status()>& put) {
+  Status status = put();
+  while (status.code() == Errc::kFull && !stopping()) {
+    ++own_.sink_stalls;
+    own_.full ? show() : ring(true);
+    ::nanosleep(&kNoRoom, nullptr);
+    status = put();
+  }
+  if (own_.full && status.ok()) ring(false);
+  return status;
+}
+
 bool AuditWriter::put_entries(AuditSession& session, unsigned lane, std::uint32_t count) {
   AuditSession::Drain& d = session.drains[lane];
   shm::intend(intent_, IntentKind::kEntries, session.serial, lane, d.expected, count, sink_.size());
-  Status status = sink_.entries(std::span{batch_, count});
-  while (status.code() == Errc::kFull && !stopping()) {
-    ++own_.sink_stalls;
-    show();
-    ::nanosleep(&kNoRoom, nullptr);
-    status = sink_.entries(std::span{batch_, count});
-  }
+  const Status status = put_until_room([&] { return sink_.entries(std::span{batch_, count}); });
   if (status.code() == Errc::kFull) return false;  // we end: the next daemon asks the sink
   if (!settled(status)) return false;
   d.expected += count;
@@ -304,13 +319,7 @@ bool AuditWriter::put_entries(AuditSession& session, unsigned lane, std::uint32_
 bool AuditWriter::put_record(IntentKind kind, std::uint32_t serial, unsigned lane,
                              const std::string& json) {
   shm::intend(intent_, kind, serial, lane, 0, 1, sink_.size());
-  Status status = sink_.record(json);
-  while (status.code() == Errc::kFull && !stopping()) {
-    ++own_.sink_stalls;
-    show();
-    ::nanosleep(&kNoRoom, nullptr);
-    status = sink_.record(json);
-  }
+  const Status status = put_until_room([&] { return sink_.record(json); });
   if (status.code() == Errc::kFull || !settled(status)) return false;
   for (const auto& s : sessions_) {
     if (s->serial != serial) continue;
@@ -374,8 +383,8 @@ void AuditWriter::recover(std::uint64_t found) {
   (void)obey();
   // acquire pairs with intend() in the daemon before us
   const auto kind = static_cast<IntentKind>(intent_.kind.load(std::memory_order_acquire));
-  const std::uint64_t before = intent_.size_before;
-  const std::uint64_t arrived = found > before ? found - before : 0;
+  const std::uint64_t arrived =
+      kind == IntentKind::kNone ? 0 : sink_.arrived(intent_.size_before, found);
   for (const auto& s : sessions_) {
     if (kind == IntentKind::kNone || s->serial != intent_.session) continue;
     if (kind == IntentKind::kEntries) recover_entries(*s, arrived);

@@ -23,6 +23,7 @@ struct AuditFigures {
   std::uint64_t high_water = 0;   // most entries that were found waiting in one lane
   std::uint64_t sink_stalls = 0;  // times the sink had no room
   std::uint64_t own_records = 0;  // of record(), in their order
+  bool full = false;              // the sink has no room now
   bool failed = false;            // the sink gave up: nothing is drained any more
   std::string failure;
 };
@@ -78,6 +79,8 @@ class AuditWriter {
   bool put_entries(AuditSession& session, unsigned lane, std::uint32_t count);
   bool put_record(shm::IntentKind kind, std::uint32_t session, unsigned lane,
                   const std::string& json);
+  [[nodiscard]] Status put_until_room(const std::function<Status()>& put);
+  void ring(bool full);
   bool settled(const Status& status);
   void recover_entries(AuditSession& session, std::uint64_t arrived);
   [[nodiscard]] bool stopping() const;

@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "daemon/compute.h"
+#include "daemon/config_audit.h"
 #include "daemon/config_table.h"
 #include "policy/compute_spec.h"
 #include "policy/mode.h"
@@ -164,28 +165,7 @@ void read_others(ConfigTable& root, Config& c) {
   }
   mps.text("control", c.mps_control);
   mps.finish();
-  ConfigTable audit = root.table("audit");
-  c.audit = audit.present();
-  audit.text("dir", c.audit_dir);
-  unsigned full = 0;
-  audit.word("full", {"block", "deny", "count"}, full);
-  c.audit_full = full == 0 ? "block" : full == 1 ? "deny" : "count";
-  const auto number = [&audit](const char* key, std::uint32_t& out) {
-    std::int64_t value = 0;
-    if (audit.number(key, 1, 86'400'000, value) != 0) out = static_cast<std::uint32_t>(value);
-  };
-  number("deadline_ms", c.audit_deadline_ms);
-  number("sync_ms", c.audit_sync_ms);
-  std::string budget;
-  if (const unsigned at = audit.text("lane_budget", budget);
-      at != 0 &&
-      (!policy::parse_size(budget.c_str(), policy::Grammar::kOurs, &c.audit_lane_budget) ||
-       c.audit_lane_budget.is_percent)) {
-    audit.blame(at, "lane_budget", "'" + budget + "' is not a size in bytes, like \"512MiB\"");
-  }
-  audit.texts("witnesses", c.audit_witnesses);
-  if (!c.audit_witnesses.empty()) c.idle.emplace_back("[audit] witnesses");
-  audit.finish();
+  read_audit(root.table("audit"), c);
   ConfigTable siem = root.table("siem");
   idle(siem.text("url", c.siem_url), "[siem] url");
   siem.text("ca", c.siem_ca);

@@ -76,7 +76,13 @@ full = "deny"
 deadline_ms = 100
 sync_ms = 10
 lane_budget = "1GiB"
-witnesses = ["w"]
+witnesses = ["/run/w"]
+segment = "256MiB"
+segment_s = 3600
+pack = false
+retain_days = 400
+retain_size = "2TiB"
+witness_s = 5
 [siem]
 url = "relp://x"
 ca = "/x.pem"
@@ -117,9 +123,16 @@ name = "b"
   EXPECT_EQ(c.audit_full, "deny");
   EXPECT_EQ(c.audit_deadline_ms, 100u);
   EXPECT_EQ(c.audit_lane_budget.bytes, std::uint64_t{1} << 30);
+  EXPECT_EQ(c.audit_witnesses, std::vector<std::string>{"/run/w"});
+  EXPECT_EQ(c.audit_keep.segment.bytes, std::uint64_t{256} << 20);
+  EXPECT_EQ(c.audit_keep.segment_s, 3600u);
+  EXPECT_FALSE(c.audit_keep.pack);
+  EXPECT_EQ(c.audit_keep.retain_days, 400u);
+  EXPECT_EQ(c.audit_keep.retain_size.bytes, std::uint64_t{2} << 40);
+  EXPECT_EQ(c.audit_keep.witness_s, 5u);
   EXPECT_EQ(c.siem_url, "relp://x");
   EXPECT_EQ(c.idle.size(),
-            3u);  // log_level, witnesses, siem: said, not passed over
+            2u);  // log_level, siem: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");

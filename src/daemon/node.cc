@@ -220,8 +220,10 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   };
   std::string unaudited = audit_.start(
       config_, {dir_.fd.get(), dir_.path, state_}, loop_.poller(),
-      [this](auto& text) {
-        journal_->post(loop_.read_clock(), EventKind::kStoreFailed, text, {Severity::kAlarm});
+      [this](bool good, const std::string& text) {
+        journal_->post(loop_.read_clock(),
+                       good ? EventKind::kStoreRecovered : EventKind::kStoreFailed, text,
+                       {good ? Severity::kNotice : Severity::kAlarm});
       },
       [&book = grants_->book()](const AuditSession& session, const abi::AuditEntry& entry) {
         return book.check(session.tenant, session.devices, entry);

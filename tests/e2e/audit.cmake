@@ -10,3 +10,9 @@ target_link_libraries(audit_client PRIVATE bh_shm bh_policy bh_compute bh_wire T
 set_target_properties(audit_client PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 add_test(NAME e2e_audit_lanes COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/audit_lanes.py ${CMAKE_BINARY_DIR})
 set_tests_properties(e2e_audit_lanes PROPERTIES LABELS e2e TIMEOUT 300)
+# Its log beside the writer: packed, kept, cosigned, on disks that fail; and the lanes with a service manager.
+add_library(fault_files SHARED fault_files.c)
+target_link_libraries(fault_files PRIVATE ${CMAKE_DL_LIBS})
+set_target_properties(fault_files PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_test(NAME e2e_audit_keep COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/audit_keep.py ${CMAKE_BINARY_DIR})
+set_tests_properties(e2e_audit_keep PROPERTIES LABELS e2e TIMEOUT 300)

@@ -1,4 +1,4 @@
-// A program of a tenant that records transfers, with the library's own objects linked in: audit_client FILE THREADS ENTRIES [fork|exec|stopped]
+// A program of a tenant that records transfers, with the library's own objects linked in: audit_client FILE THREADS ENTRIES [fork|exec|stopped|slow]
 // Each thread publishes ENTRIES entries of its own numbers (source = thread << 32 | n, destination = the process's number)
 // and notes in FILE, shared and mapped, how many were told to be recorded: what it says survives its SIGKILL.
 // It prints "init CODE", and at the end "done". With `fork` a child, which finds no lanes of its own, starts the same program
@@ -30,6 +30,9 @@ struct Row {  // one thread
   std::atomic<std::uint64_t> pid, recorded, refused;
 };
 
+constexpr timespec kPause{0, 2'000'000};
+bool slow = false;  // it rests behind each sixteen: a life long enough to be killed in, a log short enough to be read
+
 void publish(Row& row, std::uint64_t thread, std::uint64_t entries) {
   row.pid.store(static_cast<std::uint64_t>(::getpid()));
   for (std::uint64_t n = 0; n < entries; ++n) {
@@ -43,6 +46,7 @@ void publish(Row& row, std::uint64_t thread, std::uint64_t entries) {
     const bool allowed = bulkhead::hook::audit_before(event, ticket) == CUDA_SUCCESS;
     if (ticket.lane != nullptr) row.recorded.fetch_add(1);
     if (!allowed) row.refused.fetch_add(1);
+    if (slow && n % 16 == 15) ::nanosleep(&kPause, nullptr);
   }
 }
 
@@ -62,6 +66,7 @@ int main(int argc, char** argv) {
   const std::uint64_t entries = std::strtoull(argv[3], nullptr, 10);
   const bool forks = argc > 4 && std::strcmp(argv[4], "fork") == 0;
   const bool execs = argc > 4 && std::strcmp(argv[4], "exec") == 0;
+  slow = argc > 4 && std::strcmp(argv[argc - 1], "slow") == 0;
   const std::size_t bytes = threads * sizeof(Row);
   const int fd = ::open(argv[1], O_RDWR | O_CREAT, 0600);
   if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(bytes)) != 0) return 3;

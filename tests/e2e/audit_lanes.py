@@ -109,11 +109,14 @@ class Lanes(Case):
         rows = [struct.unpack_from("<QQQ", data, i) for i in range(0, len(data), 24)]
         return [r for r in rows if r[0] != 0]
 
+    def leaves(self):
+        return leaves(self.sink)
+
     def entries(self):
-        return [leaf for leaf in leaves(self.sink) if isinstance(leaf, Entry)]
+        return [leaf for leaf in self.leaves() if isinstance(leaf, Entry)]
 
     def records(self, kind):
-        return [leaf for leaf in leaves(self.sink) if isinstance(leaf, dict) and leaf["record"] == kind]
+        return [leaf for leaf in self.leaves() if isinstance(leaf, dict) and leaf["record"] == kind]
 
     def finish(self, p):
         p.stdout.readline()
@@ -128,7 +131,7 @@ class Lanes(Case):
         sessions = {r["serial"]: r for r in self.records("session")}
         self.assertEqual(len(sessions), len(self.records("session")), "a session's record is there once")
         until(self.ended(sessions), "the end of each session")
-        found = leaves(self.sink)
+        found = self.leaves()
         told = set()
         lanes, numbers = collections.defaultdict(int), collections.Counter()
         for leaf in found:
