@@ -33,7 +33,7 @@ void write_config(const std::string& path, const std::vector<Tenant>& tenants) {
 Daemon::Daemon(const Lab& lab, const std::vector<Tenant>& tenants) : directory_(lab.scratch) {
   const std::string config = lab.scratch + "/bench-daemon.toml";
   write_config(config, tenants);
-  std::vector<std::string> words = {lab.build + "/bin/bulkheadd", "--config", config};
+  std::vector<std::string> words = {lab.daemon, "--config", config};
   if (!lab.sim.empty()) words.insert(words.end(), {"--sim", lab.sim_profile});
   auto variables = lab.environment(Variant{}, Tenant{}, "env");
   std::vector<char*> argv, envp;

@@ -46,7 +46,7 @@ class Ranks:
         Ranks.number += 1
         store = f"{scratch}/store-{Ranks.number}"
         parts = [(tenants[0] if tenants else None, "both")] if len(tenants) < 2 else list(zip(tenants, ("0", "1")))
-        env = {**node.env, "PYTHONUNBUFFERED": "1", **variables}
+        env = {**{k: v for k, v in node.env.items() if k != "NCCL_DEBUG"}, "PYTHONUNBUFFERED": "1", **variables}  # its words go to stdout
         self.parts = []
         for tenant, what in parts:
             run = [node.bulkhead, "run", "-q", "--tenant", tenant, *words, "--"] if tenant else []
