@@ -36,7 +36,7 @@ Daemon::Daemon(const Lab& lab, const std::vector<Tenant>& tenants, const std::st
     : directory_(lab.scratch) {
   const std::string config = lab.scratch + "/bench-daemon.toml";
   write_config(config, tenants, more);
-  std::vector<std::string> words = {lab.build + "/bin/bulkheadd", "--config", config};
+  std::vector<std::string> words = {lab.daemon, "--config", config};
   if (!lab.sim.empty()) words.insert(words.end(), {"--sim", lab.sim_profile});
   auto variables = lab.environment(Variant{}, Tenant{}, "env");
   std::vector<char*> argv, envp;

@@ -52,8 +52,7 @@ int run_gate(Bench& b, const GateOptions& options) {
   for (const Variant& v : b.lab.variants)
     if (v.kind == Variant::Kind::kBulkhead) ours = &v;
   if (ours == nullptr || std::system("valgrind --version >/dev/null 2>&1") != 0) {
-    std::fprintf(stderr, "bulkhead-bench: the gate needs valgrind and %s/lib/libbulkhead.so\n",
-                 b.lab.build.c_str());
+    std::fprintf(stderr, "bulkhead-bench: the gate needs valgrind and %s\n", b.lab.library.c_str());
     return 2;
   }
   nlohmann::json file = nlohmann::json::object();

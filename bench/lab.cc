@@ -43,6 +43,19 @@ std::string replaced(std::string text, const Variant& v, const Tenant& t) {
 
 unsigned tenants_made = 0;
 
+// build/<preset>/bin/bulkhead-bench has its parts around it; PREFIX/lib/bulkhead/bulkhead-bench lies beside the library.
+void find_parts(Lab& lab) {
+  const fs::path dir = fs::path(lab.exe).parent_path(), above = dir.parent_path();
+  const bool installed = fs::exists(dir / "libbulkhead.so");
+  const fs::path prefix = above.parent_path();
+  lab.build = above.string();
+  lab.cli = (installed ? prefix / "bin" : dir) / "bulkhead";
+  lab.daemon = (installed ? prefix / "sbin" : dir) / "bulkheadd";
+  lab.library = (installed ? dir : above / "lib") / "libbulkhead.so";
+  lab.simulator = (installed ? dir : above) / "sim";
+  lab.stub = (installed ? dir : above) / "stub";
+}
+
 // Asks the driver in a worker of its own: a driver opened in this process would keep a context of ours alive.
 bool probe(Lab& lab) {
   const Variant native{Variant::Kind::kNative, "native", "", {}, ""};
@@ -83,7 +96,7 @@ std::vector<std::string> Lab::command(const Variant& v, const Tenant& t, const s
                                       const Params& p, const std::string& how) const {
   std::vector<std::string> c;
   if (v.kind == Variant::Kind::kBulkhead && how == "run") {
-    c = {build + "/bin/bulkhead",
+    c = {cli,
          "run",
          "-q",
          "--tenant",
@@ -141,7 +154,7 @@ std::vector<std::string> Lab::environment(const Variant& v, const Tenant& t,
 
 bool open_scratch(Lab& lab) {
   lab.exe = fs::read_symlink("/proc/self/exe").string();
-  lab.build = fs::path(lab.exe).parent_path().parent_path().string();
+  find_parts(lab);
   std::string pattern =
       (fs::is_directory("/dev/shm") ? "/dev/shm" : fs::temp_directory_path().string()) +
       std::string("/bulkhead-bench-XXXXXX");
@@ -156,17 +169,16 @@ bool open_scratch(Lab& lab) {
 
 bool open_lab(Lab& lab, const std::string& sim) {
   if (!open_scratch(lab)) return false;
-  const std::string simulator = lab.build + "/sim";
   if (sim.empty() && probe(lab)) {
     std::fprintf(stderr, "bulkhead-bench: driver of this machine, %s\n", lab.device.c_str());
     return true;
   }
-  if (!fs::exists(simulator + "/libcuda.so.1")) {
+  if (!fs::exists(lab.simulator + "/libcuda.so.1")) {
     std::fprintf(stderr, "bulkhead-bench: no usable GPU here and no simulator in %s\n",
-                 simulator.c_str());
+                 lab.simulator.c_str());
     return false;
   }
-  lab.sim = simulator;
+  lab.sim = lab.simulator;
   lab.sim_profile = sim.empty() ? "h200x1" : sim;
   // The bench's own view (NVML) must be of the same simulated machine.
   ::setenv("BULKHEAD_SIM", lab.sim_profile.c_str(), 1);
@@ -203,7 +215,7 @@ Lab stub_machine(const Lab& lab) {
   other.scratch += "/stub";
   fs::create_directories(other.scratch + "/state");
   fs::permissions(other.scratch, fs::perms::owner_all);
-  other.sim = lab.build + "/stub";
+  other.sim = lab.stub;
   other.device_bytes = 256ull << 30;
   return other;
 }

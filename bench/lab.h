@@ -29,7 +29,9 @@ struct Tenant {
 
 struct Lab {
   std::string exe;          // bulkhead-bench itself
-  std::string build;        // build/<preset>
+  std::string build;        // build/<preset>; of an installed bench what its parts are below
+  // The parts it measures, beside it in the build tree or as installed (docs/benchmarks.md).
+  std::string cli, daemon, library, simulator, stub;
   std::string sim;          // directory of the simulator; empty: the machine's own driver
   std::string sim_profile;  // BULKHEAD_SIM
   std::string scratch;      // 0700, of this run

@@ -1,5 +1,7 @@
 // bulkhead-bench: the suites of docs/benchmarks.md over variants of one driver.
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -25,6 +27,7 @@ constexpr char kUsage[] =
     "env|run] "
     "[--repeats N] [--seconds N] [--only-native]\n"
     "       bulkhead-bench --gate [--update]\n"
+    "With --json - the JSON goes to standard output, all else to standard error.\n"
     "In a VALUE: %l the library, %b the quota in bytes, %M in MiB, %c the share in percent, %d a "
     "directory of the tenant's "
     "own, %t its name.\n";
@@ -112,7 +115,7 @@ bool parse(int argc, char** argv, Options& o) {
 void choose_variants(Bench& b, const Options& o) {
   b.lab.variants.push_back({Variant::Kind::kNative, "native", "", {}, ""});
   if (o.only_native) return;
-  const std::string ours = b.lab.build + "/lib/libbulkhead.so";
+  const std::string& ours = b.lab.library;
   if (std::filesystem::exists(ours))
     b.lab.variants.push_back({Variant::Kind::kBulkhead, "bulkhead", ours, {}, ""});
   else
@@ -120,7 +123,19 @@ void choose_variants(Bench& b, const Options& o) {
   b.lab.variants.insert(b.lab.variants.end(), o.rivals.begin(), o.rivals.end());
 }
 
+// Where the JSON goes; "-": standard output, and everything else goes to standard error from here on.
+std::FILE* open_json(const std::string& name) {
+  if (name != "-") return std::fopen(name.c_str(), "we");
+  const int kept = ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+  return kept >= 0 && ::dup2(STDERR_FILENO, STDOUT_FILENO) >= 0 ? ::fdopen(kept, "w") : nullptr;
+}
+
 int run(const Options& o, const std::string& command) {
+  std::FILE* const json = o.json.empty() ? nullptr : open_json(o.json);
+  if (!o.json.empty() && json == nullptr) {
+    std::fprintf(stderr, "bulkhead-bench: cannot write %s\n", o.json.c_str());
+    return 1;
+  }
   Bench b;
   b.lab.quick = o.quick;
   b.lab.repeats = o.repeats != 0 ? o.repeats : o.quick ? 3 : 5;
@@ -148,7 +163,7 @@ int run(const Options& o, const std::string& command) {
         s.run(b);
     status = b.results.failures() == 0 ? 0 : 1;
   }
-  if (!o.json.empty() && !b.results.write(b.lab, command, o.json)) {
+  if (json != nullptr && (!b.results.write(b.lab, command, json) || std::fclose(json) != 0)) {
     std::fprintf(stderr, "bulkhead-bench: cannot write %s\n", o.json.c_str());
     status = 1;
   }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace bulkhead::bench {
@@ -119,7 +118,7 @@ void Results::print(const Lab& lab, std::FILE* to) const {
   std::fflush(to);
 }
 
-bool Results::write(const Lab& lab, const std::string& command, const std::string& path) const {
+bool Results::write(const Lab& lab, const std::string& command, std::FILE* to) const {
   using nlohmann::json;
   json cases = json::array();
   for (const Figure& f : figures_) {
@@ -153,9 +152,7 @@ bool Results::write(const Lab& lab, const std::string& command, const std::strin
                  {"variants", variants},
                  {"cases", cases},
                  {"not_measured", failures}};
-  std::ofstream out(path);
-  out << all.dump(1) << '\n';
-  return static_cast<bool>(out.flush());
+  return std::fprintf(to, "%s\n", all.dump(1).c_str()) > 0 && std::fflush(to) == 0;
 }
 
 }  // namespace bulkhead::bench

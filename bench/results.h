@@ -29,9 +29,8 @@ class Results {
 
   // The section begun last: a line a figure, a column a variant (median, spread), then bulkhead - native.
   void print(const Lab& lab, std::FILE* to) const;
-  // {"schema":1, date, device, driver, command, cases:[...]}. False: the file cannot be written.
-  [[nodiscard]] bool write(const Lab& lab, const std::string& command,
-                           const std::string& path) const;
+  // {"schema":1, date, device, driver, command, cases:[...]}. False: it cannot be written.
+  [[nodiscard]] bool write(const Lab& lab, const std::string& command, std::FILE* to) const;
 
  private:
   struct Failure {

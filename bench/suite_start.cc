@@ -65,7 +65,8 @@ void starts(Bench& b, unsigned together) {
 void suite_start(Bench& b) {
   b.results.begin(3, "start");
   // The library that counts its own cycles, where the build has it: a variant of its own, for its reading costs.
-  const std::string counting = b.lab.build + "/lib/libbulkhead-ticks.so";
+  const std::string counting =
+      std::filesystem::path(b.lab.library).replace_filename("libbulkhead-ticks.so").string();
   const bool ours = std::any_of(b.lab.variants.begin(), b.lab.variants.end(), [](const Variant& v) {
     return v.kind == Variant::Kind::kBulkhead;
   });

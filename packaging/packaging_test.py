@@ -112,6 +112,25 @@ class Install(unittest.TestCase):
             self.assertTrue((self.root / "usr" / path).exists(), path)
         self.assertEqual((BUILD / "bin" / "bulkheadd").exists(), (self.root / "usr/sbin/bulkheadd").exists())
 
+    @unittest.skipUnless((BUILD / "bin" / "bulkhead-bench").exists(), "no bench here")
+    def test_bench_finds_its_parts_where_they_are_installed(self):
+        r = call(self.root / "usr/bin/bulkhead", "bench", "memory", "--sim", "--quick", "--repeats", "1", "--only", "plain 512 B", "--json")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        said = json.loads(r.stdout)
+        ours = next(v for v in said["variants"] if v["name"] == "bulkhead")
+        self.assertEqual(pathlib.Path(ours["library"]), self.root / "usr/lib/bulkhead/libbulkhead.so")
+        self.assertFalse(ours["limit_inert"])
+        self.assertTrue(any(c["variant"] == "bulkhead" and c["median"] > 0 for c in said["cases"]))
+
+    def test_bench_that_is_not_installed_is_one_clear_line(self):
+        with tempfile.TemporaryDirectory() as d:
+            alone = shutil.copy(self.root / "usr/bin/bulkhead", d)
+            r = call(alone, "bench", "compute")
+        if "/usr/lib/bulkhead/bulkhead-bench" in r.stderr or r.returncode != 125:
+            self.skipTest("a bench is installed on this machine")
+        self.assertEqual((r.stdout, len(r.stderr.splitlines())), ("", 1))
+        self.assertIn("bulkhead-bench is not installed", r.stderr)
+
     def test_the_installed_program_starts(self):
         r = call(self.root / "usr/bin/bulkhead", "--version")
         self.assertEqual((r.returncode, r.stdout[:8]), (0, "bulkhead"))

@@ -34,7 +34,8 @@ std::string own_path() {
 
 std::string find_library() {
   // Not resolved further than its directory: an upgrade replaces the file behind the name.
-  for (const std::string& dir : {own_directory() + "/../lib", std::string{kInstalled}}) {
+  for (const std::string& dir : {own_directory() + "/../lib", own_directory() + "/../lib/bulkhead",
+                                 std::string{kInstalled}}) {
     const std::string found = real(dir);
     if (!found.empty() && ::access((found + "/libbulkhead.so").c_str(), R_OK) == 0) {
       return found + "/libbulkhead.so";
@@ -44,9 +45,20 @@ std::string find_library() {
 }
 
 std::string find_simulator() {
-  for (const std::string& dir : {own_directory() + "/../sim", std::string{kInstalled} + "/sim"}) {
+  for (const std::string& dir :
+       {own_directory() + "/../sim", own_directory() + "/../lib/bulkhead/sim",
+        std::string{kInstalled} + "/sim"}) {
     std::string found = real(dir);
     if (!found.empty() && ::access((found + "/libcuda.so.1").c_str(), R_OK) == 0) return found;
+  }
+  return {};
+}
+
+std::string find_bench() {
+  for (const std::string& dir :
+       {own_directory(), own_directory() + "/../lib/bulkhead", std::string{kInstalled}}) {
+    std::string found = real(dir + "/bulkhead-bench");
+    if (!found.empty() && ::access(found.c_str(), X_OK) == 0) return found;
   }
   return {};
 }

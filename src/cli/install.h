@@ -4,10 +4,12 @@
 
 namespace bulkhead::cli {
 
-// ../lib beside this program (a build tree), else /usr/lib/bulkhead. Empty: not found.
+// ../lib beside this program (a build tree), else ../lib/bulkhead, else /usr/lib/bulkhead. Empty: not found.
 [[nodiscard]] std::string find_library();
 // The directory that holds the simulated libcuda.so.1 and libnvidia-ml.so.1; empty: not found.
 [[nodiscard]] std::string find_simulator();
+// The program bulkhead-bench: beside this one, else in ../lib/bulkhead or /usr/lib/bulkhead; empty: not installed.
+[[nodiscard]] std::string find_bench();
 // This program's own path.
 [[nodiscard]] std::string own_path();
 // Makes a directory and its parents, 0755 for root, else 0700. False: errno says why.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/audit.h"
+#include "cli/bench.h"
 #include "cli/demo.h"
 #include "cli/describe.h"
 #include "cli/doctor.h"
@@ -72,6 +73,7 @@ struct Options {
   GrantOptions grant;
   ShimOptions shim;
   RolloutOptions rollout;
+  BenchOptions bench;
 };
 
 void add_share(CLI::App& app, ShareOptions& o, const char* which) {
@@ -161,6 +163,7 @@ int dispatch(const CLI::App& app, Options& o, std::vector<std::string> command) 
   if (sub.get_name() == "shim")
     return bulkhead::cli::shim(sub.get_subcommands().front()->get_name(), o.shim);
   if (sub.get_name() == "rollout") return rollout(o.rollout);
+  if (sub.get_name() == "bench") return bulkhead::cli::bench(o.bench);
   if (sub.get_name() == "events") return events(o.events);
   if (sub.get_name() == "audit") return audit(sub, o.audit);
   if (sub.get_name() == "usage") return bulkhead::cli::usage(o.usage);
@@ -221,6 +224,8 @@ int parse_and_run(int argc, char** argv) {
   sniff.prefix_command();
   CLI::App& demo = *app.add_subcommand("demo", "Show several processes sharing a GPU under quotas");
   demo.add_flag("--sim{h200}", o.demo.simulator, "On the simulated driver even if there is a GPU");
+  add_bench(*app.add_subcommand("bench", "Measure what the quotas and shares hold and cost"),
+            o.bench);
   add_grant(*app.add_subcommand("grant", "Issue, read, renew and revoke grants of transfers"),
             o.grant);
   add_shim(*app.add_subcommand("shim", "Sign and check the library that is preloaded"), o.shim);

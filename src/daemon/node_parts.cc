@@ -35,9 +35,9 @@ std::vector<wire::NodeDevice> devices_of(const Round& round) {
 
 std::string find_simulator() {
   std::error_code none;
-  const fs::path beside =
-      fs::read_symlink("/proc/self/exe", none).parent_path().parent_path() / "sim";
-  for (const fs::path& at : {beside, fs::path{"/usr/lib/bulkhead/sim"}}) {
+  const fs::path above = fs::read_symlink("/proc/self/exe", none).parent_path().parent_path();
+  for (const fs::path& at :
+       {above / "sim", above / "lib/bulkhead/sim", fs::path{"/usr/lib/bulkhead/sim"}}) {
     if (fs::exists(at / "libcuda.so.1", none)) return at.string();
   }
   return "";

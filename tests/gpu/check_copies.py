@@ -1,8 +1,8 @@
 """Every copy of unmodified PyTorch is in the audit log: entries of the log against CUPTI's driver-API callbacks, operation by operation.
-Not run on hardware yet: it needs a daemon with auditing on whose log holds nothing else (a BULKHEAD_DIR and state of its own) and
-a tenant whose mode is observe.
+It needs a daemon with auditing on whose log holds nothing else and a tenant whose mode is observe, or enforce with a grant: check_audit.py
+starts both.
 
-    check_copies.py --tenant NAME [--steps 50]
+    check_copies.py --tenant NAME --log DIR [--grant FILE] [--steps 50]
     check_copies.py --self-test      the comparison alone, without a GPU
 
 One line of JSON. What CUPTI saw and no driver call of the program made (activity of the driver's own) is listed apart, not counted as missing."""
@@ -13,6 +13,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 REPLAY = 4  # docs/formats/entry.md
 HERE = pathlib.Path(__file__).resolve().parent
@@ -31,6 +32,25 @@ def logged(lines):
             else:
                 by_op[entry["operation"]] += 1
     return by_op, replays, failures
+
+
+def exported(bulkhead, log, watchdog_s=30):
+    """Lines of the log once each session in it has ended: then all of its entries are there."""
+    end = time.monotonic() + watchdog_s
+    while True:
+        done = subprocess.run([bulkhead, "audit", "export", *([log] if log else [])], stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+        lines = done.stdout.splitlines()
+        kinds = collections.Counter(json.loads(line)["record"]["record"] for line in lines if '"record":{' in line)
+        if kinds["session"] > 0 and kinds["session"] == kinds["session_end"]:
+            return lines
+        if time.monotonic() > end:
+            raise RuntimeError(f"{kinds['session']} sessions, {kinds['session_end']} ended, after {watchdog_s} s")
+        time.sleep(0.2)
+
+
+def decisions(lines):
+    entries = [json.loads(line) for line in lines]
+    return dict(collections.Counter(e["decision"] for e in entries if e.get("kind") in ("transfer", "map")))
 
 
 def compare(said, by_op, replays):
@@ -61,22 +81,25 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tenant")
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--log", help="directory of the log; the daemon's usual one unless named")
+    parser.add_argument("--grant")
+    parser.add_argument("--program", default=str(HERE / "in_copies.py"))
+    parser.add_argument("--name", default="every copy of PyTorch is in the log")
     parser.add_argument("--self-test", action="store_true")
     options = parser.parse_args()
     if options.self_test:
         return self_test()
     bulkhead = os.environ["BULKHEAD"]
-    line = {"check": "every copy of PyTorch is in the log", "ok": False}
+    line = {"check": options.name, "ok": False}
     try:
-        run = [bulkhead, "run", "-q", "--tenant", options.tenant, "--", sys.executable, str(HERE / "in_copies.py"), "--steps",
-               str(options.steps)]
+        run = [bulkhead, "run", "-q", "--tenant", options.tenant, *(["--grant", options.grant] if options.grant else []), "--",
+               sys.executable, options.program, "--steps", str(options.steps)]
         said = json.loads(subprocess.run(run, stdout=subprocess.PIPE, text=True, timeout=300, check=True).stdout.splitlines()[-1])
-        export = subprocess.run([bulkhead, "audit", "export"], stdout=subprocess.PIPE, text=True,
-                                timeout=120, check=True)
-        by_op, replays, failures = logged(export.stdout.splitlines())
+        lines = exported(bulkhead, options.log)
+        by_op, replays, failures = logged(lines)
         missing, extra = compare(said, by_op, replays)
         line |= {"ok": not missing, "missing": missing, "not_seen_by_cupti": extra, "failures": failures,
-                 "calls": sum(said["calls"].values()), "entries": sum(by_op.values()) + replays}
+                 "calls": sum(said["calls"].values()), "entries": sum(by_op.values()) + replays, "decisions": decisions(lines), "by_call": dict(sorted(said["calls"].items()))}
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, subprocess.SubprocessError) as error:
         line["error"] = str(error)
     print(json.dumps(line))

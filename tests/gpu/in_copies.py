@@ -1,5 +1,5 @@
 """PyTorch copies, sets and graph replays, with every call of the driver's API counted by CUPTI callbacks: what check_copies.py holds
-against the audit log. Not run on hardware yet.
+against the audit log.
 
     in_copies.py [--steps 50]      one line of JSON: calls by base name, and graph launches with the copies of each"""
 import argparse
@@ -85,6 +85,22 @@ def train(torch, steps):
     return {k: v.cpu() for k, v in model.state_dict().items()}
 
 
+def infer(torch, steps):
+    """Half-precision inference of a small transformer: tokens in, logits out, weights read back once."""
+    layer = torch.nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True)
+    model = torch.nn.Sequential(torch.nn.Embedding(1000, 512), torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+                                torch.nn.Linear(512, 1000)).cuda().half().eval()
+    out = torch.empty(4, 64, 1000, dtype=torch.half, pin_memory=True)
+    with torch.no_grad():
+        for i in range(steps):
+            tokens = torch.randint(0, 1000, (4, 64))
+            logits = model(tokens.cuda())
+            out.copy_(logits, non_blocking=True)
+            if i % 8 == 0:
+                logits.argmax(-1).tolist()
+    torch.cuda.synchronize()
+
+
 def replay(torch, calls, times):
     """A graph of two copies and a set, replayed; the copies are counted when it is launched."""
     a, b = (torch.zeros(1 << 20, device="cuda") for _ in range(2))
@@ -113,6 +129,7 @@ def main():
     import torch
     torch.cuda.init()
     train(torch, steps)
+    infer(torch, steps)
     graph = replay(torch, calls, 100)
     torch.cuda.synchronize()
     calls.stop()
