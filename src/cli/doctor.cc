@@ -21,6 +21,7 @@
 #include "cli/remote.h"
 #include "cli/request.h"
 #include "cli/selftest.h"
+#include "cli/timeslice.h"
 #include "shm/region.h"
 
 namespace bulkhead::cli {
@@ -217,13 +218,37 @@ void check_self_tests(Doctor& d, const Machine& machine) {
   }
 }
 
+// How long slices are here, which the measuring of long operations leans on.
+void check_time_slices(Doctor& d, const Machine& machine) {
+  if (!machine.nvml) return;
+  const auto kept = gpu::load_time_slices(machine.state);
+  for (const NvmlGpu& g : machine.nvml->gpus()) {
+    const auto at = std::find_if(kept.begin(), kept.end(), [&](const gpu::TimeSlice& t) {
+      return t.uuid == g.uuid && t.driver == machine.nvml->driver_version();
+    });
+    const std::string what = fmt::format("GPU {} slices", g.index);
+    if (at == kept.end() || at->slice_ns == 0) {
+      d.note(what,
+             at == kept.end() ? "not measured with this driver: taken to be 2 ms, 10 % lost"
+                              : "could not be measured: " + at->evidence,
+             "bulkhead doctor --self-test, while nobody uses the GPU");
+      continue;
+    }
+    d.good(what, fmt::format("{:.2f} ms, {:.1f} % of the time lost to switching ({}; {})",
+                             static_cast<double>(at->slice_ns) / 1e6, at->loss_x1000 / 10.0,
+                             at->evidence, at->measured));
+  }
+}
+
 // Tests, keeps, and lets a daemon read it.
 void run_self_test(Doctor& d, const Machine& machine, const DoctorOptions& o) {
   SelfTestOptions options;
   if (!o.mps_control.empty()) options.control = o.mps_control;
   options.mps = !o.no_mps;
   std::vector<gpu::SelfTest> seen;
-  const std::string problem = self_test(machine, options, seen);
+  std::vector<gpu::TimeSlice> slices;
+  std::string problem = self_test(machine, options, seen);
+  if (problem.empty()) problem = measure_time_slices(machine, slices);
   if (!problem.empty()) return d.bad("self-test", problem, "as it says");
   wire::Client client;
   std::string silent;
@@ -297,6 +322,7 @@ int doctor(const DoctorOptions& options) {
     check_calibration(d, **machine);
     if (options.self_test) run_self_test(d, **machine, options);
     check_self_tests(d, **machine);
+    check_time_slices(d, **machine);
   } else {
     d.bad("directory", machine.problem, "as it says");
   }

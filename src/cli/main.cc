@@ -22,6 +22,7 @@
 #include "cli/shim.h"
 #include "cli/sniff.h"
 #include "cli/status.h"
+#include "cli/timeslice.h"
 #include "cli/top.h"
 #include "cli/usage.h"
 #include "cli/words.h"
@@ -268,6 +269,8 @@ int main(int argc, char** argv) {
   // Hidden: children of ours. They come before the grammar so that nobody's --help shows them.
   if (argc == 3 && std::string{argv[1]} == "__probe") return probe_main(argv[2]);
   if (argc >= 2 && std::string{argv[1]} == "__demo-worker") return demo_worker();
+  if (argc == 4 && std::string{argv[1]} == "__timeslice")
+    return time_slice_worker(argv[2], argv[3]);
   if (argc == 4 && std::string{argv[1]} == "__selftest") return self_test_worker(argv[2], argv[3]);
   try {
     return parse_and_run(argc, argv);

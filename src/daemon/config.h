@@ -9,6 +9,7 @@
 #include "base/outcome.h"
 #include "daemon/ledger.h"
 #include "gpu/selftest.h"
+#include "gpu/timeslice.h"
 #include "policy/size.h"
 #include "wire/record.h"
 
@@ -78,8 +79,9 @@ struct Config {
   // PEM of the firm's root: the library is preloaded only as it was signed. The manifest; "" is kShimManifest.
   std::string trust_shim_root, trust_shim;
 
-  std::vector<ConfiguredTenant> tenants;  // in file order
-  std::vector<gpu::SelfTest> self_tests;  // not of the file: read together with it
+  std::vector<ConfiguredTenant> tenants;    // in file order
+  std::vector<gpu::SelfTest> self_tests;    // not of the file: read together with it
+  std::vector<gpu::TimeSlice> time_slices;  // the same
   std::vector<std::string>
       idle;  // "[mps] enabled": set, and nothing acts on it yet; told by reload and doctor
 };

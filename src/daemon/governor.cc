@@ -101,7 +101,9 @@ void DeviceGovernor::hear(const TenantRegions::Timed& timed, std::uint64_t now) 
 
 void DeviceGovernor::tell(Device& device, const Uuid& uuid, std::uint64_t now) {
   std::uint32_t rates[shares::kMaxSharers];
-  device.policy.end(shares::kSwitchLoss_x1000, rates);
+  const auto measured = slices_.find(uuid);
+  const Slices slices = measured == slices_.end() ? Slices{} : measured->second;
+  device.policy.end(slices.loss_x1000, rates);
   for (std::size_t i = 0; i < device.given.size(); ++i) {
     if (device.given[i] != nullptr) shm::give_rate(*device.given[i], rates[i]);
   }
@@ -120,7 +122,17 @@ void DeviceGovernor::tell(Device& device, const Uuid& uuid, std::uint64_t now) {
   g.pace = std::uint64_t{v.pace_q20} | std::uint64_t{v.shared} << 32;
   g.kappa = device.policy.kappa();
   g.contexts = device.policy.contexts();
+  g.slice_ns = slices.slice_ns;
+  g.loss = slices.slice_ns != 0 ? slices.loss_x1000 : 0;
   shm::write_governed(*page, device.place, g);
+}
+
+void DeviceGovernor::set_slice(const std::uint8_t (&uuid)[shm::kUuidBytes], std::uint64_t slice_ns,
+                               std::uint32_t loss_x1000) {
+  Uuid key;
+  std::memcpy(key.data(), uuid, key.size());
+  slices_.erase(key);
+  if (slice_ns != 0) slices_[key] = {slice_ns, loss_x1000};
 }
 
 void DeviceGovernor::look(std::uint64_t now) {

@@ -29,6 +29,9 @@ class DeviceGovernor final : public Duty {
   [[nodiscard]] Status open();
   int tick(const Now& now) override;
   const char* name() const override { return "governor"; }
+  // What slices of a device are known to be, for the page and the shared clock; 0: nobody knows.
+  void set_slice(const std::uint8_t (&uuid)[shm::kUuidBytes], std::uint64_t slice_ns,
+                 std::uint32_t loss_x1000);
   [[nodiscard]] bool resting() const { return resting_; }
   [[nodiscard]] std::uint64_t looks() const { return looks_; }
 
@@ -39,6 +42,10 @@ class DeviceGovernor final : public Duty {
     std::vector<shm::GivenRate*> given;  // of the tenants of this look, in order
     std::vector<std::uint32_t> floors;   // the same: of those that found no room
     bool begun = false;
+  };
+  struct Slices {
+    std::uint64_t slice_ns = 0;
+    std::uint32_t loss_x1000 = policy::compute::kSwitchLoss_x1000;
   };
   using Uuid = std::array<std::uint8_t, shm::kUuidBytes>;
 
@@ -55,6 +62,7 @@ class DeviceGovernor final : public Duty {
   std::map<std::string, std::pair<int, std::uint64_t>>
       watched_;  // watch, and the look that saw it last
   std::map<Uuid, Device> devices_;
+  std::map<Uuid, Slices> slices_;  // of the devices that were measured
   std::uint64_t next_ns_ = 0, busy_ns_ = 0, listen_ns_ = 0, last_ns_ = 0, looks_ = 0;
   bool resting_ = true, listening_ = false, rung_ = false;
 };

@@ -89,6 +89,7 @@ std::string WholeNode::open_state() {
   *tests_in_ = simulated_ ? std::string{dir_.path} + "/sim" : user_state_directory();
   measured_ = measured_totals(*tests_in_);
   config_.self_tests = gpu::load_self_tests(*tests_in_);
+  config_.time_slices = gpu::load_time_slices(*tests_in_);
   return "";
 }
 
@@ -202,6 +203,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   ledger_->settle(loop_.read_clock());
   governor_ = std::make_unique<DeviceGovernor>(*regions_, loop_.poller());
   if (const Status bad = governor_->open(); !bad.ok()) return bad.text();
+  take_slices();
   wire_grants();
   exit_code = kExitConfig;
   if (std::string problem = take_shim(); !problem.empty()) return problem;

@@ -53,9 +53,21 @@ void WholeNode::take_verdicts(const std::vector<gpu::SelfTest>& tests) {
   }
 }
 
+// What was measured of the devices' slices with this driver. The file is small and read where self-tests are.
+void WholeNode::take_slices() {
+  for (const gpu::TimeSlice& t : config_.time_slices) {
+    const auto uuid = gpu::parse_uuid(t.uuid);
+    if (!uuid || t.driver != driver_) continue;
+    std::uint8_t key[shm::kUuidBytes];
+    std::memcpy(key, uuid->data(), sizeof key);
+    governor_->set_slice(key, t.slice_ns, t.loss_x1000);
+  }
+}
+
 // What the configuration allows and the self-tests saw, into force.
 void WholeNode::take_modes() {
   if (mps_) take_verdicts(config_.self_tests);  // then there is a page
+  if (governor_) take_slices();
   ModeFacts facts;
   facts.rules = {config_.mps_enabled, config_.mps_groups};
   facts.verdict = [this](const std::uint8_t* uuid) {

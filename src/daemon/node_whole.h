@@ -61,6 +61,7 @@ class WholeNode final : public Node {
   policy::BypassRules bypass_rules() const;
   void take_verdicts(const std::vector<gpu::SelfTest>& tests);
   void wire_mps();
+  void take_slices();
   void take_modes();
   void wire_self_test();
   std::map<MpsKey, bool> mps_in_force() const;
@@ -106,6 +107,7 @@ class WholeNode final : public Node {
   ConfigReader reader_{[where = tests_in_](const std::string& file) {
     auto read = load_config(file);
     if (read.ok()) read->self_tests = gpu::load_self_tests(*where);
+    if (read.ok()) read->time_slices = gpu::load_time_slices(*where);
     return read;
   }};
   std::uint64_t capacity_round_ = 0;

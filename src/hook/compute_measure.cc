@@ -71,6 +71,7 @@ Flight* tail_of(StreamBook& b) noexcept {
 
 shares::Reading reading(StreamBook& b, Flight& f) noexcept {
   const shares::VHistory& history = share_of(f).history;
+  b.row.set_slice(share_of(f).slice_ns);
   b.row.begin(history, f.real_start_ns, f.fresh);
   shares::Reading r = b.row.read(history, f.real_end_ns, 0);
   r.elapsed_ns = r.elapsed_ns > f.others_ns ? r.elapsed_ns - f.others_ns : 0;

@@ -63,6 +63,7 @@ class Row {
  public:
   constexpr Row() noexcept = default;  // all zeros: it may stand in .bss
   explicit constexpr Row(std::uint64_t slice_ns) noexcept : slice_ns_(slice_ns) {}
+  void set_slice(std::uint64_t slice_ns) noexcept { slice_ns_ = slice_ns; }  // 0: the usual one
   // The oldest segment not settled began at `start_ns`, `fresh`: with nothing queued. May be called again; it must be,
   // by the first tick after the start: the history is short.
   void begin(const VHistory& history, std::uint64_t start_ns, bool fresh) noexcept {
