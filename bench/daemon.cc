@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 
 #include "base/clock.h"
@@ -99,6 +100,12 @@ pid_t Daemon::sight() const {
   pid_t child = 0;
   in >> child;
   return child;
+}
+
+void forget_promises(const Lab& lab) {
+  std::error_code ignored;
+  std::filesystem::remove_all(lab.scratch + "/state", ignored);
+  std::filesystem::remove(lab.scratch + "/tenants.json", ignored);
 }
 
 std::uint64_t cpu_ns_of(pid_t pid) {

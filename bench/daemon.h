@@ -31,6 +31,9 @@ class Daemon {
   std::string directory_, error_;
 };
 
+// What a daemon of the lab's directory promised and the next one would keep, when none runs.
+void forget_promises(const Lab& lab);
+
 // Nanoseconds of CPU that a living process has used, all its threads together. 0: it is gone.
 [[nodiscard]] std::uint64_t cpu_ns_of(pid_t pid);
 // VmRSS, bytes: private memory and what it has mapped of shared files. 0: it is gone.

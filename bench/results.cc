@@ -86,6 +86,9 @@ void Results::print(const Lab& lab, std::FILE* to) const {
   for (const Figure& f : figures_)
     if (f.suite == suite_ && std::find(columns.begin(), columns.end(), f.variant) == columns.end())
       columns.push_back(f.variant);
+  const bool failed = std::any_of(failed_.begin(), failed_.end(),
+                                  [this](const Failure& f) { return f.suite == suite_; });
+  if (columns.empty() && !failed) return;  // nothing of it was asked for
   std::fprintf(to, "\n%s%s\n%-46s", suite_.c_str(),
                row_ != 0 ? (", row " + std::to_string(row_)).c_str() : "", "case");
   for (const std::string& c : columns) std::fprintf(to, " %26s", c.c_str());

@@ -4,10 +4,12 @@
 // on the GPU. A tenant's throughput is its kernels done in the judged window; the window leaves the first and last tenth out.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "bench/crew.h"
+#include "bench/daemon.h"
 #include "bench/suites.h"
 
 namespace bulkhead::bench {
@@ -111,7 +113,7 @@ bool known(Bench& b, Size& s) {
 
 void launches(Bench& b, const Variant& v, bool graph, unsigned share) {
   const std::string name = std::string(graph ? "cuGraphLaunch" : "cuLaunchKernel") +
-                           (share != 0 ? ", with a share" : "");
+                           (share == 0 ? "" : ", with " + std::to_string(share) + "%");
   if (!b.lab.asked(name)) return;
   Tenant t = b.lab.make_tenant(4 * kGiB);
   t.compute_percent = share;
@@ -170,7 +172,16 @@ void contended(Bench& b, const Variant& v, const std::vector<unsigned>& shares,
     name += (i == 0 ? "" : " + ") + std::to_string(shares[i]) + "% of " + sizes[i]->name;
   if (!b.lab.asked(name)) return;
   if (!std::all_of(sizes.begin(), sizes.end(), [&b](Size* s) { return known(b, *s); })) return;
-  const auto got = together(b, v, name, shares, {sizes.begin(), sizes.end()}, load_ms(b));
+  std::vector<Throughput> got;
+  {  // With a governor, as tenants beside each other have one.
+    const auto daemon = v.kind == Variant::Kind::kBulkhead
+                            ? std::make_unique<Daemon>(b.lab, std::vector<Tenant>{})
+                            : nullptr;
+    if (daemon != nullptr && !daemon->error().empty())
+      return b.results.failed(name, v.name, daemon->error());
+    got = together(b, v, name, shares, {sizes.begin(), sizes.end()}, load_ms(b));
+  }
+  if (v.kind == Variant::Kind::kBulkhead) forget_promises(b.lab);
   if (got.empty()) return;
   double sum = 0, asked = 0, linear = 0, squares = 0, worst = 0;
   for (std::size_t i = 0; i < got.size(); ++i)
@@ -234,7 +245,7 @@ void suite_compute(Bench& b) {
   b.results.begin(1, "compute: cost of a launch");
   for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
     for (const bool graph : {false, true})
-      for (const unsigned share : {0u, 100u})
+      for (const unsigned share : {0u, 90u, 100u})  // 90: these never use it up
         for (const Variant& v : b.lab.variants) launches(b, v, graph, share);
   b.results.print(b.lab, stdout);
 

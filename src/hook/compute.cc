@@ -216,6 +216,14 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
   t.stream = named(stream, twin);
   if (t.book == nullptr) return;
+  // A collective is never held, and what it costs is what its ranks agree on: its events would only slow it down.
+  t.loose = !t.alone && t.book->cut.open == nullptr && predicted < shares::kSegment_ns &&
+            (coarse || cost.samples.load(kRelaxed) >= 2) &&  // a statistic
+            process.device_count == 1 && !gate_anywhere() && (collective || is_sparse(share, *in));
+  if (t.loose) {
+    if (what.dependent) t.book->pdl = true;  // no event may come between it and what is before it
+    return;
+  }
   shares::Op op{&cost, predicted, t.alone, what.dependent, false};
   if (!cut_before(*t.book, t.stream, op)) {
     release_book(*t.book);

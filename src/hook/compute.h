@@ -48,6 +48,7 @@ struct Ticket {
   bool alone = false;
   bool dependent = false;
   bool collective = false;
+  bool loose = false;            // in no segment, though its book is ours: Loose
   std::int16_t comm_place = -1;  // of its communicator in the region; < 0: not known
   std::uint32_t comm_number = 0;
 };

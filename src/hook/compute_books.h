@@ -66,6 +66,11 @@ struct ContextBook {
   std::uint64_t next_oldest_ns;
 };
 
+// Launches in no segment, which stand as predicted: docs/compute.md, 'What a launch costs'.
+struct Loose {
+  std::uint64_t charged_ns, predicted_ns, launches;
+};
+
 struct alignas(64) StreamBook {
   std::atomic<std::uint64_t> key;            // 0: free
   std::atomic<std::uint32_t> held;           // 1: somebody launches on it
@@ -82,6 +87,8 @@ struct alignas(64) StreamBook {
   CUevent start;     // of the open segment
   CUevent also;
   std::uint64_t launches;
+  bool behind;  // a loose launch is behind last_end: nothing can begin there
+  Loose loose;  // not told yet
   shares::StreamCut cut;
   Flight ring[kInFlight];
 };
@@ -112,7 +119,7 @@ struct DeviceShare {
   shares::VPoint clock{};
   std::uint32_t kappa_told = 0;
   std::atomic<std::uint32_t> launched{0};  // something was, since the compute thread looked last
-  bool resting = false;
+  std::atomic<bool> resting{false};
   bool had_work = false;
   std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;
   std::atomic<std::uint64_t> in_flight_ns{0};  // of segments that have ended, in window terms
@@ -173,6 +180,20 @@ void end_before_hold(CUstream stream, Twin twin, std::uint64_t now, std::uint64_
 [[nodiscard]] std::uint64_t wait_for_rest(shm::ComputeEntry& e, const shares::Op& op, bool whole,
                                           CUstream stream, Twin twin, std::uint64_t now) noexcept;
 
+// The launch is charged and taken, and in no segment. The book is ours.
+inline void add_loose(StreamBook& b, std::uint64_t now, std::uint64_t predicted_ns,
+                      std::uint64_t charged_ns) noexcept {
+  b.behind = true;
+  b.loose.charged_ns += charged_ns;
+  b.loose.predicted_ns += predicted_ns;
+  ++b.loose.launches;
+  // relaxed, both: the holder's own, read by who tells the governor
+  const std::uint64_t until = b.open_until_ns.load(std::memory_order_relaxed);
+  b.open_until_ns.store((until > now ? until : now) + predicted_ns, std::memory_order_relaxed);
+}
+// compute_measure.cc. What was loose on this stream is told. The book is the caller's.
+void tell_loose(StreamBook& b, std::uint64_t now) noexcept;
+
 // compute_rules.cc. What the tenant may use now of the device with this entry; the step of a changed limit is made here.
 [[nodiscard]] const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept;
 // The usual case of it: what was published last is still so. Null: ask in_force().
@@ -196,6 +217,15 @@ inline void count_class(shm::ComputeEntry& e, StreamClass what) noexcept {
 // nccl_share.cc. What a segment with a collective in it is taken to have cost: the least that any rank of its communicator
 // measured, and never more than is known of its keys, for the rest was waiting.
 void agree(const Flight& f, shares::Reading& r) noexcept;
+
+// Whether nobody can be held for what runs here now: then most launches need no measuring. One that has all of the device while nobody
+// else works; one alone in a partition, or under a profiler.
+[[nodiscard]] inline bool is_sparse(const DeviceShare& share, const InForce& in) noexcept {
+  // relaxed, both: flags of their own
+  return compute.account_only.load(std::memory_order_relaxed) ||
+         (in.rules.rate_x100 == shares::kWhole_x100 &&
+          share.resting.load(std::memory_order_relaxed));
+}
 
 [[nodiscard]] inline unsigned number_of(const DeviceShare& share) noexcept {
   return static_cast<unsigned>(&share - compute.device);

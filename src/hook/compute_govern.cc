@@ -36,13 +36,14 @@ void hear(Device& d, DeviceShare& share, std::uint64_t now) noexcept {
   const bool in_force = page != nullptr &&
                         shm::read_governed(*page, shm::governed_index(*page, uuid), uuid, g) &&
                         g.in_force(now);
-  share.resting = !in_force || (g.state & shm::kResting) != 0;
+  // relaxed: a flag of its own
+  share.resting.store(!in_force || (g.state & shm::kResting) != 0, kRelaxed);
   const std::atomic<std::uint16_t>* const given = share.given_place.load(kRelaxed);  // in the page
   share.given_x100.store(in_force && given != nullptr ? given->load(kRelaxed) : 0,
                          kRelaxed);  // numbers, each good by itself
   share.kappa_told = in_force ? static_cast<std::uint32_t>(g.kappa) : 0;
   share.slice_ns = in_force && g.slice_ns != 0 ? g.slice_ns : shares::kSlice_ns;
-  if (share.resting) {
+  if (share.resting.load(kRelaxed)) {  // own
     if (in_force && g.v_ns + (now - g.at_ns) > share.clock.v_ns && now > g.at_ns)
       share.clock = {now, g.v_ns + (now - g.at_ns), g.shared_ns, 0, 1u << 20, 0};
     else
@@ -118,7 +119,7 @@ void tell_governor(std::uint64_t now) noexcept {
     }
     shm::tell_work(process.region->cells[d.index][seat.slot], now, t.work || share.had_work,
                    t.with_long, share.empty_ns);
-    news = news || (t.work && !share.had_work && share.resting);
+    news = news || (t.work && !share.had_work && share.resting.load(kRelaxed));  // own
     share.had_work = t.work;
   }
   if (news) ring();

@@ -52,16 +52,20 @@ void longest(shm::ComputeEntry& e, std::uint64_t ns) noexcept {
   }
 }
 
+void count_sums(shm::ComputeEntry& e, const InForce& in, std::uint64_t charged_ns,
+                std::uint64_t launches) noexcept {
+  add(e.used_ns, charged_ns);
+  add(e.launches, launches);
+  if (in.rate_x100 > in.limits.floor_x100) {  // the part above the floor is borrowed
+    add(e.borrowed_ns,
+        shares::detail::scaled(charged_ns, in.rate_x100 - in.limits.floor_x100, in.rate_x100));
+  }
+}
+
 void count_used(const Flight& f) noexcept {
   shm::ComputeEntry* const e = share_of(process.devices[f.device]);
   if (e == nullptr) return;
-  add(e->used_ns, f.segment.charged_ns);  // statistics
-  e->launches.fetch_add(f.launches, kRelaxed);
-  const InForce& in = in_force(share_of(f), *e);
-  if (in.rate_x100 > in.limits.floor_x100) {  // the part above the floor is borrowed
-    add(e->borrowed_ns, shares::detail::scaled(f.segment.charged_ns,
-                                               in.rate_x100 - in.limits.floor_x100, in.rate_x100));
-  }
+  count_sums(*e, in_force(share_of(f), *e), f.segment.charged_ns, f.launches);
   if (f.segment.ops == 1) longest(*e, f.segment.charged_ns);
 }
 
@@ -212,7 +216,29 @@ bool reap_one(ContextBook& c, std::uint64_t now) noexcept {
   return true;
 }
 
+// Of streams that nobody launches on just now; the others' at the next look.
+void tell_all_loose(std::uint64_t now) noexcept {
+  for_each_book([now](StreamBook& b) {
+    if (!take(b)) return;
+    if (b.loose.launches != 0) tell_loose(b, now);
+    release_book(b);
+  });
+}
+
 }  // namespace
+
+// Only a process of one device has any.
+void tell_loose(StreamBook& b, std::uint64_t now) noexcept {
+  const Loose told = b.loose;
+  b.loose = {};
+  DeviceShare& share = compute.device[0];
+  shm::ComputeEntry* const e = share_of(process.devices[0]);
+  if (e == nullptr) return;
+  count_sums(*e, in_force(share, *e), told.charged_ns, told.launches);
+  add(e->raw_ns, told.predicted_ns);
+  if (!share.resting.load(kRelaxed)) add(e->shared_raw_ns, told.predicted_ns);  // own
+  if (now > share.busy_until_ns) share.busy_until_ns = now;
+}
 
 void drop_flight(StreamBook& b) noexcept {
   const std::uint32_t tail = b.tail.load(kRelaxed);  // the measuring thread's own
@@ -230,6 +256,7 @@ void measure() noexcept {
   const Held held{compute.measuring};
   const std::uint64_t now = monotonic_ns();
   bool endless = false;
+  tell_all_loose(now);
   for (ContextBook& c : compute.contexts) {
     const CUcontext context = c.context.load(kRelaxed);  // an identity; kept by `measuring`
     if (context == nullptr || next.cuCtxPushCurrent_v2(context) != CUDA_SUCCESS) continue;

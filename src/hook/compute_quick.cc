@@ -56,7 +56,7 @@ static_assert(kLines == 1u << (64 - 59));
 [[nodiscard]] inline bool unusual() noexcept {
   // acquire pairs with a capture's beginning in this thread or one that told it
   return captures.load(std::memory_order_acquire) != 0 || in_callback || nccl_groups != 0 ||
-         compute.account_only.load(kRelaxed) || streams_shaped() || gate_active();
+         streams_shaped() || gate_active();
 }
 
 // A default stream's book is of one context.
@@ -68,26 +68,33 @@ static_assert(kLines == 1u << (64 - 59));
          current == b.context->context.load(kRelaxed);
 }
 
-// The open segment's part for this key, if it may take one more launch and go on. The book is ours.
-[[nodiscard]] inline shares::Part* room(StreamBook& b, const shares::CostEntry* cost,
-                                        std::uint64_t predicted_ns) noexcept {
-  shares::Segment* const g = b.cut.open;
-  if (g == nullptr || b.pdl || b.lost || b.cut.last_alone || g->ops + 1 >= shares::kSegmentOps ||
-      g->predicted_ns + predicted_ns >= shares::kSegment_ns)
-    return nullptr;
-  for (std::uint32_t i = 0; i < g->part_count; ++i)
-    if (g->parts[i].entry == cost) return &g->parts[i];
-  return nullptr;
+// Whether the open segment has a part for this key, may take one more launch and go on. The book is ours.
+[[nodiscard]] inline bool has_room(const StreamBook& b, const shares::CostEntry* cost,
+                                   std::uint64_t predicted_ns) noexcept {
+  const shares::Segment& g = *b.cut.open;
+  if (b.pdl || b.lost || b.cut.last_alone || g.ops + 1 >= shares::kSegmentOps ||
+      g.predicted_ns + predicted_ns >= shares::kSegment_ns)
+    return false;
+  for (std::uint32_t i = 0; i < g.part_count; ++i)
+    if (g.parts[i].entry == cost) return true;
+  return false;
+}
+// Whether it needs no segment. The book is ours.
+[[nodiscard]] inline bool may_be_loose(const StreamBook& b, const DeviceShare& share,
+                                       const InForce& in, std::uint64_t predicted_ns) noexcept {
+  return !b.lost && b.context != nullptr && predicted_ns < shares::kSegment_ns &&
+         is_sparse(share, in);
 }
 
 // Whether the bucket and the window let it go without a wait.
 [[nodiscard]] inline bool admitted(const shm::ComputeEntry& e, const DeviceShare& share,
                                    const InForce& in, std::uint64_t now) noexcept {
   const std::uint64_t in_flight = share.in_flight_ns.load(kRelaxed);  // a sum
-  return (in_flight < in.window_ns || in_flight == 0) &&
-         // the word orders nothing but itself
-         (in.rules.rate_x100 == shares::kWhole_x100 ||
-          shares::wait_ns(e.tat_ns.load(kRelaxed), now, in.rules) == 0);
+  return compute.account_only.load(kRelaxed) ||                       // a flag of its own
+         ((in_flight < in.window_ns || in_flight == 0) &&
+          // the word orders nothing but itself
+          (in.rules.rate_x100 == shares::kWhole_x100 ||
+           shares::wait_ns(e.tat_ns.load(kRelaxed), now, in.rules) == 0));
 }
 
 }  // namespace
@@ -113,15 +120,15 @@ static_assert(kLines == 1u << (64 - 59));
   if (now >= e->wanted_at_ns.load(kRelaxed) + kWantStep_ns)  // a hint, which is due
     return false;
   if (!admitted(*e, share, in, now) || !is_current(key, book) || !take(book)) return false;
-  shares::Part* const part = room(book, &cost, predicted);
-  if (part == nullptr) {
+  const bool loose = book.cut.open == nullptr;
+  if (loose ? !may_be_loose(book, share, in, predicted) : !has_room(book, &cost, predicted)) {
     release_book(book);
     return false;
   }
   shares::count_quick(cost);
   const std::uint32_t kappa = share.kappa.load(kRelaxed);  // one number
-  q = {e,  &cost, &book, predicted, kappa == 0 ? predicted : shares::with_kappa(predicted, kappa),
-       now};
+  q = {e,   &cost, &book, predicted, kappa == 0 ? predicted : shares::with_kappa(predicted, kappa),
+       now, loose};
   const std::uint64_t lost = shares::charge(e->tat_ns, now, q.charged_ns, in.rules);
   if (lost != 0) [[unlikely]]
     e->forgiven_ns.fetch_add(lost, kRelaxed);  // a statistic
@@ -131,6 +138,11 @@ static_assert(kLines == 1u << (64 - 59));
 
 [[gnu::noinline]] CUresult quick_end(const Quick& q, CUresult r) noexcept {
   StreamBook& b = *q.book;
+  if (q.loose && r == CUDA_SUCCESS) {
+    add_loose(b, q.now_ns, q.predicted_ns, q.charged_ns);
+    release_book(b);
+    return r;
+  }
   shares::Segment* const g = b.cut.open;  // null: its context ended meanwhile
   if (r == CUDA_SUCCESS && g != nullptr) [[likely]] {
     Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];  // the holder's own

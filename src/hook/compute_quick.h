@@ -29,6 +29,7 @@ struct Quick {
   policy::compute::CostEntry* cost;
   StreamBook* book;
   std::uint64_t predicted_ns, charged_ns, now_ns;
+  bool loose;  // in no segment
 };
 
 #if defined(BH_HOOK_FAKE)

@@ -49,6 +49,7 @@ ContextBook* context_book(CUcontext context) noexcept {
   b.pdl = b.lost = false;
   b.last_end = b.start = b.also = nullptr;
   b.launches = 0;
+  b.behind = false;
   b.cut = {};
   b.row = {};
   return true;
@@ -170,17 +171,20 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   // acquire pairs with the measuring thread: it has left the place
   const bool full = head - b.tail.load(std::memory_order_acquire) >= kInFlight - 1;
   if (full && b.cut.open == nullptr) return false;
-  bool drained = true;
+  bool drained = true, idle = true;
   if (op.dependent) {
     // relaxed: the holder's own. What is open is not asked about before it can have ended.
-    drained = (b.cut.open == nullptr || monotonic_ns() >= b.open_until_ns.load(kRelaxed)) &&
-              at_rest(stream);
+    idle = drained = (b.cut.open == nullptr || monotonic_ns() >= b.open_until_ns.load(kRelaxed)) &&
+                     at_rest(stream);
     op.alone = op.alone && drained;
+  } else if (b.behind && b.cut.open == nullptr) {  // no event tells whether the loose ones are over
+    // relaxed: the holder's own
+    idle = monotonic_ns() >= b.open_until_ns.load(kRelaxed);
   } else if (b.last_end != nullptr && (b.cut.open == nullptr || op.alone)) {
-    drained = next.cuEventQuery(b.last_end) != CUDA_ERROR_NOT_READY;
+    idle = drained = next.cuEventQuery(b.last_end) != CUDA_ERROR_NOT_READY;
   }
   // What begins on an idle device is timed with the host's own delay in it: good enough for the first two samples.
-  if (op.alone && drained && b.cut.open == nullptr && !op.dependent &&
+  if (op.alone && idle && b.cut.open == nullptr && !op.dependent &&
       op.entry->samples.load(kRelaxed) >= 2) {  // a statistic
     op.alone = false;
   }
@@ -189,8 +193,9 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   if (cut.end) end_open(b, stream, b.pdl && !op.dependent && !at_rest(stream));
   if (!cut.begin || b.cut.open != nullptr) return true;
   const bool own_start = cut.end ? false : cut.start || b.last_end == nullptr;
-  // An event of its own would keep a programmatic dependent from its primary, unless that one is done.
-  if (own_start && op.dependent && !drained) {
+  // An event of its own would keep a programmatic dependent from its primary, unless that one is done; and behind loose
+  // ones the last end is not where it begins.
+  if ((own_start && op.dependent && !drained) || (!own_start && b.behind)) {
     b.cut.guarded = false;
     return false;
   }
@@ -211,9 +216,10 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];
   f.window_ns = f.queued_ns = f.gap_ns = 0;
   f.own_start = own_start || (cut.end && op.dependent);  // at rest: that end is of now
+  b.behind = false;
   // relaxed: sums; of this stream it is known, the others' segments are in the second
-  f.fresh =
-      f.own_start && (compute.used_count.load(kRelaxed) == 1 || compute.queued.load(kRelaxed) == 0);
+  f.fresh = f.own_start && idle &&
+            (compute.used_count.load(kRelaxed) == 1 || compute.queued.load(kRelaxed) == 0);
   compute.queued.fetch_add(1, kRelaxed);
   f.collective = false;
   f.comm_place = -1;
@@ -222,7 +228,8 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
 }
 
 void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
-  if (b.cut.open == nullptr) return;
+  if (t.loose && taken) add_loose(b, t.now_ns, t.predicted_ns, t.charged_ns);
+  if (t.loose || b.cut.open == nullptr) return;
   if (!taken) {
     if (b.cut.open->ops == 0) abandon_open(b);
     return;

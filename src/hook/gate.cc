@@ -106,6 +106,11 @@ std::uint64_t gate_window_ns(unsigned device, std::uint64_t now) noexcept {
     g.stream.store(stream, kRelaxed);
     g.several.store(false, kRelaxed);
     g.began_ns.store(now, kRelaxed);
+    const std::uint64_t idle = g.idle_ns.load(kRelaxed);
+    if (idle != 0 && now > idle) {
+      g.longest_gap_ns.store(shares::gap_lately_ns(g.longest_gap_ns.load(kRelaxed), now - idle),
+                             kRelaxed);
+    }
   } else if (g.stream.load(kRelaxed) != stream) {
     g.several.store(true, kRelaxed);
   }
@@ -129,9 +134,11 @@ void GateWait::end() const noexcept {
   if (began == 0) return;
   const std::uint64_t now = monotonic_ns();
   g.longest_ns.store(shares::longest_lately_ns(g.longest_ns.load(kRelaxed), now - began), kRelaxed);
+  g.idle_ns.store(now, kRelaxed);
+  const std::uint64_t until = now + shares::bridge_ns(g.longest_gap_ns.load(kRelaxed));
   for (const std::uint8_t word : g.own_word) {
     if (word < shm::kMaxDevices && g.own->busy_until_ns[word].load(kRelaxed) > now)
-      shares::lower_flag(g.own->busy_until_ns[word], now);
+      shares::lower_flag(g.own->busy_until_ns[word], until);
   }
 }
 

@@ -43,8 +43,10 @@ struct GateState {
   std::atomic<std::uint64_t> calls{0};
   std::atomic<std::uint64_t> began_ns{0};  // first call after idling; 0: idle
   std::atomic<std::uint64_t> longest_ns{0};
-  std::atomic<CUstream> stream{nullptr};  // of the calls since then
-  std::atomic<bool> several{false};       // more than one stream since then
+  std::atomic<std::uint64_t> idle_ns{0};         // since when; 0: nothing was waited for yet
+  std::atomic<std::uint64_t> longest_gap_ns{0};  // between requests lately; 0: none was short
+  std::atomic<CUstream> stream{nullptr};         // of the calls since then
+  std::atomic<bool> several{false};              // more than one stream since then
 };
 [[gnu::visibility("hidden")]] extern constinit GateState gate_state;
 

@@ -22,6 +22,7 @@ inline constexpr std::uint64_t kHoldBurst_ns = 100'000'000;
 inline constexpr std::uint32_t kHoldShare_x100 = 5'000;  // of a latency tenant without a share
 inline constexpr std::uint64_t kHoldLook_ns = 50'000;    // how often a held launch looks
 inline constexpr std::uint64_t kLeastLinger_ns = 1'000'000, kMostLinger_ns = kFlagMost_ns;
+inline constexpr std::uint64_t kMostBridge_ns = 5'000'000;
 inline constexpr std::uint64_t kLeastWindow_ns = 200'000, kMostWindow_ns = 8'000'000;
 inline constexpr std::uint64_t kWindowDoubles_ns = 50'000'000;
 inline constexpr std::uint64_t kSwitch_ns =
@@ -61,6 +62,18 @@ inline constexpr std::uint64_t kSwitch_ns =
   return took >= before ? took : before - (before - took) / 16;
 }
 
+// How long the flag stays up behind a request that is over, when the longest gap between requests lately was `gap_ns`: an operation
+// that began in a short gap would meet the next request. 0: it falls at once.
+[[nodiscard]] constexpr std::uint64_t bridge_ns(std::uint64_t gap_ns) noexcept {
+  return gap_ns > kMostBridge_ns ? 0 : gap_ns + gap_ns / 4;
+}
+// The longest lately, of those that are bridged; one that is longer begins anew: 0.
+[[nodiscard]] constexpr std::uint64_t gap_lately_ns(std::uint64_t before,
+                                                    std::uint64_t gap) noexcept {
+  if (gap > kMostBridge_ns) return 0;
+  return longest_lately_ns(before, gap == 0 ? 1 : gap);
+}
+
 // Up, at least until `until`. Relaxed: the word is all there is; a reader bounds what it does with it.
 inline void raise_flag(FlagWord& word, std::uint64_t now, std::uint64_t until) noexcept {
   std::uint64_t seen = word.load(std::memory_order_relaxed);  // a guess, the CAS decides
@@ -72,9 +85,9 @@ inline void raise_flag(FlagWord& word, std::uint64_t now, std::uint64_t until) n
       return;
   }
 }
-// Down from now on. Another process of the tenant that works raises it with its next call.
-inline void lower_flag(FlagWord& word, std::uint64_t now) noexcept {
-  word.store(now, std::memory_order_relaxed);  // as above
+// Down from `when` on, now or a little later. Another process of the tenant that works raises it with its next call.
+inline void lower_flag(FlagWord& word, std::uint64_t when) noexcept {
+  word.store(when, std::memory_order_relaxed);  // as above
 }
 
 // The longest that a request is delayed by batch work, ns; 0: nobody was measured yet.

@@ -83,6 +83,49 @@ TEST(Gate, TheFlagLingersForTwiceTheLongestRequestLately) {
   EXPECT_NEAR(static_cast<double>(longest), 1e6, 100);
 }
 
+// Requests of 0.1 ms, one each 2 ms, beside operations of 5 ms one after the other: the part (%) of those that meet an operation.
+// A request that does waits for its slice. `bridged` false is the broken variant: the flag falls when a request is over.
+double met_percent(bool bridged) {
+  constexpr std::uint64_t kTick = 10'000, kEvery = 2 * kMs, kSpan = 20'000 * kMs;
+  const Rules rules = make_rules(kHoldShare_x100, kHoldBurst_ns);
+  Bucket holds{0};
+  FlagWord flag{0};
+  std::uint64_t due = kNow, op_until = 0, over = 0, idle = 0, gap = 0, requests = 0, met = 0;
+  for (std::uint64_t now = kNow; now < kNow + kSpan; now += kTick) {
+    if (over != 0 && now >= over) {
+      lower_flag(flag, now + (bridged ? bridge_ns(gap) : 0));
+      idle = now, over = 0;
+    }
+    if (over == 0 && now >= due) {
+      if (idle != 0) gap = gap_lately_ns(gap, now - idle);
+      raise_flag(flag, now, now + 20 * kMs);
+      due = now + kEvery;
+      ++requests;
+      met += op_until > now ? 1 : 0;
+      over = now + (op_until > now ? kMs + kSwitch_ns : 0) + 100'000;
+    }
+    if (op_until > now) continue;
+    if (flag_up(flag.load(), now) && wait_ns(holds.load(), now, rules) == 0) {
+      charge(holds, now, kTick, rules);
+    } else {
+      op_until = now + 5 * kMs;
+    }
+  }
+  return 100.0 * static_cast<double>(met) / static_cast<double>(requests);
+}
+TEST(Gate, AFlagThatBridgesShortGapsKeepsLongOperationsOutOfThem) {
+  EXPECT_GT(met_percent(false), 95) << "the broken variant is caught";
+  EXPECT_LT(met_percent(true), 60);
+}
+TEST(Gate, OnlyShortGapsAreBridged) {
+  EXPECT_EQ(bridge_ns(0), 0) << "nothing is known";
+  EXPECT_EQ(gap_lately_ns(0, 2 * kMs), 2 * kMs);
+  EXPECT_EQ(bridge_ns(2 * kMs), 2 * kMs + kMs / 2);
+  EXPECT_EQ(gap_lately_ns(2 * kMs, kMostBridge_ns + 1), 0) << "a long one begins anew";
+  EXPECT_LE(bridge_ns(kMostBridge_ns), kFlagMost_ns);
+  EXPECT_EQ(bridge_ns(~std::uint64_t{0}), 0);
+}
+
 TEST(Gate, RaisingNeverShortensAFlagButReplacesRubbish) {
   FlagWord word{0};
   raise_flag(word, kNow, kNow + 5 * kMs);

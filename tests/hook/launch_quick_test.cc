@@ -1,0 +1,180 @@
+// The short way of a capped launch (hook/compute_quick.h): when it is open, and that it charges what the long one does. On a
+// device whose time the test advances; each test in a child of its own, for a process binds once.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include "base/clock.h"
+#include "hook/compute_books.h"
+#include "hook/compute_quick.h"
+#include "hook/nccl.h"
+#include "hook/process.h"
+#include "tests/hook/launch_fake.h"
+
+namespace bulkhead::hook {
+namespace fake {
+CUresult host_function(CUstream, CUhostFn, void*) noexcept { return CUDA_SUCCESS; }
+}  // namespace fake
+namespace {
+
+using fake::gpu;
+constexpr std::uint64_t kUs = 1'000, kMs = 1'000'000;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+const CUstream kStream = reinterpret_cast<CUstream>(std::uintptr_t{0x10000});
+const CUfunction kKernel = reinterpret_cast<CUfunction>(std::uintptr_t{0x20000});
+
+class QuickTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char path[] = "/tmp/bulkhead-quick-XXXXXX";
+    ASSERT_NE(mkdtemp(path), nullptr);
+    dir_ = path;
+  }
+  void TearDown() override { EXPECT_EQ(std::system(("rm -rf " + dir_).c_str()), 0); }
+
+  static shm::ComputeEntry& entry() { return *share_of(process.devices[0]); }
+  // Nobody waits: burst and window are seconds.
+  static void limit(std::uint32_t percent) {
+    shm::ComputeEntry& e = entry();
+    e.ceiling_x100.store(percent * 100, kRelaxed);
+    e.burst_us.store(1'000'000, kRelaxed);
+    e.window_us.store(1'000'000, kRelaxed);
+    e.floor_x100.store(percent * 100, kRelaxed);
+    e.rules.fetch_add(1, std::memory_order_release);  // pairs with the library's look
+  }
+  void bind(std::uint32_t percent) {
+    setenv("BULKHEAD_DIR", dir_.c_str(), 1);
+    setenv("BULKHEAD_MEMORY", "1GiB", 1);
+    setenv("FAKE_DEVICES", "1", 1);
+    ASSERT_NE(dlopen(BH_TESTS "/fake/libcuda.so.1", RTLD_NOW), nullptr) << dlerror();
+    ASSERT_EQ(::cuInit(0), CUDA_SUCCESS);
+    fake::install();
+    CUcontext context = nullptr;
+    ASSERT_EQ(::cuCtxCreate_v2(&context, 0, 0), CUDA_SUCCESS);
+    gpu.context = context;
+    gpu.cost_ns[kKernel] = 10 * kUs;
+    limit(percent);
+    learn();
+  }
+  static CUresult launch() {
+    return ::cuLaunchKernel(kKernel, 1, 1, 1, 32, 1, 1, 0, kStream, nullptr, nullptr);
+  }
+  static QuickKey key() {
+    shares::Shape s;
+    s.block[0] = 32;
+    return quick_kernel(kKernel, s, kStream, Twin::kPlain);
+  }
+  // A launch by the short way, if it is open; by the long one `forgotten`.
+  static bool quick() {
+    Quick q;
+    if (!quick_begin(q, key())) return false;
+    quick_end(q, fake::launch_fn(kKernel, 1, 1, 1, 32, 1, 1, 0, kStream, nullptr, nullptr));
+    return true;
+  }
+  // The way is open for the next launch, whatever was due: samples, the millisecond's sign of life, a full segment.
+  static bool opens() {
+    for (int i = 0; i < 1000; ++i) {
+      if (quick()) return true;
+      if (launch() != CUDA_SUCCESS) return false;
+      if (i % 8 == 7) finish();  // the ring of segments has an end
+    }
+    return false;
+  }
+  template <class Done>
+  static void eventually(const Done& done) {
+    const std::uint64_t end = monotonic_ns() + 60'000'000'000u;
+    while (!done() && monotonic_ns() < end) ::usleep(500);
+    EXPECT_TRUE(done());
+  }
+  static void finish() {
+    fake::advance(100'000 * kMs);
+    eventually([] { return compute.pending.load(kRelaxed) == 0; });
+  }
+  static void learn() {
+    for (int i = 0; i < 6; ++i) {
+      ASSERT_EQ(launch(), CUDA_SUCCESS);
+      finish();
+    }
+  }
+  template <class Body>
+  void in_child(std::uint32_t percent, const Body& body) {
+    EXPECT_EXIT(
+        {
+          bind(percent);
+          if (!HasFailure()) body();
+          std::fflush(nullptr);
+          std::_Exit(HasFailure() ? 1 : 0);
+        },
+        ::testing::ExitedWithCode(0), "");
+  }
+  std::string dir_;
+};
+
+TEST_F(QuickTest, WhateverMayHoldALaunchClosesIt) {
+  in_child(50, [] {
+    Quick q;
+    ASSERT_TRUE(opens());
+    entry().tat_ns.store(monotonic_ns() + 3'600'000 * kMs, kRelaxed);
+    EXPECT_FALSE(quick_begin(q, key())) << "over its share";
+    entry().tat_ns.store(0, kRelaxed);
+    ASSERT_TRUE(opens());
+    compute.device[0].in_flight_ns.fetch_add(3'600'000 * kMs, kRelaxed);
+    EXPECT_FALSE(quick_begin(q, key())) << "a full window";
+    compute.device[0].in_flight_ns.fetch_sub(3'600'000 * kMs, kRelaxed);
+    ASSERT_TRUE(opens());
+    captures.fetch_add(1, kRelaxed);
+    EXPECT_FALSE(quick_begin(q, key())) << "something captures";
+    captures.fetch_sub(1, kRelaxed);
+    ASSERT_TRUE(opens());
+    nccl_groups = 1;
+    EXPECT_FALSE(quick_begin(q, key())) << "inside a group of collectives";
+    nccl_groups = 0;
+    ASSERT_TRUE(opens());
+    in_callback = true;
+    EXPECT_FALSE(quick_begin(q, key())) << "inside a host function";
+    in_callback = false;
+    ASSERT_TRUE(opens());
+    limit(25);
+    EXPECT_FALSE(quick_begin(q, key())) << "the limit is another";
+    ASSERT_TRUE(opens());
+    quick_forget();
+    EXPECT_FALSE(quick_begin(q, key())) << "the function may be another";
+    ASSERT_TRUE(opens());
+    QuickKey other = key();
+    other.grid += 1;
+    EXPECT_FALSE(quick_begin(q, other)) << "another shape";
+    other = key();
+    other.stream = reinterpret_cast<CUstream>(std::uintptr_t{0x10040});
+    EXPECT_FALSE(quick_begin(q, other)) << "another stream";
+    ASSERT_TRUE(opens());
+    compute_stream_gone(kStream);
+    EXPECT_FALSE(quick_begin(q, key())) << "the stream is gone";
+  });
+}
+
+TEST_F(QuickTest, WhatTheDriverRefusesIsGivenBack) {
+  in_child(50, [] {
+    ASSERT_TRUE(opens());
+    const std::uint64_t far = monotonic_ns() + 500 * kMs;
+    Quick q;
+    bool went = false;
+    for (int i = 0; i < 1000 && !went; ++i) {
+      ASSERT_TRUE(opens());
+      entry().tat_ns.store(far, kRelaxed);
+      went = quick_begin(q, key());
+    }
+    ASSERT_TRUE(went);
+    const std::uint32_t ops = q.loose ? 0 : q.book->cut.open->ops;
+    EXPECT_EQ(quick_end(q, CUDA_ERROR_UNKNOWN), CUDA_ERROR_UNKNOWN);
+    EXPECT_EQ(entry().tat_ns.load(kRelaxed), far);
+    EXPECT_EQ(q.book->cut.open->ops, ops) << "it is in no segment";
+  });
+}
+
+}  // namespace
+}  // namespace bulkhead::hook
