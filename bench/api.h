@@ -29,7 +29,8 @@ namespace signature {
   X(cuGraphInstantiateWithFlags) X(cuGraphLaunch) X(cuGraphUpload) X(cuStreamCreate) \
   X(cuStreamSynchronize) X(cuIpcGetMemHandle) X(cuIpcOpenMemHandle_v2) X(cuModuleLoadData) \
   X(cuModuleGetFunction) X(cuLaunchKernel) X(cuMemsetD8_v2) X(cuMemcpyHtoDAsync_v2) X(cuEventCreate) \
-  X(cuEventRecord) X(cuEventSynchronize) X(cuStreamBeginCapture_v2) X(cuStreamEndCapture)
+  X(cuEventRecord) X(cuEventSynchronize) X(cuStreamBeginCapture_v2) X(cuStreamEndCapture) \
+  X(cuMemAllocHost_v2) X(cuMemcpyDtoHAsync_v2)
 // clang-format on
 
 struct Api {

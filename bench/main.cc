@@ -19,7 +19,7 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: bulkhead-bench [--suite "
-    "memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|all]... "
+    "memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|trade|all]... "
     "[--quick] "
     "[--json "
     "FILE]\n"
@@ -36,11 +36,11 @@ struct Suite {
   const char* name;
   void (*run)(Bench&);
 };
-constexpr Suite kSuites[] = {{"memory", suite_memory},       {"hook", suite_hook},
-                             {"start", suite_start},         {"quota", suite_quota},
-                             {"crash", suite_crash},         {"compute", suite_compute},
-                             {"admission", suite_admission}, {"audit", suite_audit},
-                             {"daemon", suite_daemon},       {"grant", suite_grant}};
+constexpr Suite kSuites[] = {
+    {"memory", suite_memory},       {"hook", suite_hook},   {"start", suite_start},
+    {"quota", suite_quota},         {"crash", suite_crash}, {"compute", suite_compute},
+    {"admission", suite_admission}, {"audit", suite_audit}, {"daemon", suite_daemon},
+    {"grant", suite_grant},         {"trade", suite_trade}};
 
 struct Options {
   std::vector<std::string> suites;
