@@ -10,3 +10,5 @@ target_link_libraries(audit_client PRIVATE bh_shm bh_policy bh_compute bh_wire T
 set_target_properties(audit_client PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 add_test(NAME e2e_audit_lanes COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/audit_lanes.py ${CMAKE_BINARY_DIR})
 set_tests_properties(e2e_audit_lanes PROPERTIES LABELS e2e TIMEOUT 300)
+add_test(NAME e2e_rollout COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/rollout.py ${CMAKE_BINARY_DIR})
+set_tests_properties(e2e_rollout PROPERTIES LABELS e2e TIMEOUT 300)
