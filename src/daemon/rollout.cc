@@ -272,7 +272,7 @@ void Rollouts::look(const std::string& tenant, Rollout& r, std::uint32_t mode, c
   const auto sum = counts.totals.sum();
   policy::RolloutSeen& s = r.seen;
   s.mode = mode;
-  s.watched_ns = now.mono_ns - r.watched_from_ns;
+  s.watched_ns = since(now.mono_ns, r.watched_from_ns);  // the turn's clock is older than a request's
   s.counts_lost = counts.region != r.base.region || sum.missed_calls < r.base.missed_calls ||
                   sum.refused + sum.observed < r.base.refusals;
   s.missed_calls = since(sum.missed_calls, r.base.missed_calls);
@@ -326,7 +326,7 @@ int Rollouts::tick(const Now& now) {
     } else {
       look(tenant, r, mode->second, now);
     }
-    const std::uint64_t left = since(r.rules.watch_ns, now.mono_ns - r.watched_from_ns);
+    const std::uint64_t left = since(r.rules.watch_ns, since(now.mono_ns, r.watched_from_ns));
     due_ms = static_cast<int>(std::min<std::uint64_t>(static_cast<std::uint64_t>(due_ms), left / 1'000'000 + 1));
   }
   keep();
