@@ -41,8 +41,8 @@ class Keep(LogCase):
         self.assertEqual(self.node.stop(), 0)
         sockets = f'witnesses = ["{one.socket}", "{two.socket}"]\nwitness_s = 1\n'
         self.configure(keep='segment = "256KiB"\n' + sockets)
+        two.process.send_signal(signal.SIGSTOP)  # away from the start: nothing waits for it
         self.node.start()
-        two.process.send_signal(signal.SIGSTOP)  # away: nothing waits for it
         p = self.busy()
         until(lambda: len(list(self.log.glob("segment/*.zst"))) >= 8, "packed segments")
         until(lambda: [e for e in self.events("store-failed") if "witness" in e["text"] and "two" in e["text"]], "its absence told")
