@@ -23,7 +23,8 @@ class AuditPart {
   // If the configuration asks for it: opens the log, takes lanes back, starts the writer. The problem, or "".
   [[nodiscard]] std::string start(const Config& config, const AuditPlaces& places, Poller& poller,
                                   std::function<void(bool good, const std::string&)> tell,
-                                  AuditWriter::Check check);
+                                  AuditWriter::Check check,
+                                  std::function<std::string(std::uint32_t)> shim);
   // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited.
   void record(std::string json);
   // What a reload changes at once; the rest (not_in_force()) needs a restart.

@@ -47,6 +47,9 @@ void WholeNode::wire_regions() {
     mps_->evict_all({r.mps_group, r.owner_uid}, pids_of_tenant(r.name));
   };
   options.no_audit = AuditPart::refusal(config_);
+  options.has_class = [this](const std::string& tenant, const std::string& word) {
+    return !grants_ || !grants_->trusts() || grants_->has_class(tenant, word);
+  };
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
@@ -84,6 +87,12 @@ std::string WholeNode::take_shim() {
   return publish_shim(dir_.fd.get(), shim_.path);
 }
 
+// What a session's record says of the library; unset: nothing is signed here.
+std::function<std::string(std::uint32_t)> WholeNode::shim_of() const {
+  if (shim_.path.empty()) return nullptr;
+  return [this](std::uint32_t pid) { return has_shim(pid, shim_) ? shim_.sha256 : kOtherShim; };
+}
+
 // This node's name in `aud`: the configuration's, else the host's.
 Trust WholeNode::trust_of(const Config& config) const {
   Trust trust{config.trust_jwks, config.trust_audience, config.trust_issuer};
@@ -115,6 +124,19 @@ void WholeNode::wire_server() {
       return lanes->request(peer, request, std::move(pidfd));
     };
   }
+  p.audit_state = [this](wire::AuditReply& r) {
+    wire::DaemonView d{};
+    audit_.fill(d);
+    grants_->fill(d.audit);
+    r.view = d.audit;
+    r.entries = d.audit_entries;
+    r.violations = d.audit_violations;
+    r.waited = d.audit_waits;
+    r.refused = d.audit_refused;
+    r.unrecorded = d.audit_unrecorded;
+    r.sessions = static_cast<std::uint32_t>(d.audit_sessions);
+    r.lanes = static_cast<std::uint32_t>(d.audit_lanes);
+  };
   p.grant = [this](const Peer& peer, const std::string& tenant, std::string_view token) {
     return grants_->present(peer, tenant, token, loop_.read_clock());
   };

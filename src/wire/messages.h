@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "wire/audit_view.h"
 #include "wire/record.h"
 #include "wire/view.h"
 
@@ -34,6 +35,7 @@ enum class Kind : std::uint16_t {
   kGrant = 30,       // GrantRequest -> Verdict: a token for a tenant
   kRevoke = 31,      // RevokeRequest -> Verdict
   kGrantTable = 32,  // NameRequest -> Verdict, with a descriptor: the tenant's grant table
+  kAuditState = 60,  // Empty -> AuditReply: only to root and the daemon's own user
 };
 
 struct Header {
@@ -136,6 +138,13 @@ struct RevokeRequest {
   std::uint32_t reserved;
   char which[136];  // a jti, a kid, or a tenant's name
 };
+struct AuditReply {
+  Header header;
+  AuditView view;
+  std::uint64_t entries, violations;  // since the daemon's start: taken over; of them not covered
+  std::uint64_t waited, refused, unrecorded;  // what the tenants' own words say of full lanes
+  std::uint32_t sessions, lanes;
+};
 struct EventsRequest {
   Header header;
   std::uint64_t after_id;  // ~0: none of the past
@@ -235,6 +244,7 @@ static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
               sizeof(EventsRequest) == 48);
 static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
 static_assert(sizeof(GrantRequest) == 8296 && sizeof(RevokeRequest) == 176);
+static_assert(sizeof(AuditReply) == 1232);
 static_assert(sizeof(LaneRequest) == 360 && sizeof(LaneReply) == 208);
 static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 152);
 
