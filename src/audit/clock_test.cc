@@ -62,7 +62,8 @@ TEST(Clock, ASlewIsNoStep) {
   for (int i = 0; i < 100; ++i) {
     log.now += 10 * kSecond;
     log.set_by -= 4'000'000;  // 400 ppm
-    ASSERT_TRUE(log.writer->record(session_json(static_cast<std::uint32_t>(i + 1), log.utc())).ok());
+    ASSERT_TRUE(
+        log.writer->record(session_json(static_cast<std::uint32_t>(i + 1), log.utc())).ok());
   }
   EXPECT_EQ(log.writer->figures().clock_steps, 0u);
 }

@@ -59,7 +59,8 @@ class WallClock {
 class SystemClock final : public WallClock {
  public:
   std::uint64_t utc_ns() noexcept override;
-  std::uint64_t steady_ns() noexcept override;  // CLOCK_BOOTTIME: goes on while the machine is suspended
+  std::uint64_t steady_ns() noexcept
+      override;  // CLOCK_BOOTTIME: goes on while the machine is suspended
 };
 
 // The files of a directory that exists. Reading needs no right to write.

@@ -216,8 +216,8 @@ bool same(File& a, File& b, const std::function<bool()>& stop) {
   for (std::uint64_t at = 0; at < a.size();) {
     const std::size_t n =
         static_cast<std::size_t>(std::min<std::uint64_t>(x.size(), a.size() - at));
-    if ((stop && stop()) || read_exactly(a, x.data(), n, at) != 0 || read_exactly(b, y.data(), n, at) != 0 ||
-        std::memcmp(x.data(), y.data(), n) != 0)
+    if ((stop && stop()) || read_exactly(a, x.data(), n, at) != 0 ||
+        read_exactly(b, y.data(), n, at) != 0 || std::memcmp(x.data(), y.data(), n) != 0)
       return false;
     at += n;
   }

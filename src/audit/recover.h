@@ -15,8 +15,8 @@ struct Recovered {
   Frontier frontier;
   std::uint64_t data_bytes = 0,
                 journal_bytes = 0;       // of the last segment, up to the last good batch
-  std::uint64_t made_ns = 0;               // the last segment's
-  std::uint64_t drained_ns = 0;            // the last batch's
+  std::uint64_t made_ns = 0;             // the last segment's
+  std::uint64_t drained_ns = 0;          // the last batch's
   std::uint64_t cut_bytes = 0;           // behind them
   std::uint64_t tree_from[3] = {};       // hashes of tree/1..3 that are kept as they are
   std::vector<Hash> tree[3];             // those behind them, computed again

@@ -14,8 +14,9 @@ namespace bulkhead::audit {
 struct SinkFigures {
   std::uint64_t size = 0, durable = 0, signed_size = 0;
   std::uint64_t cosigned = 0;  // the largest size that a witness has cosigned since the start
-  std::uint64_t segments = 0, packed = 0, removed = 0;  // closed; of them packed, and removed, since the start
-  std::uint64_t clock_steps = 0;                        // of the wall clock, that were recorded
+  std::uint64_t segments = 0, packed = 0,
+                removed = 0;      // closed; of them packed, and removed, since the start
+  std::uint64_t clock_steps = 0;  // of the wall clock, that were recorded
   std::int64_t last_step_ns = 0;
   std::uint32_t witnesses = 0, witnesses_away = 0;
 };

@@ -72,7 +72,8 @@ void Upkeep::work() {
   while (!stopping()) {
     const bool more = look(clock_ns(CLOCK_REALTIME), clock_ns(CLOCK_BOOTTIME));
     std::unique_lock lock{mutex_};
-    changed_.wait_for(lock, std::chrono::milliseconds{more ? 0 : wait_ms}, [this] { return stop_; });
+    changed_.wait_for(lock, std::chrono::milliseconds{more ? 0 : wait_ms},
+                      [this] { return stop_; });
   }
 }
 
@@ -169,16 +170,15 @@ void Upkeep::retain(std::uint64_t utc_ns) {
   const std::uint64_t by_age = too_old(utc_ns), by_size = too_much();
   const std::uint64_t end = std::max(by_age, by_size);
   if (end == 0) return;
-  const std::string why =
-      by_age >= by_size
-          ? "older than " + std::to_string(rules_.retain_s) + " s"
-          : "the segments took more than " + std::to_string(rules_.retain_bytes) + " bytes";
+  const std::string why = by_age >= by_size ? "older than " + std::to_string(rules_.retain_s) + " s"
+                                            : "the segments took more than " +
+                                                  std::to_string(rules_.retain_bytes) + " bytes";
   std::uint64_t removed = 0;
   const Status status = writer_.retain_from(end, why, removed);
   if (!status.ok()) {
-    return tell_once(retain_problem_, false,
-                     std::string{"old segments of the audit log are not removed: "} +
-                         status.text());
+    return tell_once(
+        retain_problem_, false,
+        std::string{"old segments of the audit log are not removed: "} + status.text());
   }
   retain_problem_.clear();
   if (removed == 0) return;

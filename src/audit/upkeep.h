@@ -65,8 +65,8 @@ class Upkeep {
   UniqueFd cancel_;
   std::vector<Witnessed> witnesses_;
   std::unique_ptr<LogReader> log_;
-  std::uint64_t log_segments_ = 0;   // closed ones when log_ was opened
-  std::uint64_t asked_size_ = 0;     // the signed size of the last round in which all answered
+  std::uint64_t log_segments_ = 0;  // closed ones when log_ was opened
+  std::uint64_t asked_size_ = 0;    // the signed size of the last round in which all answered
   std::uint64_t next_witness_ns_ = 0, time_ns_ = 0, looked_ns_ = 0;
   std::map<std::uint64_t, std::uint64_t> bytes_;  // of closed segments
   std::string pack_problem_, retain_problem_, reader_problem_;

@@ -8,8 +8,8 @@ namespace bulkhead::audit {
 
 struct UpkeepRules {
   bool pack = true;
-  std::uint64_t retain_s = 0;      // segments whose last entry is older go; 0: kept for ever
-  std::uint64_t retain_bytes = 0;  // of all files in segment/; the oldest go first; 0: no bound
+  std::uint64_t retain_s = 0;          // segments whose last entry is older go; 0: kept for ever
+  std::uint64_t retain_bytes = 0;      // of all files in segment/; the oldest go first; 0: no bound
   std::vector<std::string> witnesses;  // sockets
   unsigned look_ms = 10'000;           // between two looks at packing and retention
   unsigned witness_ms = 10'000;        // between two rounds of the witnesses

@@ -28,7 +28,8 @@ struct Kept {
     EXPECT_TRUE(log.writer->record(session_json(1, log.now)).ok());
   }
   void grow(std::size_t n) {
-    for (const std::size_t end = sequence + n; sequence < end;) {  // as the daemon does: a few at a time
+    for (const std::size_t end = sequence + n;
+         sequence < end;) {  // as the daemon does: a few at a time
       const std::size_t some = std::min<std::size_t>(250, end - sequence);
       log.append(1, 0, sequence, some);
       sequence += some;
@@ -36,8 +37,9 @@ struct Kept {
     EXPECT_TRUE(log.writer->finish().ok());
   }
   std::unique_ptr<Upkeep> upkeep(UpkeepRules rules) {
-    return std::make_unique<Upkeep>(*log.writer, log.directory, log.writer->origin(), rules,
-                                    [this](bool, const std::string& text) { told.push_back(text); });
+    return std::make_unique<Upkeep>(
+        *log.writer, log.directory, log.writer->origin(), rules,
+        [this](bool, const std::string& text) { told.push_back(text); });
   }
   [[nodiscard]] std::size_t count(const char* ending) const {
     std::size_t n = 0;
@@ -50,7 +52,7 @@ struct Kept {
     options.policy = *parse_policy(slurp(log.directory + "/host.pub"));
     PosixFiles files{log.directory};
     const VerifyReport r = verify_log(files, options);
-    return r.exit_code() == 0 ? ""
+    return r.exit_code() == 0   ? ""
            : r.findings.empty() ? "not checked: " + r.could_not
                                 : finding_text(r.findings[0]);
   }
@@ -185,7 +187,8 @@ TEST(Upkeep, AWitnessThatIsAwayBlocksNothing) {
   const std::string good = place.directory + "/good", mute = place.directory + "/mute";
   std::atomic<bool> stop{false};
   SystemClock clock;
-  std::thread server{[&] { (void)serve_witness(witness, good, clock, [&] { return stop.load(); }); }};
+  std::thread server{
+      [&] { (void)serve_witness(witness, good, clock, [&] { return stop.load(); }); }};
   while (!std::filesystem::exists(good)) std::this_thread::yield();
   const Mute silent{mute};
   k.grow(100);

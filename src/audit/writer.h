@@ -29,7 +29,8 @@ struct WriterOptions {
   std::string boot_id;  // read from the kernel if empty
   std::uint64_t epoch_s = 60;
   std::uint64_t segment_bytes = 1ull << 30;
-  std::uint64_t segment_s = 0;  // a segment also ends when it is older, at the next border; 0: never
+  std::uint64_t segment_s =
+      0;                       // a segment also ends when it is older, at the next border; 0: never
   bool host_lines = true;      // sign checkpoints with the host key too
   bool make_host_key = true;   // at the first start
   std::uint64_t sync_ms = 10;  // only said in the boot record

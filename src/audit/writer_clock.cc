@@ -6,8 +6,9 @@
 namespace bulkhead::audit {
 namespace {
 
-constexpr std::uint64_t kLook_ns = 5'000'000;  // between the readings of two clocks: longer, and they say nothing
-constexpr unsigned kDrift = 2000;              // 500 ppm, the most that a clock is slewed by
+constexpr std::uint64_t kLook_ns =
+    5'000'000;  // between the readings of two clocks: longer, and they say nothing
+constexpr unsigned kDrift = 2000;  // 500 ppm, the most that a clock is slewed by
 
 }  // namespace
 
@@ -24,7 +25,8 @@ Status Writer::put_clock_record(std::uint64_t utc_ns, std::int64_t step_ns) noex
 Status Writer::note_clock() noexcept {
   const std::uint64_t steady = clock_->steady_ns();
   const std::uint64_t utc = clock_->utc_ns();
-  if (clock_->steady_ns() - steady > kLook_ns) return {};  // we were stopped between the two: next time
+  if (clock_->steady_ns() - steady > kLook_ns)
+    return {};  // we were stopped between the two: next time
   const auto offset = static_cast<std::int64_t>(utc - steady);
   const std::int64_t step = offset - clock_offset_ns_;
   const auto size = static_cast<std::uint64_t>(std::llabs(step));

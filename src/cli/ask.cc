@@ -48,6 +48,8 @@ template std::string ask_all(wire::Client&, wire::Kind, wire::UsageRequest&, boo
                              const std::function<bool(const void*)>&);
 template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest&, bool,
                              const std::function<bool(const void*)>&);
+template std::string ask_all(wire::Client&, wire::Kind, wire::Empty&, bool,
+                             const std::function<bool(const void*)>&);
 
 std::optional<DaemonSays> ask_list(const Machine& machine) {
   std::string problem;

@@ -27,6 +27,8 @@ extern template std::string ask_all(wire::Client&, wire::Kind, wire::UsageReques
                                     const std::function<bool(const void*)>&);
 extern template std::string ask_all(wire::Client&, wire::Kind, wire::NameRequest&, bool,
                                     const std::function<bool(const void*)>&);
+extern template std::string ask_all(wire::Client&, wire::Kind, wire::Empty&, bool,
+                                    const std::function<bool(const void*)>&);
 
 // What only the daemon knows; nullopt if none answers. Quiet: never a line on stderr.
 struct TenantMode {

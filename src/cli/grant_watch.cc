@@ -41,6 +41,22 @@ std::string GrantWatch::give() {
 
 std::string GrantWatch::begin() { return give(); }
 
+std::string give_early(const shm::Dir& dir, std::string tenant, const std::string& file) {
+  if (file.empty()) return {};
+  wire::Client client;
+  std::string problem;
+  if (tenant.empty() && connect_daemon(dir, client, problem) == Daemon::kAnswers)
+    tenant = ask_who(client);
+  client.close();
+  if (tenant.empty()) return {};
+  GrantWatch once{dir, tenant, file};
+  problem = once.begin();
+  for (const char* unknown : {": no-tenant", ": not-yours"}) {  // it may be made in a moment
+    if (problem.find(unknown) != std::string::npos) return {};
+  }
+  return problem.empty() ? "" : "--grant: " + problem;
+}
+
 void GrantWatch::watch() {
   stop_.reset(::eventfd(0, EFD_CLOEXEC));
   if (stop_.ok()) thread_ = std::thread([this] { run(); });

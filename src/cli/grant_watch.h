@@ -8,6 +8,11 @@
 
 namespace bulkhead::cli {
 
+// Before the tenant is asked for: memory of the reserve is for those that have a grant of its class already. `tenant` "": whose the
+// operator's rules say this process is. "" also where nothing is known of the tenant yet: begin() tells then.
+[[nodiscard]] std::string give_early(const shm::Dir& dir, std::string tenant,
+                                     const std::string& file);
+
 class GrantWatch {
  public:
   GrantWatch(const shm::Dir& dir, std::string tenant, std::string file)

@@ -493,6 +493,10 @@ int run(const RunOptions& options) {
   if (!daemon && !state.request.has_memory && state.request.tenant.empty()) {
     return fail(kExitUsage, kNoQuota);
   }
+  if (daemon) {
+    Problem p = give_early(state.machine.dir, state.request.tenant, grant_file(state));
+    if (!p.empty()) return fail(kExitOurs, p);
+  }
   if (Problem p = daemon ? enrol_with_daemon(state) : attach_or_create(state); !p.empty()) {
     if (state.left_queue != 0) return fail(state.left_queue, p);
     const Problem cut = region_cut_short(state);

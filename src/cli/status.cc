@@ -16,6 +16,7 @@
 #include "cli/remote.h"
 #include "cli/request.h"
 #include "cli/share.h"
+#include "cli/status_audit.h"
 #include "policy/size.h"
 #include "wire/lines.h"
 
@@ -33,6 +34,7 @@ struct Picture {
   std::map<std::string, bool> latency;
   std::map<Uuid, std::uint32_t> gate_bound_us;
   std::map<std::string, TenantMode> modes;
+  std::optional<wire::AuditReply> audit;
   std::string condition;  // of its configuration; "": all in force
 };
 
@@ -220,6 +222,7 @@ void print_people(const Picture& p) {
   }
   print_domains(p);
   print_strays(p);
+  print_audit(p.audit);
   if (!p.condition.empty()) fmt::print("\nNOT IN FORCE: {}\n", p.condition);
   if (!p.machine.nvml) {
     fmt::print("\nNo NVML: GPUs are not listed and memory beyond the books is not sampled.\n");
@@ -394,6 +397,7 @@ void print_json(const Picture& p) {
                     {"simulated", p.machine.simulated},
                     {"daemon", daemon_text(p.machine)},
                     {"nvml", p.machine.nvml.has_value()},
+                    {"audit", audit_json(p.audit)},
                     {"driver", p.machine.nvml ? p.machine.nvml->driver_version() : ""},
                     {"boottime_s", boottime_ns() / 1'000'000'000},
                     {"gpus", gpus_json(p)},
@@ -422,6 +426,7 @@ int status(const StatusOptions& options) {
     picture.modes = std::move(said->modes);
     // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
     picture.condition = ask_condition(picture.machine.dir);
+    picture.audit = ask_audit(picture.machine);
   }
   if (picture.machine.nvml) picture.gpus = picture.machine.nvml->gpus();
   if (picture.machine.dir.fd.ok()) picture.tenants = read_tenants(picture.machine.dir);

@@ -114,8 +114,7 @@ std::string AuditLanes::open(std::unique_ptr<Keep> keep, std::unique_ptr<audit::
   writer_->recover(found);
   for (const auto& [serial, s] : sessions_) watch(s);
   (void)outside_.poller->add(done_.get(), EPOLLIN, [](std::uint32_t) {});  // tick() looks
-  if (outside_.news)
-    (void)outside_.poller->add(outside_.news->fd(), EPOLLIN, [](std::uint32_t) {});
+  if (outside_.news) (void)outside_.poller->add(outside_.news->fd(), EPOLLIN, [](std::uint32_t) {});
   writer_->start();
   return "";
 }
@@ -164,6 +163,7 @@ void AuditLanes::take_session(Kept kept) {
     s->devices.push_back(uuid_text(page.devices[i]));
   }
   s->exe = exe_of(s->pid);
+  if (outside_.shim) s->shim = outside_.shim(s->pid);
   sessions_.emplace(s->serial, std::move(s));
 }
 
@@ -223,8 +223,14 @@ AuditLanes::Shared AuditLanes::begin(const Peer& peer, const wire::LaneRequest& 
   s->start_ticks = peer.start_ticks;
   s->tenant = q.name;
   s->exe = exe_of(peer.pid);
+  if (outside_.shim) s->shim = outside_.shim(peer.pid);
   s->pidfd = std::move(pidfd);
   s->enforce = (q.flags & wire::kLaneEnforce) != 0;
+  if (s->enforce && s->shim == kOtherShim) {
+    answer.result = Errc::kUntrusted;
+    answer.text = "the process has not loaded the signed library: start it with 'bulkhead run'";
+    return nullptr;
+  }
   Result<Sealed> page = make_sealed("bulkhead-lanes", sizeof(shm::LanePage));
   answer.result = Errc::kIo;
   answer.text = "no memory for lanes";

@@ -44,6 +44,8 @@ class AuditLanes : public Duty {
     std::function<void(const std::string& text)> relief;
     std::shared_ptr<AuditNews> news;  // of other threads; may be null
     AuditWriter::Check check;
+    // AuditSession::shim of a process; unset: nothing is signed here.
+    std::function<std::string(std::uint32_t pid)> shim;
   };
   static constexpr std::uint32_t kSerialsAtOnce = 65'536;
 

@@ -77,7 +77,8 @@ std::uint32_t AuditPart::reserve(std::uint32_t at_least) {
 
 std::string AuditPart::start(const Config& config, const AuditPlaces& places, Poller& poller,
                              std::function<void(bool, const std::string&)> tell,
-                             AuditWriter::Check check) {
+                             AuditWriter::Check check,
+                             std::function<std::string(std::uint32_t)> shim) {
   started_ = true;
   const std::vector<std::string> early = std::move(early_);
   if (!refusal(config).empty()) return "";
@@ -102,6 +103,7 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   outside.relief = [tell](const std::string& text) { tell(true, text); };
   outside.news = news;
   outside.check = std::move(check);
+  outside.shim = std::move(shim);
   lanes_ = std::make_unique<AuditLanes>(std::move(outside), rules_of(config));
   if (std::string problem = lanes_->open(std::move(*keep), std::move(sink->sink), sink->found);
       !problem.empty())
@@ -128,8 +130,9 @@ void AuditPart::set_rules(const Config& config) {
 const char* AuditPart::not_in_force(const Config& config) const {
   if (lanes_ == nullptr && !config.audit) return nullptr;
   if (!has_audit_sink()) return "[audit] dir (and a bulkheadd with an audit writer built in)";
-  return lanes_ == nullptr || text_of(config) != in_force_ ? "[audit] but for full, deadline_ms and lane_budget"
-                                                           : nullptr;
+  return lanes_ == nullptr || text_of(config) != in_force_
+             ? "[audit] but for full, deadline_ms and lane_budget"
+             : nullptr;
 }
 
 void AuditPart::fill(wire::DaemonView& d) const {
@@ -146,6 +149,22 @@ void AuditPart::fill(wire::DaemonView& d) const {
   d.audit_waits = w.waited;
   d.audit_refused = w.refused;
   d.audit_unrecorded = w.unrecorded;
+  const audit::SinkFigures s = lanes_->sink_figures();
+  wire::AuditView& v = d.audit;
+  v.flags =
+      wire::kAuditOn | (f.full ? wire::kAuditFull : 0u) | (f.failed ? wire::kAuditFailed : 0u);
+  v.witnesses = s.witnesses;
+  v.witnesses_away = s.witnesses_away;
+  v.gaps = f.gaps;
+  v.size = s.size;
+  v.durable = s.durable;
+  v.signed_size = s.signed_size;
+  v.cosigned = s.cosigned;
+  v.segments = s.segments;
+  v.packed = s.packed;
+  v.removed = s.removed;
+  v.clock_steps = s.clock_steps;
+  v.last_step_ns = s.last_step_ns;
 }
 
 void AuditPart::stop() {

@@ -23,7 +23,8 @@ class AuditPart {
   // If the configuration asks for it: opens the log, takes lanes back, starts the writer. The problem, or "".
   [[nodiscard]] std::string start(const Config& config, const AuditPlaces& places, Poller& poller,
                                   std::function<void(bool good, const std::string&)> tell,
-                                  AuditWriter::Check check);
+                                  AuditWriter::Check check,
+                                  std::function<std::string(std::uint32_t)> shim);
   // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited. Its number among those that
   // recorded() counts; 0: there is none.
   std::uint64_t record(std::string json);

@@ -17,6 +17,7 @@ std::string text_of(const Json& j) {
 
 std::string session_record(const AuditSession& s, std::int64_t unix_ns) {
   return text_of({{"devices", s.devices},
+                  {"shim", s.shim},
                   {"exe", s.exe},
                   {"mode", s.enforce ? "enforce" : "observe"},
                   {"pid", s.pid},

@@ -13,6 +13,8 @@
 
 namespace bulkhead::daemon {
 
+inline constexpr const char* kOtherShim = "none";
+
 struct AuditSession {
   // constant
   std::uint32_t serial = 0;
@@ -21,6 +23,8 @@ struct AuditSession {
   std::uint64_t start_ticks = 0;
   std::string tenant;
   std::string exe;  // "" = not known any more
+  std::string
+      shim;  // SHA-256 of the signed library it has mapped; "none": another; "": nothing is signed here
   std::vector<std::string> devices;
   bool enforce = false;  // its mode when it began
   Sealed page;

@@ -307,8 +307,9 @@ bool AuditWriter::put_entries(AuditSession& session, unsigned lane, std::uint32_
   if (!settled(status)) return false;
   d.expected += count;
   for (std::uint32_t i = 0; i < count; ++i) {
-    if (abi::kind_of(batch_[i]) == abi::EntryKind::kGap)
-      shm::add_gaps(session.words().cells[lane], abi::bytes_of(batch_[i]));
+    if (abi::kind_of(batch_[i]) != abi::EntryKind::kGap) continue;
+    own_.gaps += abi::bytes_of(batch_[i]);
+    shm::add_gaps(session.words().cells[lane], abi::bytes_of(batch_[i]));
   }
   own_.entries += count;
   shm::set_tail(session.words().cells[lane], d.expected);
@@ -348,6 +349,7 @@ bool AuditWriter::name_gaps(AuditSession& session) {
                     lane_gap_record(session, lane, missing - named, utc_ns()))) {
       return false;
     }
+    own_.gaps += missing - named;
     shm::add_gaps(cell, missing - named);
   }
   return true;

@@ -21,6 +21,7 @@ struct AuditFigures {
   std::uint64_t violations = 0;  // of them, by the check against the grant
   std::uint64_t faulty_lanes = 0;
   std::uint64_t high_water = 0;   // most entries that were found waiting in one lane
+  std::uint64_t gaps = 0;         // entries that are known to be missing
   std::uint64_t sink_stalls = 0;  // times the sink had no room
   std::uint64_t own_records = 0;  // of record(), in their order
   bool full = false;              // the sink has no room now

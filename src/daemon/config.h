@@ -64,7 +64,7 @@ struct Config {
   std::uint32_t audit_deadline_ms = 0, audit_sync_ms = 0;  // 0: the usual
   policy::Size audit_lane_budget{};                        // of a tenant's lanes; 0: the usual
   std::vector<std::string> audit_witnesses;
-  struct AuditKeep {  // what becomes of a log that is written
+  struct AuditKeep {                   // what becomes of a log that is written
     policy::Size segment{};            // 0: the usual
     std::uint64_t segment_s = 86'400;  // a segment also ends when it is that old
     bool pack = true;

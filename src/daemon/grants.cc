@@ -147,6 +147,7 @@ grant::Verified Grants::check(const wire::TenantRecord& record, std::string_view
 Answer Grants::refuse_token(const Peer& peer, const std::string& tenant,
                             const grant::Verified& why) {
   if (const auto at = tables_.find(tenant); at != tables_.end()) ++at->second.counts.refused;
+  ++refusals_[static_cast<unsigned>(why.why)];
   Answer a;
   a.result = why.why == Refusal::kNotYours ? Errc::kUntrusted : Errc::kInvalid;
   a.tenant = tenant;
@@ -237,6 +238,7 @@ Answer Grants::accept(const Peer& peer, const wire::TenantRecord& record, const 
   if (!handle.ok()) return refuse_token(peer, record.name, full);
   one.handle = *handle;
   ++table->counts.accepted;
+  ++accepted_;
   Answer a;
   a.tenant = one.tenant;
   a.text = accepted_text(serial, one.grant);
@@ -249,6 +251,7 @@ void Grants::end(const Living& one, DenyReason why, const std::string& text, con
   if (const auto at = tables_.find(one.tenant); at != tables_.end())
     (void)shm::end_grant(at->second.words(), one.handle, why);
   const bool expired = why == DenyReason::kExpired;
+  ++(expired ? expired_ : revoked_);
   if (!expired) {
     book_.end(one.serial, now.unix_ns);
     if (outside_.record) outside_.record(revoked_record(one.serial, one.grant.id, text, now));

@@ -67,6 +67,11 @@ class Grants final : public Duty {
 
   [[nodiscard]] GrantView view(const std::string& tenant) const;
   [[nodiscard]] std::size_t living() const { return living_.size(); }
+  // The grants' part of what is shown; since this daemon's start.
+  void fill(wire::AuditView& view) const;
+  [[nodiscard]] bool trusts() const { return trusts_; }  // there is a trust file
+  // Whether a living grant of the tenant names this classification.
+  [[nodiscard]] bool has_class(const std::string& tenant, const std::string& word) const;
   // Any thread.
   [[nodiscard]] GrantBook& book() { return book_; }
 
@@ -118,6 +123,7 @@ class Grants final : public Duty {
   std::map<std::string, std::int64_t> denied_;  // jti -> exp
   std::uint32_t next_serial_ = 1, stored_serial_ = 0;
   GrantBook book_;
+  std::uint64_t accepted_ = 0, expired_ = 0, revoked_ = 0, refusals_[grant::kRefusals] = {};
 };
 
 }  // namespace bulkhead::daemon

@@ -70,7 +70,9 @@ struct ModeFacts {
 
 struct LedgerOptions {
   std::uint32_t daemon_uid = 0;  // 0: a root daemon
-  std::string no_audit;          // why audit modes other than off are refused; "": they are not
+  // Whether a living grant of the tenant is of the reserve's class. Unset: grants are not used here, and the operator's word is enough.
+  std::function<bool(const std::string& tenant, const std::string& word)> has_class;
+  std::string no_audit;  // why audit modes other than off are refused; "": they are not
   // May be empty. The journal; and who keeps STATE/tenants.json (its whole text, at most once a turn).
   std::function<void(wire::EventKind, const std::string& text, const EventFields&)> post;
   std::function<void(const std::string& json)> store;

@@ -196,6 +196,15 @@ Answer Ledger::join_existing(const Peer& peer, const std::string& name,
         Errc::kExists, name,
         "tenant " + name + " exists already: join it, or 'bulkhead rm " + name + "' first");
   }
+  const std::string word = has.reserve_class;
+  if (!word.empty() && word == rules_.reserve_class && options_.has_class &&
+      !options_.has_class(name, word)) {
+    return refuse(Errc::kNotReady, name,
+                  "tenant " + name + " has its memory from the reserve '" + word +
+                      "', which only a grant of that class may use: run it with --grant FILE of "
+                      "one that was issued with --class " +
+                      word);
+  }
   const auto asked_mode = q.record.compute_mode;  // auto asks for nothing
   if (asked_mode != wire::ComputeMode::kAuto && asked_mode != has.compute_mode) {
     return refuse(

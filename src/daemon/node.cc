@@ -229,7 +229,8 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
       },
       [&book = grants_->book()](const AuditSession& session, const abi::AuditEntry& entry) {
         return book.check(session.tenant, session.devices, entry);
-      });
+      },
+      shim_of());
   if (!unaudited.empty()) return unaudited;
   wire_rollouts();
   wire_server();

@@ -60,6 +60,7 @@ class WholeNode final : public Node {
   void fill_daemon(wire::DaemonView& d) const;
   policy::BypassRules bypass_rules() const;
   void take_verdicts(const std::vector<gpu::SelfTest>& tests);
+  std::function<std::string(std::uint32_t)> shim_of() const;
   void wire_mps();
   void take_slices();
   void take_modes();

@@ -51,6 +51,9 @@ void WholeNode::wire_regions() {
     if (rollouts_)
       rollouts_->before_mode(name, static_cast<std::uint32_t>(mode), by, loop_.read_clock());
   };
+  options.has_class = [this](const std::string& tenant, const std::string& word) {
+    return !grants_ || !grants_->trusts() || grants_->has_class(tenant, word);
+  };
   ledger_ = std::make_unique<Ledger>(*regions_, std::move(options));
   regions_->on_found = [this](const wire::TenantRecord& found) {
     return ledger_->adopt(found, loop_.read_clock());
@@ -88,6 +91,12 @@ std::string WholeNode::take_shim() {
   return publish_shim(dir_.fd.get(), shim_.path);
 }
 
+// What a session's record says of the library; unset: nothing is signed here.
+std::function<std::string(std::uint32_t)> WholeNode::shim_of() const {
+  if (shim_.path.empty()) return nullptr;
+  return [this](std::uint32_t pid) { return has_shim(pid, shim_) ? shim_.sha256 : kOtherShim; };
+}
+
 // This node's name in `aud`: the configuration's, else the host's.
 Trust WholeNode::trust_of(const Config& config) const {
   Trust trust{config.trust_jwks, config.trust_audience, config.trust_issuer};
@@ -119,6 +128,19 @@ void WholeNode::wire_server() {
       return lanes->request(peer, request, std::move(pidfd));
     };
   }
+  p.audit_state = [this](wire::AuditReply& r) {
+    wire::DaemonView d{};
+    audit_.fill(d);
+    grants_->fill(d.audit);
+    r.view = d.audit;
+    r.entries = d.audit_entries;
+    r.violations = d.audit_violations;
+    r.waited = d.audit_waits;
+    r.refused = d.audit_refused;
+    r.unrecorded = d.audit_unrecorded;
+    r.sessions = static_cast<std::uint32_t>(d.audit_sessions);
+    r.lanes = static_cast<std::uint32_t>(d.audit_lanes);
+  };
   p.grant = [this](const Peer& peer, const std::string& tenant, std::string_view token) {
     return grants_->present(peer, tenant, token, loop_.read_clock());
   };

@@ -39,6 +39,8 @@ struct ServerProviders {
   std::function<std::string()> condition;
   // A lane for a process that belongs to the tenant it names (audit_lanes.h). Unset: nothing is audited here.
   std::function<LaneAnswer(const Peer&, const wire::LaneRequest&, UniqueFd pidfd)> lane;
+  // The audit and the grants in numbers.
+  std::function<void(wire::AuditReply&)> audit_state;
   // Grants (grants.h). Unset: there are none here.
   std::function<Answer(const Peer&, const std::string& tenant, std::string_view token)> grant;
   std::function<Answer(const Peer&, wire::RevokeWhat what, const std::string& which)> revoke;
@@ -118,6 +120,7 @@ class Server : public Duty {
   void lane(Connection& c, const wire::LaneRequest& request);
   void rollout(Connection& c, const wire::RolloutRequest& request, const Now& now);
   void show_rollout(Connection& c, const wire::NameRequest& request);
+  void audit_state(Connection& c, const wire::Header& request);
   void beacons(Connection& c, const wire::NameRequest& request);
   void put(Connection& c, const void* message, std::size_t bytes, std::vector<UniqueFd> fds = {});
   void flush(Connection& c);

@@ -113,6 +113,8 @@ void Server::dispatch(Connection& c, const void* message, const Now& now) {
       return show_rollout(c, as<wire::NameRequest>(message));
     case wire::Kind::kLane:
       return lane(c, as<wire::LaneRequest>(message));
+    case wire::Kind::kAuditState:
+      return audit_state(c, h);
     case wire::Kind::kCondition: {
       Answer a;
       if (ledger_.is_operator(c.peer) && providers_.condition) a.text = providers_.condition();
@@ -172,6 +174,15 @@ void Server::lane(Connection& c, const wire::LaneRequest& q) {
     ++counts_.refused;
   }
   put(c, &r, sizeof r, std::move(a.fds));
+}
+
+void Server::audit_state(Connection& c, const wire::Header& q) {
+  wire::AuditReply r{};
+  const bool may = ledger_.is_operator(c.peer);
+  if (may && providers_.audit_state) providers_.audit_state(r);
+  r.header = reply_to(q, may ? sizeof r : sizeof r.header, may ? Errc::kOk : Errc::kUntrusted);
+  if (!may) ++counts_.refused;
+  put(c, &r, r.header.bytes);
 }
 
 void Server::answer(Connection& c, const wire::Header& request, const Answer& a, const Now& now,

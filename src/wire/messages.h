@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "wire/audit_view.h"
 #include "wire/record.h"
 #include "wire/view.h"
 
@@ -37,6 +38,7 @@ enum class Kind : std::uint16_t {
   // rollout of an audit mode (docs/rollout.md)
   kRollout = 55,      // RolloutRequest -> Verdict
   kRolloutShow = 56,  // NameRequest -> RolloutReply
+  kAuditState = 60,  // Empty -> AuditReply: only to root and the daemon's own user
 };
 
 struct Header {
@@ -169,6 +171,13 @@ struct RolloutReply {
   std::uint64_t missed_calls, missed_bytes, refusals, p99_from_ns, p99_to_ns, service_ns;
   char why[256];  // the last step, one line
 };
+struct AuditReply {
+  Header header;
+  AuditView view;
+  std::uint64_t entries, violations;  // since the daemon's start: taken over; of them not covered
+  std::uint64_t waited, refused, unrecorded;  // what the tenants' own words say of full lanes
+  std::uint32_t sessions, lanes;
+};
 struct EventsRequest {
   Header header;
   std::uint64_t after_id;  // ~0: none of the past
@@ -269,6 +278,7 @@ static_assert(sizeof(UpdateRequest) == 1672 && sizeof(JoinRequest) == 128 &&
 static_assert(sizeof(UsageRequest) == 104 && sizeof(HelloReply) == 96 && sizeof(Verdict) == 680);
 static_assert(sizeof(GrantRequest) == 8296 && sizeof(RevokeRequest) == 176);
 static_assert(sizeof(RolloutRequest) == 400 && sizeof(RolloutReply) == 448);
+static_assert(sizeof(AuditReply) == 1232);
 static_assert(sizeof(LaneRequest) == 360 && sizeof(LaneReply) == 208);
 static_assert(sizeof(ListReply) == 48 && sizeof(EventsReply) == 40 && sizeof(UsageRow) == 152);
 

@@ -138,6 +138,7 @@ std::size_t request_bytes(Kind kind) noexcept {
     case Kind::kWhoAmI:
     case Kind::kReload:
     case Kind::kCondition:
+    case Kind::kAuditState:
       return sizeof(Empty);
     case Kind::kRegister:
       return sizeof(RegisterRequest);
@@ -320,6 +321,14 @@ Status check_request(const void* message, std::size_t bytes) noexcept {
   }
 }
 
+static Status check_audit(const void* message, std::size_t bytes) noexcept {
+  if (bytes != sizeof(AuditReply)) return bad("length of its kind");
+  for (const RefusalCount& r : as<AuditReply>(message).view.refused) {
+    if (!ends(r.name)) return bad("reason");
+  }
+  return {};
+}
+
 Status check_reply(const void* message, std::size_t bytes, Kind kind,
                    std::uint32_t sequence) noexcept {
   if (const Status s = check_header(message, bytes); !s.ok()) return s;
@@ -348,6 +357,8 @@ Status check_reply(const void* message, std::size_t bytes, Kind kind,
                      ends(as<RolloutReply>(message).why)
                  ? Status{}
                  : bad("rollout");
+    case Kind::kAuditState:
+      return check_audit(message, bytes);
     default: {
       if (bytes != sizeof(Verdict)) return bad("length of its kind");
       const auto& v = as<Verdict>(message);

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "base/sequence.h"
+#include "wire/audit_view.h"
 #include "wire/view.h"
 
 namespace bulkhead::wire {
@@ -36,6 +37,7 @@ struct DaemonView {
   std::uint64_t audit_lanes, audit_sessions, audit_sink_stalls;
   std::uint64_t audit_waits, audit_refused, audit_unrecorded;
   char version[32];
+  AuditView audit;
 };
 
 struct Picture {

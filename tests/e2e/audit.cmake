@@ -18,3 +18,5 @@ add_test(NAME e2e_audit_keep COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_
 set_tests_properties(e2e_audit_keep PROPERTIES LABELS e2e TIMEOUT 300)
 add_test(NAME e2e_rollout COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/rollout.py ${CMAKE_BINARY_DIR})
 set_tests_properties(e2e_rollout PROPERTIES LABELS e2e TIMEOUT 300)
+add_test(NAME e2e_admitted COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/admitted.py ${CMAKE_BINARY_DIR})
+set_tests_properties(e2e_admitted PROPERTIES LABELS e2e TIMEOUT 300)

@@ -31,7 +31,8 @@ struct Row {  // one thread
 };
 
 constexpr timespec kPause{0, 2'000'000};
-bool slow = false;  // it rests behind each sixteen: a life long enough to be killed in, a log short enough to be read
+bool slow =
+    false;  // it rests behind each sixteen: a life long enough to be killed in, a log short enough to be read
 
 void publish(Row& row, std::uint64_t thread, std::uint64_t entries) {
   row.pid.store(static_cast<std::uint64_t>(::getpid()));

@@ -82,6 +82,7 @@ void write_daemon(Exposition& out, const wire::DaemonView& d) {
       "Transfers that were refused because their lane was full.", d.audit_refused);
   one(out, Type::kCounter, "bulkhead_audit_unrecorded", "",
       "Transfers that went on unrecorded because their lane was full.", d.audit_unrecorded);
+  write_audit(out, d.audit);
   write_reaping(out, d);
 }
 

@@ -17,6 +17,7 @@ struct MetricsInput {
 [[nodiscard]] std::string render_metrics(const MetricsInput& input, Format format);
 
 // The parts of it, each a family after the other.
+void write_audit(Exposition& out, const wire::AuditView& audit);
 void write_daemon(Exposition& out, const wire::DaemonView& daemon);
 void write_devices(Exposition& out, const wire::Picture& p);
 void write_tenants(Exposition& out, const wire::Picture& p);
