@@ -24,8 +24,16 @@ constexpr std::uint64_t kWatchdogNs = 60'000'000'000;
 void write_config(const std::string& path, const std::vector<Tenant>& tenants) {
   std::ofstream out(path);
   for (const Tenant& t : tenants)
+    if (t.audited) {
+      out << "[audit]\n";
+      break;
+    }
+  for (const Tenant& t : tenants) {
     out << "[[tenant]]\nname = \"" << t.name << "\"\nmemory = \"" << (t.quota_bytes >> 20)
         << "MiB\"\n";
+    if (t.compute_percent != 0) out << "compute = \"" << t.compute_percent << "%\"\n";
+    if (t.audited) out << "audit = \"observe\"\n";
+  }
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct Tenant {
   unsigned compute_percent = 0;  // 0: no share was asked for
   bool compute_borrows = false;  // "25%+"
   bool latency = false;          // --priority latency; only beside a daemon
+  bool audited = false;          // its transfers are recorded; only by a daemon's configuration
 };
 
 struct Lab {

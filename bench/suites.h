@@ -33,6 +33,8 @@ void compute_changes(Bench& b, const std::vector<Load>& loads);  // rows 9 and 1
 // Row 10, the gate: requests of `request_rounds` beside kernels of `hog_rounds`, ours alone, with the gate and without.
 void suite_gate(Bench& b, std::uint64_t request_rounds, std::uint64_t hog_rounds,
                 std::uint64_t hog_ns, const std::string& names);
+// Row 13: requests of `rounds` by tenants of one share, added until one fails.
+void suite_density(Bench& b, std::uint64_t rounds, const std::string& kernels);
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19, without lanes
 void suite_grant(Bench& b);      // row 17: the check of a handle, over memory

@@ -16,7 +16,7 @@ constexpr Work kWorks[] = {
     {"fill", work_fill},     {"export", work_export},   {"race", work_race},
     {"hold", work_hold},     {"take", work_take},       {"churn", work_churn},
     {"probe", work_probe},   {"steady", work_steady},   {"launch", work_launch},
-    {"load", work_load},     {"request", work_request},
+    {"load", work_load},     {"request", work_request}, {"closed", work_closed},
 };
 
 }  // namespace
