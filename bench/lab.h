@@ -29,8 +29,8 @@ struct Tenant {
 };
 
 struct Lab {
-  std::string exe;          // bulkhead-bench itself
-  std::string build;        // build/<preset>; of an installed bench what its parts are below
+  std::string exe;    // bulkhead-bench itself
+  std::string build;  // build/<preset>; of an installed bench what its parts are below
   // The parts it measures, beside it in the build tree or as installed (docs/benchmarks.md).
   std::string cli, daemon, library, simulator, stub;
   std::string sim;          // directory of the simulator; empty: the machine's own driver
