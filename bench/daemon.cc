@@ -26,8 +26,16 @@ void write_config(const std::string& path, const std::vector<Tenant>& tenants,
                   const std::string& more) {
   std::ofstream out(path);
   for (const Tenant& t : tenants)
+    if (t.audited) {
+      out << "[audit]\n";
+      break;
+    }
+  for (const Tenant& t : tenants) {
     out << "[[tenant]]\nname = \"" << t.name << "\"\nmemory = \"" << (t.quota_bytes >> 20)
         << "MiB\"\n";
+    if (t.compute_percent != 0) out << "compute = \"" << t.compute_percent << "%\"\n";
+    if (t.audited) out << "audit = \"observe\"\n";
+  }
   out << more;
 }
 

@@ -25,11 +25,12 @@ struct Tenant {
   unsigned compute_percent = 0;  // 0: no share was asked for
   bool compute_borrows = false;  // "25%+"
   bool latency = false;          // --priority latency; only beside a daemon
+  bool audited = false;          // its transfers are recorded; only by a daemon's configuration
 };
 
 struct Lab {
-  std::string exe;          // bulkhead-bench itself
-  std::string build;        // build/<preset>; of an installed bench what its parts are below
+  std::string exe;    // bulkhead-bench itself
+  std::string build;  // build/<preset>; of an installed bench what its parts are below
   // The parts it measures, beside it in the build tree or as installed (docs/benchmarks.md).
   std::string cli, daemon, library, simulator, stub;
   std::string sim;          // directory of the simulator; empty: the machine's own driver

@@ -1,4 +1,4 @@
-// Rows 1 (launches), 7, 8, 10, 11, and by suite_compute_change.cc 9 and 12: shares of a GPU's time.
+// Rows 1 (launches), 7, 8, 10, 11, by suite_compute_change.cc 9 and 12, by suite_density.cc 13: shares of a GPU's time.
 //
 // Work, not busy time, is what is counted: kernels of a fixed number of arithmetic rounds, found by calibration with nobody else
 // on the GPU. A tenant's throughput is its kernels done in the judged window; the window leaves the first and last tenth out.
@@ -300,6 +300,10 @@ void suite_compute(Bench& b) {
     loads.push_back({s->name, s->ns, s->rounds, s->solo});
   }
   compute_changes(b, loads);
+  b.results.begin(13, "compute: density");
+  for (unsigned repeat = 0; repeat < (b.lab.quick ? 1 : b.lab.repeats) && !b.lab.late(); ++repeat)
+    if (known(b, *small)) suite_density(b, small->rounds, small->name);
+  b.results.print(b.lab, stdout);
   b.lab.timed = false;
 }
 

@@ -39,6 +39,8 @@ struct GateCase {
   std::uint64_t request_rounds = 0, period_us = 0, hog_rounds = 0, hog_ns = 0;
 };
 void suite_gate(Bench& b, const GateCase& what);
+// Row 13: requests of `rounds` by tenants of one share, added until one fails.
+void suite_density(Bench& b, std::uint64_t rounds, const std::string& kernels);
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19
 void lanes_to_disk(Bench& b);    // row 16: the whole pipeline, suite_lanes.cc

@@ -18,6 +18,7 @@ constexpr Work kWorks[] = {
     {"probe", work_probe},   {"steady", work_steady},   {"launch", work_launch},
     {"load", work_load},     {"request", work_request}, {"log", work_log},
     {"trade", work_trade},
+    {"closed", work_closed},
 };
 
 }  // namespace

@@ -40,7 +40,8 @@ int work_export(Worker& w);
 int work_launch(Worker& w);  // work_compute.cc
 int work_load(Worker& w);
 int work_request(Worker& w);
-int work_race(Worker& w);  // work_crash.cc
+int work_closed(Worker& w);  // work_density.cc
+int work_race(Worker& w);    // work_crash.cc
 int work_hold(Worker& w);
 int work_take(Worker& w);
 int work_churn(Worker& w);

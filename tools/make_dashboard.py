@@ -45,7 +45,15 @@ PANELS = [
     panel("timeseries", "Refused requests", "ops", 0, 30, 8, 7, (f'rate({T}refusals_total{{{ON},tenant=~"$tenant"}}[5m]) > 0', "{{tenant}}"), min=0),
     panel("timeseries", "Reaped memory", "Bps", 8, 30, 8, 7, (f"rate(bulkhead_reaped_memory_bytes_total{{{ON}}}[5m])", "{{instance}}"), min=0),
     panel("timeseries", "The daemon's own processor time", "percentunit", 16, 30, 8, 7, (f"rate(bulkhead_daemon_cpu_seconds_total{{{ON}}}[5m])", "{{instance}}"), min=0),
-    panel("table", "Tenants", "bytes", 0, 37, 24, 9, (f"{T}memory_limit_bytes{{{TENANT}}}", "")),
+    panel("timeseries", "Share had, of the GPU's time", "percentunit", 0, 37, 8, 8, (f"{T}compute_delivered_ratio{{{TENANT}}}", "{{tenant}}"),
+          (f"{T}compute_share_ratio{{{TENANT}}}", "{{tenant}} asked"), min=0, max=1, text="As the library counted it; tenants with a share only"),
+    panel("timeseries", "Held and borrowed", "percentunit", 8, 37, 8, 8, (f"rate({T}compute_held_seconds_total{{{TENANT}}}[5m])", "{{tenant}} held"),
+          (f"rate({T}compute_gated_seconds_total{{{TENANT}}}[5m])", "{{tenant}} for latency tenants"),
+          (f"rate({T}compute_borrowed_seconds_total{{{TENANT}}}[5m])", "{{tenant}} borrowed"), min=0,
+          text="Held: seconds of all its threads in a second. Borrowed: GPU time above the share"),
+    panel("timeseries", "Who goes first waits at most", "s", 16, 37, 8, 8, (f"{D}gate_bound_seconds{{{GPU}}}", "{{instance}} {{gpu_uuid}}"), min=0,
+          text="The longest batch operation measured, what may be queued ahead, one switch"),
+    panel("table", "Tenants", "bytes", 0, 45, 24, 9, (f"{T}memory_limit_bytes{{{TENANT}}}", "")),
 ]
 
 

@@ -67,6 +67,7 @@ std::optional<DaemonSays> ask_list(const Machine& machine) {
       Uuid uuid;
       std::copy_n(device[i].uuid, uuid.size(), uuid.begin());
       out.gate_bound_us[uuid] = device[i].gate_bound_us;
+      out.devices[uuid] = device[i];
     }
     for (std::uint32_t i = 0; i < reply.tenants; ++i) {
       out.latency[tenant[i].name] =

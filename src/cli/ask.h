@@ -42,6 +42,7 @@ struct DaemonSays {
   std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;  // by tenant and device
   std::map<std::string, bool> latency;                                   // by tenant: its priority
   std::map<Uuid, std::uint32_t> gate_bound_us;                           // by device
+  std::map<Uuid, wire::NodeDevice> devices;
 };
 [[nodiscard]] std::optional<DaemonSays> ask_list(const Machine& machine);
 

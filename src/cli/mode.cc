@@ -85,17 +85,19 @@ std::string enter_mode(const Machine& machine, const std::string& tenant) {
       how->mps_group, mps_text(state));
 }
 
-const char* mode_text(std::uint32_t asked) {
-  constexpr const char* kWords[] = {"auto", "spatial", "slice", "temporal"};
-  return asked < 4 ? kWords[asked] : "unknown";
+std::string seen_text(const wire::NodeDevice& device) {
+  std::string out;
+  for (unsigned i = 0; i < wire::kSelfTests; ++i) {
+    const std::uint32_t seen = wire::seen_of(device, i);
+    if (seen == 0) continue;
+    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", wire::self_test_name(i),
+                       wire::seen_name(seen));
+  }
+  return out;
 }
-const char* enforcer_text(std::uint32_t enforcer) {
-  constexpr const char* kWords[] = {"temporal", "spatial", "slice"};
-  return enforcer < 3 ? kWords[enforcer] : "unknown";
-}
-const char* mps_text(std::uint32_t mps_state) {
-  constexpr const char* kWords[] = {"none", "serving", "not there", "silent"};
-  return mps_state < 4 ? kWords[mps_state] : "unknown";
-}
+
+const char* mode_text(std::uint32_t asked) { return wire::mode_name(asked); }
+const char* enforcer_text(std::uint32_t enforcer) { return wire::enforcer_name(enforcer); }
+const char* mps_text(std::uint32_t mps_state) { return wire::mps_state_name(mps_state); }
 
 }  // namespace bulkhead::cli

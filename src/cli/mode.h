@@ -4,7 +4,7 @@
 #include <string>
 
 #include "cli/machine.h"
-#include "wire/record.h"
+#include "wire/view.h"
 
 namespace bulkhead::cli {
 
@@ -16,6 +16,8 @@ namespace bulkhead::cli {
 
 [[nodiscard]] const char* mode_text(std::uint32_t asked);         // of wire::ComputeMode
 [[nodiscard]] const char* enforcer_text(std::uint32_t enforcer);  // of wire::TenantView
-[[nodiscard]] const char* mps_text(std::uint32_t mps_state);      // the same
+// "spatial works, slice no": what self-tests saw; "": nothing was tested.
+[[nodiscard]] std::string seen_text(const wire::NodeDevice& device);
+[[nodiscard]] const char* mps_text(std::uint32_t mps_state);  // the same
 
 }  // namespace bulkhead::cli

@@ -33,6 +33,7 @@ struct Picture {
   std::map<std::pair<std::string, Uuid>, std::uint32_t> delivered_x100;
   std::map<std::string, bool> latency;
   std::map<Uuid, std::uint32_t> gate_bound_us;
+  std::map<Uuid, wire::NodeDevice> devices;  // as the daemon tells them
   std::map<std::string, TenantMode> modes;
   std::optional<wire::AuditReply> audit;
   std::string condition;  // of its configuration; "": all in force
@@ -67,6 +68,13 @@ std::string cut(const std::string& text, std::size_t width) {
   return text.size() <= width ? text : text.substr(0, width - 2) + "..";
 }
 
+// What self-tests saw of a GPU; null: no daemon told.
+const wire::NodeDevice* told_of(const Picture& p, const std::string& gpu) {
+  const auto uuid = parse_uuid(gpu);
+  const auto at = uuid ? p.devices.find(*uuid) : p.devices.end();
+  return at == p.devices.end() ? nullptr : &at->second;
+}
+
 // ---- for people: 80 columns ---------------------------------------------------------------------
 void print_gpus(const Picture& p) {
   for (const NvmlGpu& g : p.gpus) {
@@ -79,6 +87,10 @@ void print_gpus(const Picture& p) {
     fmt::print("GPU {:<3} {:<24} {:>11}   in use {:>11}\n        {}   promised {}{}\n", g.index,
                cut(g.name, 24), short_size(g.total_bytes), short_size(g.used_bytes), g.uuid,
                short_size(promise.bytes), share);
+    if (const wire::NodeDevice* told = told_of(p, g.uuid)) {
+      if (const std::string seen = seen_text(*told); !seen.empty())
+        fmt::print("        self-tests: {}\n", seen);
+    }
   }
   if (!p.gpus.empty()) fmt::print("\n");
 }
@@ -237,6 +249,15 @@ json gate_json(const Picture& p, const std::string& gpu) {
   return bound == 0 ? json(nullptr) : json(bound);
 }
 
+// null: no daemon told.
+json self_tests_json(const wire::NodeDevice* device) {
+  if (device == nullptr) return nullptr;
+  json out = json::object();
+  for (unsigned i = 0; i < wire::kSelfTests; ++i)
+    out[wire::self_test_name(i)] = wire::seen_name(wire::seen_of(*device, i));
+  return out;
+}
+
 json gpus_json(const Picture& p) {
   json out = json::array();
   for (const NvmlGpu& g : p.gpus) {
@@ -247,7 +268,8 @@ json gpus_json(const Picture& p) {
                    {"total_bytes", g.total_bytes},
                    {"used_bytes", g.used_bytes},
                    {"promised_bytes", promised(p, g.uuid).bytes},
-                   {"gate_bound_us", gate_json(p, g.uuid)}});
+                   {"gate_bound_us", gate_json(p, g.uuid)},
+                   {"self_tests", self_tests_json(told_of(p, g.uuid))}});
   }
   return out;
 }
@@ -417,12 +439,13 @@ int status(const StatusOptions& options) {
       open_machine(options.simulator.empty() ? env_or_empty("BULKHEAD_SIM") : options.simulator,
                    Directory::kMayBeMissing);
   if (!machine.ok()) return fail(kExitProblem, machine.problem);
-  Picture picture{**machine, {}, {}, {}, {}, {}, {}, {}, {}};
+  Picture picture{**machine, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   if (auto said = ask_list(**machine)) {
     picture.strays = std::move(said->strays);
     picture.delivered_x100 = std::move(said->delivered_x100);
     picture.latency = std::move(said->latency);
     picture.gate_bound_us = std::move(said->gate_bound_us);
+    picture.devices = std::move(said->devices);
     picture.modes = std::move(said->modes);
     // whoever is told of strays is told of this too; a daemon that is silent is not waited for twice
     picture.condition = ask_condition(picture.machine.dir);

@@ -51,6 +51,9 @@ void take_device(TopPicture& p, const wire::NodeDevice& from) {
   }
   to->promised_bytes = from.promised_bytes;
   to->busy_percent = percent_of(from.utilisation_x100);
+  to->gate_bound_us = from.gate_bound_us;
+  to->told = true;
+  to->flags = from.flags;
 }
 
 void take_stray(TopPicture& p, const wire::StrayView& from) {
@@ -80,6 +83,8 @@ TopDevice device_of(const wire::DeviceView& v, const std::string& digits, const 
   d.compute.floor_x100 = v.compute_x100;
   d.compute.ceiling_x100 = v.ceiling_x100;
   d.time = {v.used_ns, v.borrowed_ns, v.forgiven_ns, v.held_ns, v.launches, 0, v.rate_x100};
+  d.time.gated_ns = v.gated_ns;
+  d.time.gates = v.gates;
   return d;
 }
 
@@ -104,6 +109,12 @@ void take_tenant(TopPicture& p, const wire::TenantView& from) {
     to->faults = from.faults;
     to->processes = from.processes;
   }
+  to->mode = {true,
+              from.priority == static_cast<std::uint32_t>(wire::Priority::kLatency),
+              from.compute_mode,
+              from.enforcer,
+              from.mps_state,
+              printable(from.mps_group)};
   for (std::uint32_t i = 0; i < from.device_count; ++i) {
     const wire::DeviceView& v = from.devices[i];
     const std::string digits = uuid_digits(v.uuid);

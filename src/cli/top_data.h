@@ -30,8 +30,16 @@ struct TopProcess {
   std::string command;                    // printable ASCII
   std::vector<std::uint64_t> used_bytes;  // by the tenant's devices
 };
+// What only a daemon knows of how a tenant's share is held.
+struct TopMode {
+  bool told = false;
+  bool latency = false;
+  std::uint32_t asked = 0, enforcer = 0, mps_state = 0;  // of wire::TenantView
+  std::string mps_group;
+};
 struct TopTenant {
   std::string name;
+  TopMode mode;
   std::string problem;     // its region cannot be read
   bool by_daemon = false;  // its region is another's: only the daemon's word, no processes
   bool over_limit = false;
@@ -48,6 +56,9 @@ struct TopGpu {
   std::string uuid, gpu, name;
   std::uint64_t total_bytes = 0, used_bytes = 0, promised_bytes = 0;
   double busy_percent = kNoShare;
+  std::uint32_t gate_bound_us = 0;  // 0: no latency tenant there, or nothing measured
+  bool told = false;                // by a daemon
+  std::uint32_t flags = 0;          // of wire::NodeDevice: what self-tests saw
 };
 struct TopPicture {
   std::int64_t unix_ms = 0;

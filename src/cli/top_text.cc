@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "cli/mode.h"
 #include "cli/say.h"
 #include "cli/share.h"
 
@@ -93,9 +94,23 @@ void add_members(std::vector<Line>& out, const TopView& view, const Row& row) {
   }
 }
 
-void add_time(std::vector<Line>& out, const TopView& view, const TopDevice& d) {
+// ", spatial (asked auto) in MPS group serving, goes first"; "" without a daemon.
+std::string mode_note(const TopMode& m) {
+  if (!m.told) return {};
+  const std::string asked = mode_text(m.asked), in_force = enforcer_text(m.enforcer);
+  std::string out = ", " + in_force;
+  if (asked != in_force) out += " (asked " + asked + ")";
+  if (m.mps_state != 0) {
+    out += " in MPS group " + m.mps_group;
+    if (m.mps_state != 1) out += std::string{" ("} + mps_text(m.mps_state) + ")";
+  }
+  return m.latency ? out + ", goes first" : out;
+}
+
+void add_time(std::vector<Line>& out, const TopView& view, const TopTenant& t, const TopDevice& d) {
   push(out, view,
-       fmt::format("  share {}, had {}", share_text(d.compute), percent(d.delivered_percent)),
+       fmt::format("  share {}, had {}{}", share_text(d.compute), percent(d.delivered_percent),
+                   mode_note(t.mode)),
        Style::kSoft);
   push(out, view, "  " + sums_text(d.time), Style::kSoft);
 }
@@ -118,6 +133,11 @@ std::vector<Line> head_lines(const TopPicture& p, const TopView& view) {
          fmt::format("GPU {:<3}{:<18}{} {:>10} of {:<10}{:>6}", g.gpu, cut(g.name, 17),
                      bar(g.used_bytes, g.total_bytes, view.width >= 80 ? 20 : 8),
                      short_size(g.used_bytes), short_size(g.total_bytes), percent(g.busy_percent)));
+    if (g.gate_bound_us != 0) {
+      push(out, view,
+           fmt::format("       who goes first waits {:.2f} ms at most", g.gate_bound_us / 1e3),
+           Style::kSoft);
+    }
   }
   push(out, view, "");
   push(out, view,
@@ -153,7 +173,17 @@ std::vector<Line> body_lines(const TopPicture& p, const TopView& view) {
     }
     if (d.dead_bytes != 0)
       push(out, view, fmt::format("  {} held by the dead", short_size(d.dead_bytes)), Style::kWarn);
-    if (d.compute.limited()) add_time(out, view, d);
+    if (d.compute.limited()) {
+      add_time(out, view, t, d);
+    } else if (t.mode.latency) {
+      push(out, view, "  goes first", Style::kSoft);
+    }
+    if (d.time.gates != 0) {
+      push(out, view,
+           fmt::format("  held {:.1f} s for latency tenants",
+                       static_cast<double>(d.time.gated_ns) / 1e9),
+           Style::kSoft);
+    }
     if (view.processes) add_members(out, view, row);
   }
   if (p.tenants.empty()) {
@@ -201,6 +231,19 @@ json time_json(const TopDevice& d) {
           {"launches", d.time.launches}};
 }
 
+// null: no daemon told.
+json mode_json(const TopMode& m, json value) { return m.told ? std::move(value) : json{}; }
+
+json self_tests_json(const TopGpu& g) {
+  if (!g.told) return {};
+  wire::NodeDevice device{};
+  device.flags = g.flags;
+  json out = json::object();
+  for (unsigned i = 0; i < wire::kSelfTests; ++i)
+    out[wire::self_test_name(i)] = wire::seen_name(wire::seen_of(device, i));
+  return out;
+}
+
 }  // namespace
 
 std::string top_json(const TopPicture& p) {
@@ -213,7 +256,9 @@ std::string top_json(const TopPicture& p) {
                     {"total_bytes", g.total_bytes},
                     {"used_bytes", g.used_bytes},
                     {"promised_bytes", g.promised_bytes},
-                    {"busy_percent", share(g.busy_percent)}});
+                    {"busy_percent", share(g.busy_percent)},
+                    {"gate_bound_us", g.gate_bound_us != 0 ? json(g.gate_bound_us) : json{}},
+                    {"self_tests", self_tests_json(g)}});
   }
   json tenants = json::array();
   for (const TopTenant& t : p.tenants) {
@@ -228,6 +273,7 @@ std::string top_json(const TopPicture& p) {
                          {"dead_bytes", d.dead_bytes},
                          {"share_percent", share(d.share_percent)},
                          {"time", time_json(d)},
+                         {"gated_ns", d.time.gated_ns},
                          {"processes", d.processes}});
     }
     for (const TopProcess& m : t.members) {
@@ -238,14 +284,21 @@ std::string top_json(const TopPicture& p) {
                            {"command", m.command},
                            {"used_bytes", m.used_bytes}});
     }
-    tenants.push_back({{"name", t.name},
-                       {"problem", t.problem},
-                       {"from", t.by_daemon ? "daemon" : "region"},
-                       {"over_limit", t.over_limit},
-                       {"refused", t.refused},
-                       {"faults", t.faults},
-                       {"devices", devices},
-                       {"processes", processes}});
+    tenants.push_back(
+        {{"name", t.name},
+         {"problem", t.problem},
+         {"from", t.by_daemon ? "daemon" : "region"},
+         {"over_limit", t.over_limit},
+         {"priority", mode_json(t.mode, t.mode.latency ? "latency" : "batch")},
+         {"mode", mode_json(t.mode, mode_text(t.mode.asked))},
+         {"enforcer", mode_json(t.mode, enforcer_text(t.mode.enforcer))},
+         {"mps_group", t.mode.mps_group.empty() ? json{} : mode_json(t.mode, t.mode.mps_group)},
+         {"mps_state",
+          t.mode.mps_state == 0 ? json{} : mode_json(t.mode, mps_text(t.mode.mps_state))},
+         {"refused", t.refused},
+         {"faults", t.faults},
+         {"devices", devices},
+         {"processes", processes}});
   }
   json strays = json::array();
   for (const TopStray& s : p.strays) {

@@ -53,6 +53,19 @@ std::vector<wire::TenantView> WholeNode::tenant_views() {
   return out;
 }
 
+namespace {
+
+// What the kept verdict says, as NodeDevice::flags has it.
+std::uint32_t seen_bits(const shm::Verdict& v) {
+  const shm::Seen seen[wire::kSelfTests] = {v.spatial, v.partitions, v.green, v.slice};
+  std::uint32_t bits = 0;
+  for (unsigned i = 0; i < wire::kSelfTests; ++i)
+    bits |= static_cast<std::uint32_t>(seen[i]) << (wire::kSeenShift + 2 * i);
+  return bits;
+}
+
+}  // namespace
+
 std::vector<wire::NodeDevice> WholeNode::device_views() {
   std::vector<wire::NodeDevice> out = watch_->devices();
   for (wire::NodeDevice& device : out) {
@@ -61,6 +74,10 @@ std::vector<wire::NodeDevice> WholeNode::device_views() {
         policy::compute::gate_bound_ns(regions_->longest_batch_op_ns(device.uuid));
     device.gate_bound_us =
         static_cast<std::uint32_t>(std::min<std::uint64_t>(bound_ns / 1000, ~std::uint32_t{0}));
+    DeviceId id{};
+    std::memcpy(id.data(), device.uuid, id.size());
+    if (const auto tested = verdicts_.find(id); tested != verdicts_.end())
+      device.flags |= seen_bits(tested->second);
     for (const Capacity& c : ledger_->capacities()) {
       if (std::memcmp(c.uuid, device.uuid, sizeof c.uuid) != 0) continue;
       device.usable_bytes = c.total_bytes;

@@ -114,4 +114,25 @@ const char* severity_name(Severity severity) noexcept {
   return "unknown";
 }
 
+const char* self_test_name(unsigned test) noexcept {
+  constexpr const char* kWords[kSelfTests] = {"spatial", "partitions", "green", "slice"};
+  return kWords[test % kSelfTests];
+}
+const char* seen_name(std::uint32_t seen) noexcept {
+  constexpr const char* kWords[] = {"unknown", "works", "no"};
+  return seen < 3 ? kWords[seen] : "unknown";
+}
+const char* mode_name(std::uint32_t asked) noexcept {
+  constexpr const char* kWords[] = {"auto", "spatial", "slice", "temporal"};
+  return asked < 4 ? kWords[asked] : "unknown";
+}
+const char* enforcer_name(std::uint32_t enforcer) noexcept {
+  constexpr const char* kWords[] = {"temporal", "spatial", "slice"};
+  return enforcer < 3 ? kWords[enforcer] : "unknown";
+}
+const char* mps_state_name(std::uint32_t mps_state) noexcept {
+  constexpr const char* kWords[] = {"none", "serving", "not there", "silent"};
+  return mps_state < 4 ? kWords[mps_state] : "unknown";
+}
+
 }  // namespace bulkhead::wire

@@ -72,7 +72,7 @@ struct NodeDevice {
   std::uint8_t uuid[kUuidBytes];
   char name[64];
   std::uint32_t index;             // NVML's
-  std::uint32_t flags;             // 1 = MIG enabled
+  std::uint32_t flags;             // 1 = MIG enabled; from bit 8 what self-tests saw, see seen_of()
   std::uint64_t total_bytes;       // NVML's, the hardware's
   std::uint64_t usable_bytes;      // cuDeviceTotalMem; 0 = not known yet
   std::uint64_t used_bytes;        // NVML, device-wide
@@ -82,6 +82,19 @@ struct NodeDevice {
   std::uint32_t
       gate_bound_us;  // docs/compute.md, 'Gate'; 0 = no latency tenant, or nothing measured
 };
+
+// What a self-test saw (docs/spatial.md), two bits each in NodeDevice::flags: 0 unknown, 1 works, 2 no.
+inline constexpr unsigned kSelfTests = 4;
+inline constexpr unsigned kSeenShift = 8;
+[[nodiscard]] const char* self_test_name(unsigned test) noexcept;  // "spatial"; test < kSelfTests
+[[nodiscard]] constexpr std::uint32_t seen_of(const NodeDevice& device, unsigned test) noexcept {
+  return device.flags >> (kSeenShift + 2 * test) & 3u;
+}
+[[nodiscard]] const char* seen_name(std::uint32_t seen) noexcept;   // "works"
+[[nodiscard]] const char* mode_name(std::uint32_t asked) noexcept;  // TenantView::compute_mode
+[[nodiscard]] const char* enforcer_name(std::uint32_t enforcer) noexcept;  // TenantView::enforcer
+[[nodiscard]] const char* mps_state_name(
+    std::uint32_t mps_state) noexcept;  // TenantView::mps_state
 
 // A process on a device that no tenant's books explain.
 enum class StrayKind : std::uint32_t { kUnregistered = 1, kDrift = 2, kHoldsNode = 3 };

@@ -4,7 +4,7 @@
 #
 #   tests/gpu/run.sh [QUICK=1 in the environment: about 4 minutes instead of 9]
 #
-#   SECTIONS    which of "programs device daemon compute measurements" to run (default all)
+#   SECTIONS    which of "programs device daemon compute modes audit density nccl measurements" to run (default all)
 #   OUT         where results.jsonl and all.log go (default build/gpu)
 #   BUILD       the build tree (default build/release)
 #   RIVAL_LIB   a HAMi-core libvgpu.so to measure beside; RIVAL_NAME names it (default hami)
@@ -31,7 +31,7 @@ cd tests/gpu || exit 1
 emit() { printf '%s\n' "$1" >>"$RESULTS"; }
 # A line for a check that left none of its own: json_line NAME OK KEY TEXT
 json_line() { python3 -c 'import json,sys; print(json.dumps({"check": sys.argv[1], "ok": {"true": True, "false": False}.get(sys.argv[2]), sys.argv[3]: sys.argv[4][-600:]}))' "$@"; }
-wants() { [[ " ${SECTIONS:-programs device daemon compute measurements} " == *" $1 "* ]]; }
+wants() { [[ " ${SECTIONS:-programs device daemon compute modes audit density nccl measurements} " == *" $1 "* ]]; }
 late() { [ "$SECONDS" -ge "$LIMIT_S" ]; }
 
 # check NAME COMMAND...: in the background, at most JOBS at a time, each in a directory of its own: the sum of limits of
@@ -49,7 +49,7 @@ check() {
   slot=$WORK/$(printf '%03d' "$number")
   mkdir -m 700 "$slot" "$slot/dir"
   (
-    BULKHEAD_DIR=$slot/dir XDG_STATE_HOME=$WORK/state timeout -k 5 90 "$@" >"$slot/out" 2>"$slot/err"
+    BULKHEAD_DIR=$slot/dir XDG_STATE_HOME=$WORK/state timeout -k 5 "${CHECK_LIMIT_S:-90}" "$@" >"$slot/out" 2>"$slot/err"
     rc=$?
     line=$(grep '^{"check"' "$slot/out" | tail -n 1)
     [ -n "$line" ] || line=$(json_line "$name" false error "exit $rc: $(tail -c 500 "$slot/err")")
@@ -144,7 +144,8 @@ if wants programs; then
   tenant "cudaDeviceReset gives all back" fills "$WORK/static_cudart" reset
   tenant "several contexts" "" "$WORK/driver_api" contexts
   check "SIGKILL of a 6 GiB holder" python3 check_kill.py
-  for form in share external multicast green contexts; do
+  # multicast makes multicast objects on two GPUs, which can harm a machine that others share: only where it is asked for
+  for form in share external ${MULTICAST:+multicast} green contexts; do
     tenant "driver API: $form" "" python3 in_driver.py "$form"
   done
   UUID=$(nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null | head -n 1)
@@ -188,6 +189,41 @@ if wants compute; then
   check "shares of PyTorch" python3 check_compute.py
   settle
   measure compute 80 --quick
+fi
+
+# ---- the modes of a share: about 170 s; the self-test's verdicts are what spatial and slice need ----
+if wants modes; then
+  JOBS=1
+  for part in selftest spatial slice sliced temporal eight-spatial eight-sliced answers; do
+    check "modes: $part" python3 check_modes.py --part "$part" --seconds 1.2
+  done
+  settle
+fi
+
+# ---- the log of transfers beside CUPTI: about 45 s ----
+if wants audit; then
+  JOBS=1
+  for part in observe enforce refused; do
+    check "audit: $part" python3 check_audit.py --part "$part"
+  done
+  settle
+fi
+
+# ---- density, and whole programs beside native: about 160 s ----
+if wants density; then
+  JOBS=1
+  check "end to end without limits" python3 check_end_to_end.py
+  check "density of an MLP" python3 check_density.py --load mlp --share 10 --most 10
+  check "density of decode" python3 check_density.py --load decode --share 20 --most 5
+  [ -z "${RIVAL_LIB:-}" ] || check "density of an MLP, rival" python3 check_density.py --load mlp --share 10 --most 3 --rival "$RIVAL_LIB"
+  settle
+fi
+
+# ---- collectives on two GPUs: about 80 s ----
+if wants nccl; then
+  JOBS=1
+  CHECK_LIMIT_S=160 check "NCCL in tenants" python3 check_nccl.py
+  settle
 fi
 
 # ---- measurements, one at a time ----

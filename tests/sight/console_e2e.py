@@ -62,6 +62,11 @@ class Doors(Case):
         self.assertTrue(0 < t["delivered_percent"] <= 80, t)
         self.assertGreater(t["borrowed_ms"], 0)
         self.assertEqual(times["inference-prod"]["borrowed_ms"], 0)
+        held = {x["name"]: (x["mode"], x["enforcer"], x["mps_group"], x["mps_state"], x["latency"]) for x in s["tenants"]}
+        self.assertEqual(held["inference-prod"], ("auto", "spatial", "prod", "serving", True))
+        self.assertEqual(held["training-nightly"], ("auto", "temporal", None, None, False))
+        self.assertEqual([d["gate_bound_us"] for d in s["devices"]], [2080, 940])
+        self.assertEqual(s["devices"][0]["self_tests"], {"spatial": "works", "partitions": "no", "green": "works", "slice": "unknown"})
         self.assertEqual(s["daemon"]["reap_delay_below_us"], {"p50": 128, "p99": 2048})
 
     def test_history(self):
@@ -108,8 +113,15 @@ class Page(Browser):
         self.assertEqual(tab.run("document.querySelector('#tenants td.who').firstChild.textContent"), "risk-batch")
         self.assertEqual(tab.run("document.querySelector('th[data-sort=used]').ariaSort"), "descending")
         shares = tab.run("[...document.querySelectorAll('#tenants td[data-label=Share]')].map(e => e.textContent)")
-        self.assertEqual(sorted(shares)[:2], ["25\u202f%+ to 80\u202f%", "40\u202f%"])
-        self.assertEqual(shares.count("\u2013"), 6)
+        self.assertEqual(sorted(shares)[:4], ["25\u202f%+ to 80\u202f%temporal", "25\u202f%spatial, MPS prod", "40\u202f%spatial, MPS prod",
+                                              "50\u202f%slice"])
+        self.assertEqual(shares.count("\u2013"), 4)
+        held = tab.run("[...document.querySelectorAll('#tenants td[data-label=Held]')].map(e => e.textContent).join()")
+        self.assertRegex(held, "gate 8\\d\\d\u202fs.*borrowed ")
+        first, second = tab.run("[...document.querySelectorAll('#devices .foot')].map(e => e.textContent)")
+        self.assertIn("who goes first waits at most 2.1\u202fms", first)
+        self.assertIn("self-tests: green works, partitions no, spatial works", first)
+        self.assertIn("slice works", second)
         self.assertEqual(tab.complaints(), [])
 
     def test_widths(self):

@@ -43,14 +43,18 @@ struct Sample {
   std::uint32_t flags;
   std::uint32_t priority;
   std::uint32_t compute_x100 = 0, ceiling_x100 = 0;
+  std::uint32_t mode = 0, enforcer = 0;  // as of TenantView
+  const char* mps_group = "";
 };
 constexpr Sample kSamples[] = {
-    {"inference-prod", 40 * kGiB, 0.62, 0.81, 37, 0, 4, kViewConfigured, 1, 4000, 4000},
+    {"inference-prod", 40 * kGiB, 0.62, 0.81, 37, 0, 4, kViewConfigured, 1, 4000, 4000, 0, 1,
+     "prod"},
     {"training-nightly", 60 * kGiB, 0.90, 1.00, 90, 0, 2, kViewConfigured, 0, 2500, 8000},
     {"notebook-meyer", 16 * kGiB, 0.02, 0.55, 23, 0, 1, 0, 0},
     {"run-48121-9377215", 8 * kGiB, 0.30, 0.35, 15, 0, 1, kViewEphemeral, 0},
-    {"embeddings", 24 * kGiB, 0.40, 0.52, 61, 1, 3, kViewConfigured, 1},
-    {"risk-batch", 80 * kGiB, 0.55, 0.97, 140, 1, 8, kViewConfigured | kViewOvercommitted, 0},
+    {"embeddings", 24 * kGiB, 0.40, 0.52, 61, 1, 3, kViewConfigured, 1, 2500, 2500, 1, 1, "prod"},
+    {"risk-batch", 80 * kGiB, 0.55, 0.97, 140, 1, 8, kViewConfigured | kViewOvercommitted, 0, 5000,
+     5000, 2, 2},
     {"sandbox", 4 * kGiB, 1.10, 1.15, 50, 1, 1, kViewOverLimit, 0},
 };
 
@@ -110,6 +114,8 @@ class Filler {
     d.held_ns = ns(97'000 + t * 0.6);
     d.borrowed_ns = s.ceiling_x100 > s.compute_x100 ? ns(1'800 + t * 0.02) : 0;
     d.forgiven_ns = ns(0.25);
+    d.gated_ns = s.priority == 0 ? ns(812 + t * 0.01) : 0;
+    d.gates = d.gated_ns / 1'000'000;
     d.launches = 81'000'000 + static_cast<std::uint64_t>(t * 4000);
   }
   void tenants(Picture& p, double t) const {
@@ -122,6 +128,10 @@ class Filler {
       v.flags = s.flags;
       v.processes = s.processes;
       v.priority = s.priority;
+      v.compute_mode = s.mode;
+      v.enforcer = s.enforcer;
+      v.mps_state = *s.mps_group != '\0' ? 1 : 0;
+      text(v.mps_group, s.mps_group);
       v.allocs = 100'000 + static_cast<std::uint64_t>(t * 13);
       v.frees = v.allocs - 812;
       v.refused = s.flags == kViewOverLimit ? 37 : p.tenants == 2 ? 1204 : 0;
@@ -159,6 +169,10 @@ class Filler {
       uuid_of(d.uuid, i);
       text(d.name, "NVIDIA H200");
       d.index = i;
+      // spatial works, partitions do not; the second GPU's slices too
+      d.flags = 1u << kSeenShift | 2u << (kSeenShift + 2) | 1u << (kSeenShift + 4) |
+                (i == 1 ? 1u << (kSeenShift + 6) : 0u);
+      d.gate_bound_us = i == 0 ? 2080 : 940;
       d.total_bytes = 150'754'820'096;
       d.usable_bytes = 150'109'683'712;
       d.used_bytes = 654 << 20;

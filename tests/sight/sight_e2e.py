@@ -76,6 +76,22 @@ class Metrics(Case):
         for family in ("share_ratio", "ceiling_ratio", "delivered_ratio", "used_seconds", "launches"):
             self.assertEqual(of(family, "sandbox"), [], family)  # no limit: not 0, but nothing
 
+    def test_how_shares_are_held(self):
+        families = self.families(self.get("/metrics")[2])
+        modes = families["bulkhead_tenant_compute_mode"]["samples"]
+        self.assertEqual(modes['bulkhead_tenant_compute_mode_info{tenant="inference-prod",asked="auto",enforcer="spatial",mps_group="prod",'
+                               'mps_state="serving"}'], 1)
+        self.assertEqual(modes['bulkhead_tenant_compute_mode_info{tenant="risk-batch",asked="slice",enforcer="slice"}'], 1)
+        seen = {}
+        for key, value in families["bulkhead_device_self_test"]["samples"].items():
+            uuid, test = re.search(r'gpu_uuid="([^"]*)",test="([^"]*)"', key).groups()
+            seen.setdefault(uuid, {})[test] = value
+        first, second = sorted(seen.values(), key=len)
+        self.assertEqual(first, {"spatial": 1, "partitions": 0, "green": 1})  # slices there: not tested, so not there
+        self.assertEqual(second, {**first, "slice": 1})
+        bounds = sorted(families["bulkhead_device_gate_bound_seconds"]["samples"].values())
+        self.assertEqual(bounds, [0.00094, 0.00208])
+
     def test_tenants_text_is_escaped(self):
         text = self.get("/metrics")[2]
         self.assertIn('tenant="<script>window.broken=1</script>\\"\\\\??"', text)

@@ -15,13 +15,25 @@ json share_json(std::uint32_t x100) {
   return x100 == kUnknownShare ? json{} : json(static_cast<double>(x100) / 100);
 }
 
+json self_tests_json(const NodeDevice& d) {
+  json out = json::object();
+  for (unsigned i = 0; i < kSelfTests; ++i) out[self_test_name(i)] = seen_name(seen_of(d, i));
+  return out;
+}
+
 json device_json(const NodeDevice& d) {
-  return {
-      {"uuid", gpu_text(d.uuid)},         {"index", d.index},
-      {"name", clean_text(d.name)},       {"mig", (d.flags & 1) != 0},
-      {"total_bytes", d.total_bytes},     {"usable_bytes", d.usable_bytes},
-      {"used_bytes", d.used_bytes},       {"promised_bytes", d.promised_bytes},
-      {"reserve_bytes", d.reserve_bytes}, {"utilisation_percent", share_json(d.utilisation_x100)}};
+  return {{"gate_bound_us", d.gate_bound_us != 0 ? json(d.gate_bound_us) : json{}},
+          {"self_tests", self_tests_json(d)},
+          {"uuid", gpu_text(d.uuid)},
+          {"index", d.index},
+          {"name", clean_text(d.name)},
+          {"mig", (d.flags & 1) != 0},
+          {"total_bytes", d.total_bytes},
+          {"usable_bytes", d.usable_bytes},
+          {"used_bytes", d.used_bytes},
+          {"promised_bytes", d.promised_bytes},
+          {"reserve_bytes", d.reserve_bytes},
+          {"utilisation_percent", share_json(d.utilisation_x100)}};
 }
 
 // null: the tenant's time is not limited.
@@ -34,7 +46,6 @@ json time_json(const DeviceView& d) {
           {"held_ms", d.held_ns / 1'000'000},
           {"borrowed_ms", d.borrowed_ns / 1'000'000},
           {"forgiven_ms", d.forgiven_ns / 1'000'000},
-          {"gated_ms", d.gated_ns / 1'000'000},
           {"launches", d.launches}};
 }
 
@@ -49,6 +60,7 @@ json tenant_json(const TenantView& t) {
                        {"dead_bytes", d.dead_bytes},
                        {"share_percent", share_json(d.share_x100)},
                        {"time", time_json(d)},
+                       {"gated_ms", d.gated_ns / 1'000'000},
                        {"processes", d.processes}});
   }
   return {{"name", clean_text(t.name)},
@@ -63,6 +75,10 @@ json tenant_json(const TenantView& t) {
           {"faults", t.faults},
           {"reaped_processes", t.reaped_processes},
           {"since_unix_s", t.since_unix_s},
+          {"mode", mode_name(t.compute_mode)},
+          {"enforcer", enforcer_name(t.enforcer)},
+          {"mps_group", t.mps_state != 0 ? json(clean_text(t.mps_group)) : json{}},
+          {"mps_state", t.mps_state != 0 ? json(mps_state_name(t.mps_state)) : json{}},
           {"latency", t.priority == static_cast<std::uint32_t>(Priority::kLatency)},
           {"devices", devices}};
 }

@@ -127,6 +127,34 @@ void write_moved(Exposition& out, const Picture& p) {
   });
 }
 
+// How shares are held, and what self-tests saw of each GPU.
+void write_modes(Exposition& out, const Picture& p) {
+  out.family(Type::kInfo, "bulkhead_tenant_compute_mode", "",
+             "How the tenant's share is held: what was asked, what is in force, its MPS group.");
+  for (std::uint32_t t = 0; t < p.tenants; ++t) {
+    const TenantView& v = p.tenant[t];
+    Labels labels{{"tenant", v.name},
+                  {"asked", wire::mode_name(v.compute_mode)},
+                  {"enforcer", wire::enforcer_name(v.enforcer)}};
+    if (v.mps_state != 0) {
+      labels = labels.with({"mps_group", v.mps_group})
+                   .with({"mps_state", wire::mps_state_name(v.mps_state)});
+    }
+    out.sample(labels, std::uint64_t{1});
+  }
+  out.family(
+      Type::kGauge, "bulkhead_device_self_test", "",
+      "Whether that way of holding a share was seen to work: 1 yes, 0 no. None: not tested.");
+  for (std::uint32_t i = 0; i < p.devices; ++i) {
+    for (unsigned test = 0; test < wire::kSelfTests; ++test) {
+      const std::uint32_t seen = wire::seen_of(p.device[i], test);
+      if (seen == 0) continue;
+      out.sample({{"gpu_uuid", gpu_text(p.device[i].uuid)}, {"test", wire::self_test_name(test)}},
+                 std::uint64_t{seen == 1 ? 1u : 0u});
+    }
+  }
+}
+
 // The gate: who goes first, and what that is worth.
 void write_gate(Exposition& out, const Picture& p) {
   out.family(Type::kGauge, "bulkhead_tenant_latency_priority", "",
@@ -236,6 +264,7 @@ void write_tenants(Exposition& out, const Picture& p) {
   write_time(out, p);
   write_moved(out, p);
   write_gate(out, p);
+  write_modes(out, p);
   for (const CountRow& row : kCountRows) {
     out.family(Type::kCounter, row.name, row.unit, row.help);
     for (std::uint32_t t = 0; t < p.tenants; ++t) {

@@ -106,6 +106,13 @@
       foot.append(make("span", "key", "in use"), make("span", "key promise", "promised " + size(d.promised_bytes) + " (" + percent(100 * d.promised_bytes / (d.usable_bytes || d.total_bytes)) + ")"));
       if (d.reserve_bytes) foot.append(make("span", "", "reserve " + size(d.reserve_bytes)));
       if (d.mig) foot.append(make("span", "", "MIG"));
+      if (d.gate_bound_us) {
+        const bound = make("span", "", "who goes first waits " + micro(d.gate_bound_us).replace("<", "at most"));
+        bound.title = "The longest batch operation that was measured, what may be queued ahead, and one switch";
+        foot.append(bound);
+      }
+      const tested = Object.entries(d.self_tests).filter(([, seen]) => seen !== "unknown");
+      if (tested.length) foot.append(make("span", "", "self-tests: " + tested.map(([what, seen]) => what + " " + seen).join(", ")));
       const s = series("", d.uuid);
       card.append(top, big, bar(d.used_bytes, 0, d.total_bytes, d.promised_bytes, false), foot,
         spark(s && s.used_mib, d.total_bytes / 1048576, d.promised_bytes / 1048576, "Memory in use over the last 15 minutes"));
@@ -115,6 +122,24 @@
   const tags = (t) => [
     [t.faulty, "region unreadable", "alarm"], [t.over_limit, "over limit", "alarm"], [t.faults > 0, "faults", "warn"],
     [t.overcommitted, "overcommitted", "warn"], [t.latency, "latency", ""], [t.ephemeral, "ephemeral", ""]];
+  const below = (text) => make("div", "soft small", text);
+  // How a share is held: the enforcer in force, what was asked if it differs, the MPS group, which is one failure domain.
+  const mode_cell = (t, d) => {
+    const td = cell("num", "Share", share_text(d.time));
+    if (!d.time) return td;
+    const note = below(t.enforcer + (t.mps_group ? ", MPS " + t.mps_group : ""));
+    note.title = "asked: " + t.mode + (t.mps_group ? ". The group " + t.mps_group + " is one failure domain; MPS is " + t.mps_state : "");
+    td.append(note);
+    if (t.mps_group && t.mps_state !== "serving") td.append(make("span", "tag warn", "MPS " + t.mps_state));
+    return td;
+  };
+  // Held by its share, and for latency tenants; what it had above its share.
+  const held_cell = (d) => {
+    const td = cell("num", "Held", d.time ? seconds(d.time.held_ms) : "\u2013");
+    if (d.gated_ms > 0) td.append(below("gate " + seconds(d.gated_ms)));
+    if (d.time && d.time.borrowed_ms > 0) td.append(below("borrowed " + seconds(d.time.borrowed_ms)));
+    return td;
+  };
   const cell = (cls, name, ...what) => {
     const td = make("td", cls);
     if (name) td.dataset.label = name;
@@ -176,8 +201,7 @@
     tr.append(who, cell("", "GPU", label(d.uuid)),
       cell("wide", "", memory, bar(d.used_bytes, d.other_bytes, d.limit_bytes, 0, d.used_bytes > d.limit_bytes)),
       cell("num", "Of limit", d.limit_bytes ? percent(100 * d.used_bytes / d.limit_bytes) : "\u2013"),
-      time_cell(d), cell("num", "Share", share_text(d.time)),
-      cell("num", "Held", d.time ? seconds(d.time.held_ms) : "\u2013"), cell("num", "Procs", count(d.processes)),
+      time_cell(d), mode_cell(t, d), held_cell(d), cell("num", "Procs", count(d.processes)),
       cell("num", "Refused", count(t.refused)),
       cell("trend", "", spark(s && s.used_mib, most, mib < most ? mib : 0, "Memory of " + t.name + " over the last 15 minutes")));
     return tr;
