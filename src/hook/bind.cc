@@ -20,6 +20,7 @@
 #include "hook/resolve.h"
 #include "hook/shares.h"
 #include "hook/slice.h"
+#include "hook/stream_sms.h"
 #include "shm/node.h"
 #include "shm/quota.h"
 
@@ -274,6 +275,7 @@ Mode bind_locked() noexcept {
   BH_PROBE2(joined, p.member.seat.slot, p.device_count);
   move_early_counts();
   measure_partition();
+  stream_parts_bound();
   follow_node();
   compute_bound();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()
