@@ -105,6 +105,9 @@ void add_run(CLI::App& app, RunOptions& o) {
   app.add_option("--mps-group", o.share.mps_group,
                  "The failure domain it may share with others (operators; see [mps] groups)")
       ->type_name("NAME");
+  app.add_option("--streams", o.streams,
+                 "Multiprocessors of their own for streams of a high priority: high=25%")
+      ->type_name("SPEC");
   app.add_option("--on-fault", o.on_fault,
                  "If the library cannot do its work: deny (default) or open")
       ->check(CLI::IsMember({"deny", "open"}))

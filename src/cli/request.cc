@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "cli/install.h"
+#include "policy/stream_sms.h"
 #include "shm/files.h"
 
 namespace bulkhead::cli {
@@ -107,6 +108,15 @@ Outcome<Request> read_request(const RunOptions& options, int* exit_code) {
     blame("");
     return Outcome<Request>::because(p);
   }
+  blame(options.streams);
+  out.streams = !options.streams.empty() ? options.streams : env_or_empty("BULKHEAD_STREAM_SMS");
+  if (std::uint32_t x100 = 0;
+      !out.streams.empty() && !policy::parse_stream_sms(out.streams.c_str(), &x100))
+    return Outcome<Request>::because(
+        fmt::format("{}'{}' is not possible: {}",
+                    options.streams.empty() ? "BULKHEAD_STREAM_SMS=" : "--streams ", out.streams,
+                    policy::kStreamSmsFix));
+  blame("--compute");
   if ((out.share.has_burst || out.share.has_window) && !out.share.has_compute)
     return Outcome<Request>::because("--compute-burst and --compute-window need --compute");
   return out;

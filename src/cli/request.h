@@ -16,6 +16,7 @@ struct RunOptions {
   std::string on_fault;
   std::string audit;  // off, observe or enforce; empty: not asked for
   ShareOptions share;
+  std::string streams;    // --streams; empty: not asked for
   std::string simulator;  // a profile; empty: not asked for
   bool overcommit = false;
   bool no_daemon = false;
@@ -35,7 +36,8 @@ struct Request {
   std::string memory_from;  // where it was said, for messages: "--memory", "BULKHEAD_MEMORY" ...
   policy::MemorySpec memory;
   policy::Grammar grammar = policy::Grammar::kOurs;
-  AskedShare share;  // of the time of each GPU
+  AskedShare share;     // of the time of each GPU
+  std::string streams;  // how a process's streams divide the multiprocessors; empty: they do not
 };
 
 // Reads options and environment; the problem names the option or variable and the fix.

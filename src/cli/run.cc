@@ -15,10 +15,12 @@
 #include "cli/grant_watch.h"
 #include "cli/install.h"
 #include "cli/launch.h"
+#include "cli/like_share.h"
 #include "cli/machine.h"
 #include "cli/mode.h"
 #include "cli/remote.h"
 #include "cli/shim.h"
+#include "cli/streams.h"
 #include "gpu/sampler.h"
 #include "policy/compute_spec.h"
 #include "policy/limit.h"
@@ -32,7 +34,10 @@ namespace {
 
 using Problem = std::string;  // empty: none
 constexpr const char* kNoQuota =
-    "run needs a quota: --memory SIZE (10GiB, 50%), or --tenant NAME of one that exists";
+    "run needs a quota: --memory SIZE (10GiB, 50%), --compute SHARE, or --tenant NAME of one that "
+    "exists";
+constexpr const char* kLikeShare =
+    "no --memory: its quota is the part of each GPU's memory that --compute is of its time";
 
 // One `run`: what was asked, what it works on, and the tenant once there is one.
 struct Run {
@@ -424,6 +429,7 @@ Problem prepare_environment(const Run& run) {
   set("BULKHEAD_DIR", run.machine.dir.path);
   set("BULKHEAD_TENANT", run.tenant.name());
   if (!run.request.audit.empty()) set("BULKHEAD_AUDIT", run.request.audit);
+  if (!run.request.streams.empty()) set("BULKHEAD_STREAM_SMS", run.request.streams);
   set("BULKHEAD_ON_FAULT", run.request.open_on_fault ? "open" : "deny");
   return {};
 }
@@ -487,9 +493,11 @@ int run(const RunOptions& options) {
   if ((*machine)->simulated && !(*machine)->nvml) {
     return fail(kExitOurs, (*machine)->nvml_problem);
   }
-  Run state{options, *request.value, **machine};
+  Request asked = *request.value;
+  Run state{options, asked, **machine};
   if (Problem p = check_daemon(state); !p.empty()) return fail(kExitOurs, p);
   const bool daemon = state.daemon.ok();
+  if (give_memory_like_share(asked, **machine, state.daemon) && !options.quiet) warn(kLikeShare);
   if (!daemon && !state.request.has_memory && state.request.tenant.empty()) {
     return fail(kExitUsage, kNoQuota);
   }
@@ -506,6 +514,8 @@ int run(const RunOptions& options) {
   if (Problem cut = region_cut_short(state); !cut.empty()) p = std::move(cut);
   if (p.empty()) p = take_grant(state);
   if (p.empty()) p = audit_problem(state.machine.dir, state.tenant.name(), state.request.audit);
+  if (p.empty() && !asked.streams.empty())
+    p = streams_problem(state.machine, state.tenant.name(), asked.streams);
   if (p.empty()) p = prepare_environment(state);
   if (p.empty() && state.by_daemon) {
     if (const std::string note = enter_mode(**machine, state.tenant.name());

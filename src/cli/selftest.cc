@@ -10,6 +10,7 @@
 #include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "cli/child.h"
@@ -132,13 +133,14 @@ void test_spatial(const Bench& b, PrivateMps& mps, gpu::SelfTest& out) {
     }
     note_count(f.evidence, s.percent, *distinct, *told);
     if (s.x100 == 10'000) out.sms = *distinct;
-    if (s.x100 == 100) out.sm_unit = *distinct;
+    if (s.x100 == 100) out.sm_least = *distinct;
+    out.sm_unit = std::gcd(out.sm_unit, *distinct);
     // the least is a unit, whatever the percentage
     const std::uint32_t most =
         std::max(policy::sms_of_share(s.x100, out.sms, 1), s.x100 == 100 ? *distinct : 0u);
     binds &= *distinct <= most && *told == *distinct;
   }
-  binds &= out.sm_unit < out.sms;
+  binds &= out.sm_least < out.sms;
   f.verdict = binds ? Seen::kWorks : Seen::kNo;
 }
 
@@ -162,6 +164,8 @@ void test_green(const Bench& b, gpu::SelfTest& out) {
   }
   out.green = {*distinct <= *given ? Seen::kWorks : Seen::kNo,
                fmt::format("{} SMs used of {} given", *distinct, *given)};
+  out.green_sms = number(said, "all").value_or(0);
+  out.green_unit = *given;
 }
 
 // The short kernel's median beside the long ones, us; nullopt: `why`.

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 #include "abi/cuda_types.h"
@@ -50,6 +51,7 @@ struct Api {
 constexpr unsigned kWords = 64;  // of bh_smid
 constexpr std::uint64_t kSpread_ns = 300'000;
 constexpr unsigned kShorts = 200;
+constexpr std::uint64_t kSlicesSet_ns = 3'600'000'000;  // the library has set them twice by then
 constexpr std::uint64_t kShort_ns = 100'000, kShortEvery_ns = 2'000'000, kLong_ns = 5'000'000;
 
 [[noreturn]] void give_up(const std::string& what) {
@@ -141,14 +143,20 @@ void green(Device& d) {
   must(d.cu.cuGreenCtxCreate(&context, desc, d.dev, 1), "cuGreenCtxCreate");
   must(d.cu.cuGreenCtxStreamCreate(&stream, context, CU_STREAM_NON_BLOCKING, 0),
        "cuGreenCtxStreamCreate");
-  fmt::print("{{\"given\": {}, \"distinct\": {}}}\n", part.sm.smCount, d.distinct(stream));
+  fmt::print("{{\"all\": {}, \"given\": {}, \"distinct\": {}}}\n", all.sm.smCount, part.sm.smCount,
+             d.distinct(stream));
 }
 
-// Long kernels, two queued, until its input ends.
-void batch(Device& d) {
+// Long kernels, two queued, until its input ends. With slices asked for it says that it is ready when they are set: they are not at once
+// (hook/slice.h).
+void batch(Device& d, bool simulated) {
   const CUfunction f = d.kernel("bh_spin");
-  d.spin(f, kLong_ns);
-  must(d.cu.cuCtxSynchronize(), "cuCtxSynchronize");
+  const bool sliced = std::getenv("BULKHEAD_SLICE_US") != nullptr && !simulated;
+  const std::uint64_t from = monotonic_ns() + (sliced ? kSlicesSet_ns : 0);
+  do {
+    d.spin(f, kLong_ns);
+    must(d.cu.cuCtxSynchronize(), "cuCtxSynchronize");
+  } while (monotonic_ns() < from);
   fmt::print("ready\n");
   std::fflush(stdout);
   for (pollfd in{0, POLLIN, 0}; ::poll(&in, 1, 0) == 0;) {
@@ -190,7 +198,7 @@ int self_test_worker(const std::string& what, const std::string& simulator) {
   } else if (what == "green") {
     green(d);
   } else if (what == "batch") {
-    batch(d);
+    batch(d, !simulator.empty());
   } else if (what == "latency") {
     latency(d);
   } else {

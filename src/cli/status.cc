@@ -149,6 +149,12 @@ std::string mode_note(const Picture& p, const TenantBooks& t) {
   return fmt::format(", {}{}", in_force, asked == in_force ? "" : " (asked " + asked + ")");
 }
 
+void print_streams(const Picture& p, const DeviceBooks& d) {
+  if (d.time.streams_placed + d.time.streams_left == 0) return;
+  fmt::print("  streams of GPU {} on multiprocessors of their own: {}, {} as ever\n",
+             gpu_label(p, d.uuid), d.time.streams_placed, d.time.streams_left);
+}
+
 void print_time(const Picture& p, const TenantBooks& t, const DeviceBooks& d) {
   const std::uint32_t had = delivered(p, t, d.uuid);
   fmt::print("  share of GPU {}: {}{}{}\n  {}\n", gpu_label(p, d.uuid), share_text(d.compute),
@@ -172,6 +178,7 @@ void print_tenant(const Picture& p, const TenantBooks& t) {
   for (const DeviceBooks& device : t.devices) {
     if (device.compute.limited()) print_time(p, t, device);
     print_gate(p, t, device);
+    print_streams(p, device);
   }
   for (const ProcessBooks& process : t.processes) print_process(process, t);
 }
@@ -315,16 +322,18 @@ json tenant_json(const Picture& picture, const TenantBooks& t) {
   json devices = json::array();
   json processes = json::array();
   for (const DeviceBooks& d : t.devices) {
-    devices.push_back({{"uuid", uuid_digits(d.uuid.data())},
-                       {"total_bytes", d.total_bytes},
-                       {"limit_bytes", d.limit_bytes},
-                       {"used_bytes", d.used_bytes},
-                       {"free_bytes", d.free_bytes()},
-                       {"other_bytes", d.other_bytes},
-                       {"dead_bytes", d.dead_bytes},
-                       {"context_bytes", d.context_bytes},
-                       {"counted", counted_json(d.time)},
-                       {"time", time_json(picture, t, d)}});
+    devices.push_back(
+        {{"uuid", uuid_digits(d.uuid.data())},
+         {"total_bytes", d.total_bytes},
+         {"limit_bytes", d.limit_bytes},
+         {"used_bytes", d.used_bytes},
+         {"free_bytes", d.free_bytes()},
+         {"other_bytes", d.other_bytes},
+         {"dead_bytes", d.dead_bytes},
+         {"context_bytes", d.context_bytes},
+         {"counted", counted_json(d.time)},
+         {"streams", {{"placed", d.time.streams_placed}, {"left", d.time.streams_left}}},
+         {"time", time_json(picture, t, d)}});
   }
   for (const ProcessBooks& p : t.processes) {
     processes.push_back({{"pid", p.pid},

@@ -37,7 +37,7 @@ policy::ModeRuling Ledger::mode_of(const wire::TenantRecord& r) const {
     const shm::Verdict v = mode_facts_.verdict ? mode_facts_.verdict(g.uuid) : shm::Verdict{};
     const Capacity* c = device(g.uuid);
     devices.push_back({c != nullptr ? gpu_text(*c) : uuid_text(g.uuid), g.compute_x100,
-                       known(v.spatial), known(v.slice), v.sms, v.sm_unit});
+                       known(v.spatial), known(v.slice), v.sms, v.sm_unit, v.sm_least});
   }
   return policy::rule_mode(wish, mode_facts_.rules, devices);
 }

@@ -60,6 +60,7 @@ shm::Verdict SelfTest::verdict() const {
   v.slice = slice.verdict;
   v.sms = sms;
   v.sm_unit = sm_unit;
+  v.sm_least = sm_least;
   std::tm at{};
   if (::strptime(tested.c_str(), "%Y-%m-%dT%H:%M:%SZ", &at) != nullptr)
     v.tested_unix_s = static_cast<std::uint64_t>(std::max<std::time_t>(0, ::timegm(&at)));
@@ -82,6 +83,9 @@ std::vector<SelfTest> self_tests_from_json(const std::string& text) {
     t.tested = text_at(j, "tested");
     t.sms = number_at(j, "sms", 0xffff);
     t.sm_unit = number_at(j, "sm_unit", 0xff);
+    t.sm_least = number_at(j, "sm_least", 0xff);
+    t.green_sms = number_at(j, "green_sms", 0xffff);
+    t.green_unit = number_at(j, "green_unit", 0xffff);
     t.spatial = finding_at(j, "spatial");
     t.partitions = finding_at(j, "partitions");
     t.green = finding_at(j, "green");
@@ -100,6 +104,9 @@ std::string self_tests_to_json(const std::vector<SelfTest>& all) {
                     {"tested", t.tested},
                     {"sms", t.sms},
                     {"sm_unit", t.sm_unit},
+                    {"sm_least", t.sm_least},
+                    {"green_sms", t.green_sms},
+                    {"green_unit", t.green_unit},
                     {"spatial", finding_json(t.spatial)},
                     {"partitions", finding_json(t.partitions)},
                     {"green", finding_json(t.green)},

@@ -18,7 +18,8 @@ struct Finding {
 struct SelfTest {
   std::string uuid, driver, name,
       tested;  // GPU-..., "580.159.04", for people, "2026-11-22T14:00:00Z"
-  unsigned sms = 0, sm_unit = 0;
+  unsigned sms = 0, sm_unit = 0, sm_least = 0;
+  unsigned green_sms = 0, green_unit = 0;
   Finding spatial, partitions, green, slice;
   [[nodiscard]] shm::Verdict verdict() const;
 };

@@ -21,6 +21,7 @@
 #include "hook/resolve.h"
 #include "hook/shares.h"
 #include "hook/slice.h"
+#include "hook/stream_sms.h"
 #include "shm/node.h"
 #include "shm/quota.h"
 
@@ -276,6 +277,7 @@ Mode bind_locked() noexcept {
   move_early_counts();
   audit_names_bound();
   measure_partition();
+  stream_parts_bound();
   follow_node();
   compute_bound();
   p.mode.store(Mode::kOn, std::memory_order_release);  // pairs with mode()

@@ -4,6 +4,7 @@
 #include "hook/next.h"
 #include "hook/probe.h"
 #include "hook/shares.h"
+#include "hook/stream_sms.h"
 #include "hook/transfer.h"
 
 namespace bulkhead::hook {
@@ -132,12 +133,19 @@ CUresult primary_end(CUdevice dev, Call call) noexcept {
   // acq_rel pairs with primary_seen(): its record is written, and one of us ends it
   const std::uintptr_t ctx = primary[d->number].exchange(0, std::memory_order_acq_rel);
   if (ctx != 0) memory_context_gone(reinterpret_cast<CUcontext>(ctx));
+  stream_parts_gone(d->number);
   return r;
 }
 
 }  // namespace
 
+CUcontext primary_context(std::uint32_t number) noexcept {
+  // relaxed: an identity
+  return reinterpret_cast<CUcontext>(primary[number].load(std::memory_order_relaxed));
+}
+
 void forget_primaries() noexcept {
+  forget_stream_parts();
   for (auto& p : primary) p.store(0, std::memory_order_relaxed);  // alone after a fork
 }
 

@@ -8,6 +8,7 @@
 
 #include "hook/private_lock.h"
 #include "policy/limit.h"
+#include "policy/stream_sms.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -76,6 +77,8 @@ void read_all(Settings& s) noexcept {
   }
   if (const char* streams = value_of("BULKHEAD_STREAM_COMPUTE"); streams != nullptr && s.wanted)
     s.malformed = s.malformed || !policy::compute::parse_streams(streams, s.streams);
+  if (const char* sms = value_of("BULKHEAD_STREAM_SMS"); sms != nullptr && s.wanted)
+    s.malformed = s.malformed || !policy::parse_stream_sms(sms, &s.stream_sms_x100);
   if (const char* fault = value_of("BULKHEAD_ON_FAULT")) s.open_fault = !std::strcmp(fault, "open");
   if (const char* audit = value_of("BULKHEAD_AUDIT")) {
     s.audit = std::strcmp(audit, "enforce") == 0 ? 2 : std::strcmp(audit, "observe") == 0 ? 1 : 0;

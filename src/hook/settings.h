@@ -24,6 +24,7 @@ struct Settings {
   bool has_index[kMaxDevices] = {};  // BULKHEAD_MEMORY_<i>
   policy::Size by_index[kMaxDevices]{};
   policy::compute::StreamSpec streams{};  // BULKHEAD_STREAM_COMPUTE
+  std::uint32_t stream_sms_x100 = 0;      // BULKHEAD_STREAM_SMS; 0: not asked for
   policy::Grammar grammar = policy::Grammar::kOurs;
 };
 

@@ -52,7 +52,8 @@ struct Group {
   std::uint64_t made_ns;
   std::uint64_t file[3];  // st_dev, st_ino, st_rdev
   int fd;
-  bool used, set;
+  bool used;
+  unsigned times;  // it was set
 };
 struct Slices {
   PrivateLock lock{};
@@ -71,7 +72,7 @@ bool file_of(int fd, std::uint64_t (&out)[3]) noexcept {
 }
 
 bool made(int fd, std::uint32_t client, std::uint32_t object, std::uint64_t now_ns) noexcept {
-  Group group{client, object, now_ns, {}, fd, true, false};
+  Group group{client, object, now_ns, {}, fd, true, 0};
   if (!file_of(fd, group.file)) return false;
   const Held held{slices.lock};
   for (Group& g : slices.groups) {
@@ -117,6 +118,21 @@ bool note(int fd, unsigned number, std::size_t bytes, const void* argument,
   return false;
 }
 
+constexpr std::uint64_t due_ns(unsigned times) noexcept {
+  return kSettled_ns * (times == 0 ? 1 : times == 1 ? 3 : 9);
+}
+
+// How often it was set now. Whether it acts is the self-test's to say, not its status's.
+unsigned set_one(const Group& g, std::uint64_t us, IoctlCall real, unsigned& set) noexcept {
+  std::uint64_t file[3];
+  if (!file_of(g.fd, file) || std::memcmp(file, g.file, sizeof file) != 0) return kSettings;
+  Control c{g.client,  g.object, kSetTimeslice, 0, reinterpret_cast<std::uintptr_t>(&us),
+            sizeof us, 0};
+  if (real(g.fd, control_request(), &c) != 0 || c.status != 0) return kSettings;
+  ++set;
+  return g.times + 1;
+}
+
 }  // namespace
 
 void want_slices(std::uint32_t us) noexcept {
@@ -145,18 +161,9 @@ unsigned set_slices(IoctlCall real, std::uint64_t now_ns, unsigned* set) noexcep
   unsigned waiting = 0;
   const Held held{slices.lock};  // so that no group is freed under our feet by a call that we saw
   for (Group& g : slices.groups) {
-    if (!g.used || g.set) continue;
-    if (now_ns - g.made_ns < kSettled_ns) {
-      ++waiting;
-      continue;
-    }
-    g.set = true;  // once: whether it acts is the self-test's to say, not its status's
-    std::uint64_t file[3];
-    if (!file_of(g.fd, file) || std::memcmp(file, g.file, sizeof file) != 0) continue;
-    std::uint64_t slice = us;
-    Control c{g.client,     g.object, kSetTimeslice, 0, reinterpret_cast<std::uintptr_t>(&slice),
-              sizeof slice, 0};
-    if (real(g.fd, control_request(), &c) == 0 && c.status == 0) ++*set;
+    if (!g.used || g.times == kSettings) continue;
+    if (now_ns - g.made_ns >= due_ns(g.times)) g.times = set_one(g, us, real, *set);
+    if (g.times != kSettings) ++waiting;
   }
   return waiting;
 }

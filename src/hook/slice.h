@@ -13,8 +13,10 @@ using IoctlCall = int (*)(int fd, unsigned long request, void* argument);
 
 inline constexpr std::uint32_t kSlice_us = 100;
 inline constexpr std::uint32_t kLeastSlice_us = 20, kMostSlice_us = 2'000;
-// A slice that is set when its group has just been made is accepted and ignored: the channels are not scheduled yet.
+// A slice that is set when its group has just been made is accepted and ignored: the channels are not scheduled yet. When they are is not told, so it
+// is set three times: at this age, at three times and at nine times of it.
 inline constexpr std::uint64_t kSettled_ns = 1'000'000'000;
+inline constexpr unsigned kSettings = 3;
 
 // Slices of `us` from the next group on; 0: none any more. Any thread.
 void want_slices(std::uint32_t us) noexcept;
@@ -22,8 +24,8 @@ void want_slices(std::uint32_t us) noexcept;
 
 // A call that has succeeded. Notes a group that it made, forgets one that it freed. True: there is one whose slice is to be set later.
 bool note_ioctl(int fd, unsigned long request, const void* argument, std::uint64_t now_ns) noexcept;
-// Sets the slices of groups that were made at least kSettled_ns ago, once each, through the descriptor they were made on, if that is still the
-// same file. `set`: how many took it. Returns how many wait yet.
+// Sets the slices of groups that are due, through the descriptor they were made on, if that is still the
+// same file. `set`: how many took it. Returns how many wait yet. One that is refused is left alone.
 unsigned set_slices(IoctlCall real, std::uint64_t now_ns, unsigned* set) noexcept;
 // In the child of a fork: nothing is ours.
 void forget_slices() noexcept;

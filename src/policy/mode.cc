@@ -45,10 +45,11 @@ std::string spatial_problem(const ModeWish& wish, const ModeRules& rules,
     if (d.spatial == Known::kNo)
       return "the self-test saw that MPS percentages do not bind on " + d.gpu +
              " ('bulkhead doctor' shows it)";
-    if (sms_of_share(d.share_x100, d.sms, d.sm_unit) == 0)
+    const std::uint32_t least = std::max(d.sm_unit, d.sm_least);
+    if (sms_of_share(d.share_x100, d.sms, d.sm_unit) < std::max(least, 1u))
       return percent(d.share_x100) + " of the " + std::to_string(d.sms) + " multiprocessors of " +
-             d.gpu + " is less than the " + std::to_string(d.sm_unit) +
-             " MPS hands out: ask for at least " + percent(least_share_x100(d.sms, d.sm_unit));
+             d.gpu + " is less than the " + std::to_string(least) +
+             " MPS hands out: ask for at least " + percent(least_share_x100(d.sms, least));
   }
   return {};
 }

@@ -25,6 +25,7 @@ struct ModeDevice {
   Known spatial = Known::kUnknown;
   Known slice = Known::kUnknown;
   std::uint32_t sms = 0, sm_unit = 0;  // of the self-test; 0: not counted
+  std::uint32_t sm_least = 0;          // what the least percentage gets; 0: a unit
 };
 struct ModeWish {
   ModeAsked asked = ModeAsked::kAuto;

@@ -53,6 +53,13 @@ TEST(Mode, WhatIsAskedAndCannotBeSaysWhatIsPossible) {
   says(rule(w, kAllowed, gpu(2'500, Known::kUnknown)), "doctor --self-test");
   says(rule(w, kAllowed, gpu(2'500, Known::kNo)), "do not bind");
   says(rule(w, kAllowed, gpu(151)), "ask for at least 1.52%");
+  ModeDevice more = gpu(606);  // as an H200 does: steps of 2, but never less than 8
+  more.sm_least = 8;
+  says(rule(w, kAllowed, more),
+       "6.06% of the 132 multiprocessors of GPU 0 (GPU-a) is less than the 8 MPS hands out: ask "
+       "for at least 6.07%");
+  more.share_x100 = 607;
+  EXPECT_EQ(rule(w, kAllowed, more).enforcer, Enforcer::kSpatial);
   EXPECT_EQ(rule(w, kAllowed, gpu(152)).enforcer, Enforcer::kSpatial);
   w.borrows = true;
   says(rule(w, kAllowed, gpu()), "leave the + out");

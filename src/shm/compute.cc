@@ -102,6 +102,8 @@ ComputeSums compute_sums(const Region& r, unsigned dev) noexcept {
     out.copied_bytes = out.copied_bytes + out.moved_bytes[i];
   }
   for (unsigned i = 0; i < kStreamClasses; ++i) out.stream_ops[i] = e.stream_ops[i].load(kRelaxed);
+  out.streams_placed = e.streams_placed.load(kRelaxed);
+  out.streams_left = e.streams_left.load(kRelaxed);
   out.gated_ns = e.gated_ns.load(kRelaxed);
   out.gates = e.gates.load(kRelaxed);
   out.copy_held_ns = e.copy_held_ns.load(kRelaxed);

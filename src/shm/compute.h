@@ -60,6 +60,7 @@ struct ComputeSums {
   std::uint64_t launches = 0, copied_bytes = 0;                 // copied: the sum of moved_bytes
   std::uint64_t moved_bytes[kCopyDirections] = {};
   std::uint64_t stream_ops[kStreamClasses] = {};
+  std::uint64_t streams_placed = 0, streams_left = 0;
   std::uint64_t gated_ns = 0, gates = 0, copy_held_ns = 0, longest_op_ns = 0;
   std::uint32_t rate_x100 = 0;  // in force
 };

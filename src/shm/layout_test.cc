@@ -119,6 +119,8 @@ std::string layout() {
   BH_AT(ComputeEntry, stream_ops);
   BH_AT(ComputeEntry, copy_held_ns);
   BH_AT(ComputeEntry, moved_bytes);
+  BH_AT(ComputeEntry, streams_placed);
+  BH_AT(ComputeEntry, streams_left);
   BH_SIZE(Region);
   BH_AT(Region, header);
   BH_AT(Region, devices);

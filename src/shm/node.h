@@ -140,7 +140,8 @@ struct Verdict {
   Seen spatial = Seen::kUnknown, partitions = Seen::kUnknown, green = Seen::kUnknown,
        slice = Seen::kUnknown;
   std::uint32_t sms = 0,
-                sm_unit = 0;  // multiprocessors, and the unit of a percentage; 0 = not counted
+                sm_unit = 0;   // multiprocessors, and the unit of a percentage; 0 = not counted
+  std::uint32_t sm_least = 0;  // what the least percentage gets
   std::uint64_t tested_unix_s = 0;
   bool operator==(const Verdict&) const = default;
 };

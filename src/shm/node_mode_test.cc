@@ -54,6 +54,7 @@ TEST(NodeVerdicts, AreUnknownUntilSetAndOfTheirGpu) {
   v.slice = Seen::kNo;
   v.sms = 132;
   v.sm_unit = 2;
+  v.sm_least = 8;
   v.tested_unix_s = 1'700'000'000;
   ASSERT_TRUE(set_node_verdict(*page, kGpu, "580.159.04", v).ok());
   EXPECT_EQ(node_verdict(*page, kGpu), v);

@@ -185,7 +185,9 @@ struct alignas(64) ComputeEntry {
   AtomicU64 short_ns;       // of it, of short operations
   std::uint8_t reserved7[32];
   AtomicU64 moved_bytes[kCopyDirections];  // this line: the tenant's processes, sums that only rise
-  std::uint8_t reserved8[24];
+  AtomicU64 streams_placed;  // streams made on multiprocessors of their own, as was asked
+  AtomicU64 streams_left;    // those that were made as ever though it was asked
+  std::uint8_t reserved8[8];
 };
 
 struct Region {
@@ -279,6 +281,8 @@ BH_AT(ComputeEntry, shared_raw_ns, 400);
 BH_AT(ComputeEntry, short_ns, 408);
 BH_AT(ComputeEntry, gated_ns, 320);
 BH_AT(ComputeEntry, moved_bytes, 448);
+BH_AT(ComputeEntry, streams_placed, 488);
+BH_AT(ComputeEntry, streams_left, 496);
 BH_AT(Region, header, 0);
 BH_AT(Region, devices, 4096);
 BH_AT(Region, slots, 8192);

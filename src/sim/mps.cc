@@ -9,7 +9,7 @@
 
 namespace bulkhead::sim {
 
-unsigned mps_share(const char* text, unsigned sms, unsigned unit) noexcept {
+unsigned mps_share(const char* text, unsigned sms, unsigned unit, unsigned least) noexcept {
   if (text == nullptr || *text == 0) return sms;
   std::uint64_t thousandths = 0, scale = 1000;  // of a percent
   bool point = false;
@@ -29,8 +29,8 @@ unsigned mps_share(const char* text, unsigned sms, unsigned unit) noexcept {
   }
   if (thousandths == 0 || thousandths > 100'000) return sms;
   const std::uint64_t granted = sms * thousandths / 100'000 / unit * unit;
-  const std::uint64_t least = unit < sms ? unit : sms;
-  return static_cast<unsigned>(granted < least ? least : granted);
+  if (least > sms) least = sms;
+  return granted < least ? least : static_cast<unsigned>(granted);
 }
 
 MpsClient mps_client() noexcept {
@@ -46,7 +46,8 @@ MpsClient mps_client() noexcept {
   if (m.server == 0) m.server = 1;
   const unsigned all = m.sms;
   m.sms = mps_share(std::getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"), all,
-                    static_cast<unsigned>(machine.profile.mps_sm_unit));
+                    static_cast<unsigned>(machine.profile.mps_sm_unit),
+                    static_cast<unsigned>(machine.profile.mps_sm_least));
   m.limited = m.sms < all;
   return m;
 }

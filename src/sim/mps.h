@@ -1,7 +1,7 @@
 // The stand-in for NVIDIA's Multi-Process Service: a directory named by CUDA_MPS_PIPE_DIRECTORY that holds a file
 // `bulkhead-sim-mps` is a running server, and the file says which one (by device and inode). Its clients' contexts
 // are one group of the timeline. CUDA_MPS_ACTIVE_THREAD_PERCENTAGE, above 0 and up to 100 with decimals, limits a
-// client's contexts to a share of the SMs, rounded down to the profile's mps_sm_unit, at least one unit.
+// client's contexts to a share of the SMs, rounded down to the profile's mps_sm_unit, at least mps_sm_least.
 #pragma once
 #include <cstdint>
 
@@ -15,6 +15,6 @@ struct MpsClient {
 // From the environment, at cuInit; after open_machine().
 MpsClient mps_client() noexcept;
 // `text` null or not a percentage: all of `sms`.
-unsigned mps_share(const char* text, unsigned sms, unsigned unit) noexcept;
+unsigned mps_share(const char* text, unsigned sms, unsigned unit, unsigned least) noexcept;
 
 }  // namespace bulkhead::sim

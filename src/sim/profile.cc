@@ -45,6 +45,7 @@ constexpr Number kNumbers[] = {
     {"time.switch_ns", &Profile::switch_ns},
     {"time.queue_depth", &Profile::queue_depth},
     {"time.mps_sm_unit", &Profile::mps_sm_unit},
+    {"time.mps_sm_least", &Profile::mps_sm_least},
     {"time.shared_bytes_per_sm", &Profile::shared_bytes_per_sm},
     {"time.blocks_per_sm", &Profile::blocks_per_sm},
     {"mig.instances", &Profile::mig_instances},

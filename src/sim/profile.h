@@ -31,7 +31,8 @@ struct Profile {
   std::uint64_t power_limit_mw = 0, power_idle_mw = 0, temperature_c = 0;
 
   // Time (BULKHEAD_SIM_TIMED=1).
-  std::uint64_t slice_ns = 2'000'000, switch_ns = 180'000, queue_depth = 1021, mps_sm_unit = 2;
+  std::uint64_t slice_ns = 2'000'000, switch_ns = 180'000, queue_depth = 1021, mps_sm_unit = 2,
+                mps_sm_least = 8;
   std::uint64_t shared_bytes_per_sm = 233'472, blocks_per_sm = 32;
 
   std::uint64_t mig_instances = 0, mig_total_bytes = 0, mig_sms = 0;  // instances 0: MIG is off

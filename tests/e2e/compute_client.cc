@@ -9,6 +9,7 @@
 //     compute_client update US N                a graph launched and updated in place by turns
 //     compute_client one US                     one kernel of that length, not waited for until its input ends
 //     compute_client persist                    a kernel that runs until its input ends
+//     compute_client parts                      how many multiprocessors streams of each kind have, before and after a reset
 // It says "ready 1" before the first launch, reads a line, and goes.
 #include <dlfcn.h>
 #include <time.h>
@@ -237,6 +238,58 @@ int persist() {
   return 0;
 }
 
+// Multiprocessors that blocks of a stream land on.
+std::uint64_t width(CUstream s) {
+  constexpr unsigned kWords = 64;
+  CUfunction f{};
+  must(CU(cuModuleGetFunction)(&f, module, "bh_smid"));
+  CUdeviceptr at{};
+  must(CU(cuMemAllocAsync)(&at, kWords * 4, s));
+  must(CU(cuMemsetD8Async)(at, 0, kWords * 4, s));
+  std::uint64_t ns = 1000;
+  void* args[] = {&at, &ns};
+  must(CU(cuLaunchKernel)(f, 2048, 1, 1, 1024, 1, 1, 0, s, args, nullptr));
+  std::uint32_t words[kWords] = {};
+  must(CU(cuMemcpyDtoHAsync_v2)(words, at, sizeof words, s));
+  must(CU(cuMemFreeAsync)(at, s));
+  must(CU(cuStreamSynchronize)(s));
+  std::uint64_t count = 0;
+  for (const std::uint32_t w : words) count += static_cast<unsigned>(__builtin_popcount(w));
+  return count;
+}
+
+void tell_width(const char* name, CUresult made, CUstream s) {
+  say(name, made == CUDA_SUCCESS ? width(s) : 1000 + static_cast<unsigned>(made));
+  if (made == CUDA_SUCCESS && s != nullptr) must(CU(cuStreamDestroy_v2)(s));
+}
+
+void tell_parts() {
+  CUstream s{};
+  CUresult r = CU(cuStreamCreateWithPriority)(&s, CU_STREAM_NON_BLOCKING, -1);
+  tell_width("high", r, s);
+  r = CU(cuStreamCreate)(&s, CU_STREAM_NON_BLOCKING);
+  tell_width("rest", r, s);
+  r = CU(cuStreamCreateWithPriority)(&s, 0, -1);
+  tell_width("blocking", r, s);
+  tell_width("default", CUDA_SUCCESS, nullptr);
+}
+
+int divided() {
+  tell_parts();
+  must(CU(cuDevicePrimaryCtxReset_v2)(0));
+  must(CU(cuDevicePrimaryCtxRetain)(&context, 0));
+  must(CU(cuCtxSetCurrent)(context));
+  must(CU(cuModuleLoadData)(&module, bulkhead::kernels::kPtx));
+  tell_parts();
+  CUcontext own{};
+  must(CU(cuCtxCreate_v2)(&own, 0, 0));
+  must(CU(cuModuleLoadData)(&module, bulkhead::kernels::kPtx));
+  CUstream s{};
+  const CUresult r = CU(cuStreamCreateWithPriority)(&s, CU_STREAM_NON_BLOCKING, -1);
+  tell_width("own_context", r, s);
+  return 0;
+}
+
 int act(const std::string& how, const std::vector<std::uint64_t>& n) {
   const auto u = [&](std::size_t i) { return static_cast<unsigned>(n[i]); };
   if (how == "hog" && n.size() == 1) return hog(n[0]);
@@ -248,6 +301,7 @@ int act(const std::string& how, const std::vector<std::uint64_t>& n) {
   if (how == "update" && n.size() == 2) return update(n[0], u(1));
   if (how == "one" && n.size() == 1) return one(n[0]);
   if (how == "persist" && n.empty()) return persist();
+  if (how == "parts" && n.empty()) return divided();
   return 3;
 }
 

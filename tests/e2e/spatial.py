@@ -48,7 +48,7 @@ class SpatialCase(DaemonCase):
         """As if `doctor --self-test` had seen it: the simulated driver has no state of its own that could say."""
         status = self.status()
         entry = {"uuid": status["gpus"][0]["uuid"], "driver": status["driver"], "name": "", "tested": "2026-11-22T14:00:00Z", "sms": 132,
-                 "sm_unit": 2, "spatial": {"verdict": "works", "evidence": "as a test says"}, **more}
+                 "sm_unit": 2, "sm_least": 8, "spatial": {"verdict": "works", "evidence": "as a test says"}, **more}
         (self.dir / "sim").mkdir(exist_ok=True)
         (self.dir / "sim" / "selftest.json").write_text(json.dumps({"schema": 1, "gpus": [entry]}))
 
@@ -160,7 +160,7 @@ class Confinement(SpatialCase):
         self.good(r)
         self.assertIn("processes that run keep", self.one_line(r.stderr))
         self.assertEqual(self.sms("a")[:2], (66, "50"))
-        self.bad(self.ask("set", "a", "--compute", "1%"), 1, "ask for at least 1.52%")
+        self.bad(self.ask("set", "a", "--compute", "1%"), 1, "ask for at least 6.07%")
         self.good(self.ask("set", "a", "--mode", "temporal"))
         self.assertEqual(self.sms("a")[0], 132)
 
@@ -263,7 +263,7 @@ class Choice(SpatialCase):
         self.bad(self.ask(*ask, "spatial", "--compute", "25%", "--", "/bin/true"), 125, "name one of [mps] groups (it has g, h)")
         self.bad(self.ask(*ask, "spatial", "--compute", "25%", "--mps-group", "x", "--", "/bin/true"), 125, "x is not in [mps] groups: it has g, h")
         self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--", "/bin/true"), 125, "--compute")
-        self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--compute", "1%", "--", "/bin/true"), 125, "ask for at least 1.52%")
+        self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--compute", "1%", "--", "/bin/true"), 125, "ask for at least 6.07%")
         self.bad(self.ask(*ask, "spatial", "--mps-group", "g", "--compute", "25%+", "--", "/bin/true"), 125, "leave the + out")
         self.bad(self.ask(*ask, "slice", "--compute", "25%", "--", "/bin/true"), 125, "doctor --self-test")
         self.bad(self.ask(*ask, "sideways", "--compute", "25%", "--", "/bin/true"), 2, "auto, spatial, slice and temporal")
@@ -295,13 +295,14 @@ class SelfTest(SpatialCase):
         self.assertIn("not tested with this driver", self.ask("doctor").stdout)
         r = self.ask("doctor", "--self-test", "--mps-control", str(FAKE))
         self.assertIn("done, and told to the daemon", r.stdout, r.stderr)
-        self.assertIn("spatial works (132 SMs at 100%, 66 at 50%, 32 at 25%, 2 at 1%)", r.stdout)
+        self.assertIn("spatial works (132 SMs at 100%, 66 at 50%, 32 at 25%, 8 at 1%)", r.stdout)
         self.assertIn("green works (8 SMs used of 8 given)", r.stdout)
         self.assertIn("partitions no (lspart: Unknown command lspart)", r.stdout)
         # the simulator's slices cannot be set: the test must see that
         self.assertIn("slice no (0.1 ms beside 5 ms kernels: median ", r.stdout)
         gpu, = self.kept()
-        self.assertEqual((gpu["sms"], gpu["sm_unit"], gpu["driver"]), (132, 2, self.status()["driver"]))
+        self.assertEqual((gpu["sms"], gpu["sm_unit"], gpu["sm_least"], gpu["driver"]), (132, 2, 8, self.status()["driver"]))
+        self.assertEqual((gpu["green_sms"], gpu["green_unit"]), (132, 8))
         self.until(lambda: self.of("a")["enforcer"] == "spatial", "the daemon takes the verdict")
         self.assertEqual(list(pathlib.Path("/tmp").glob("bulkhead-mps-??????/pipe/server.pid")), [], "its MPS is gone")
         self.bad(self.ask("run", "--memory", "1GiB", "--compute", "5%", "--mode", "slice", "--", "/bin/true"), 125, "time slices do not act")

@@ -1,6 +1,6 @@
 """What each mode of a share is worth to a small model beside a hog, on a GPU: bulkheadd with MPS allowed, unmodified PyTorch.
 
-    check_modes.py --part selftest|sliced|temporal|spatial|slice|eight-sliced|eight-spatial|answers [--seconds 2]
+    check_modes.py --part selftest|sliced|temporal|spatial|slice|eight-sliced|eight-spatial|streams|answers [--seconds 2]
 
 `selftest` goes first: spatial and slice are in force only with its verdicts. One line of JSON a part; `ok` is that the mode was in force
 and everything ran, how good it is is in the figures. Needs root or a user's own BULKHEAD_DIR; MPS is ended with the part."""
@@ -29,8 +29,9 @@ PATIENCE_S = 40  # of one answer of a load: only ends what hangs
 class Load:
     """A program of in_modes.py in a tenant, or in none."""
 
-    def __init__(self, node, kind, tenant=None):
-        run = [node.bulkhead, "run", "-q", "--tenant", tenant, "--"] if tenant else []
+    def __init__(self, node, kind, tenant=None, words=()):
+        words = ["--tenant", tenant] if tenant else words
+        run = [node.bulkhead, "run", "-q", *words, "--"] if words else []
         self.name, self.pid = tenant or kind, None
         self.process = subprocess.Popen([*run, sys.executable, str(HERE / "in_modes.py"), kind], env=node.env, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, bufsize=1)
@@ -154,43 +155,68 @@ def answers(node, _):
         return r.stdout.split()
 
     order("get_server_list")
-    model, hog, other = Load(node, "mlp", "model"), Load(node, "gemm", "hog"), Load(node, "gemm", "hog")
-    for load in (model, hog, other):
+    model, hog = Load(node, "mlp", "model"), Load(node, "gemm", "hog")
+    for load in (model, hog):
         load.ready()
     server = (order("get_server_list") or ["0"])[0]
-    clients = order(f"get_client_list {server}")
-    for text in (f"get_server_status {server}", f"get_client_list {server}", "get_device_client_list", "ps", "lspart", "get_default_active_thread_percentage",
-                 "get_server_status 1", "nonsense"):
+    for text in (f"get_client_list {server}", f"get_server_status {server}", "get_device_client_list", "ps", "lspart", "sm_partition",
+                 "get_default_active_thread_percentage", "get_server_status 1", "nonsense"):
         order(text)
-    hog.ask("closed", 8)
-    model.ask("closed", 2)
-    time.sleep(0.5)
-    order(f"terminate_client {server} {hog.pid}")
-    order(f"get_server_status {server}")
-    ends = {"model_beside_terminated": model_says(model)}
-    other.ask("closed", 8)
-    model.ask("closed", 2)
-    time.sleep(0.5)
-    other.kill()  # in the middle of a kernel
-    time.sleep(0.5)
-    order("get_server_list")
-    order(f"get_server_status {server}")
-    ends["model_beside_killed"] = model_says(model)
-    order(f"get_server_status {server}")
-    time.sleep(6)  # the daemon asks each 5 s
+    ends = {}
+    for how in ("terminated idle", "terminated busy", "killed busy"):
+        if model.process.poll() is not None:
+            model = Load(node, "mlp", "model")
+            model.ready()
+        if hog.process.poll() is not None or "server" in ends:
+            hog = Load(node, "gemm", "hog")
+            hog.ready()
+        server = (order("get_server_list") or ["0"])[0]
+        if how != "terminated idle":
+            hog.ask("closed", 5)
+        model.ask("closed", 1.5)
+        time.sleep(0.4)
+        if how == "killed busy":
+            os.kill(hog.pid, signal.SIGKILL)
+        else:
+            order(f"terminate_client {server} {hog.pid}")
+        order(f"get_server_status {server}")
+        ends[f"model beside {how}"] = model_says(model)
+        if how == "terminated idle":
+            hog.ask("closed", 0.1)
+        ends[f"hog {how}"] = model_says(hog)
+        ends["server"] = server
+        order("get_server_list")
+        order(f"get_server_status {server}")
+        order(f"get_client_list {server}")
+    time.sleep(5.5)  # the daemon asks each 5 s
     events = [f"{e['kind']}: {e['text']}" for e in map(json.loads, node.call("events", "--json").stdout.splitlines()) if e["kind"].startswith("mps")]
-    return set(found.values()) == {"spatial"}, {"enforcer": found, "condition": condition, "server": server, "clients": clients,
-                                                "pids": [x.pid for x in (model, hog, other)], "said": said, **ends, "events": events}
+    return set(found.values()) == {"spatial"}, {"enforcer": found, "condition": condition, "said": said, **ends, "events": events}
 
 
 def model_says(model):
     try:
         return model.answer()
-    except (RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
+    except (RuntimeError, ValueError, OSError, subprocess.TimeoutExpired) as error:
         return str(error)
 
 
-PARTS = {"selftest": selftest, "answers": answers,
+def divided(node, options):
+    """One process: small products on a stream of a high priority beside a hog on another, without and with --streams."""
+    begin(node)
+    out = {}
+    for name, words in (("together", []), ("divided", ["--streams", "high=25%"])):
+        p = Load(node, "parts", None, ["--memory", "12GiB", *words])
+        p.ready()
+        p.ask("parts", options.seconds)
+        out[name] = p.answer()
+        t = next((t for t in node.status()["tenants"] if t["devices"][0]["streams"]["placed"]), None)
+        out[name]["streams"] = t and t["devices"][0]["streams"]
+    refused = node.call("run", "-q", "--memory", "1GiB", "--streams", "high=1%", "--", "/bin/true")
+    out["too_small"] = refused.stderr.strip()
+    return out["divided"]["streams"] is not None, out
+
+
+PARTS = {"selftest": selftest, "answers": answers, "streams": divided,
          **{mode: (lambda node, options, mode=mode: beside(node, mode, options)) for mode in ("sliced", "temporal", "spatial", "slice")},
          **{f"eight-{mode}": (lambda node, options, mode=mode: eight(node, mode, options)) for mode in ("sliced", "spatial")}}
 

@@ -1,6 +1,7 @@
-"""Loads for check_modes.py, unmodified PyTorch, one process that does what it is told: `in_modes.py mlp|gemm`, then lines on stdin:
+"""Loads for check_modes.py, unmodified PyTorch, one process that does what it is told: `in_modes.py mlp|gemm|parts`, then lines on stdin:
 
     closed SECONDS          requests one after the other
+    parts SECONDS           requests on a stream of a high priority beside a hog on another of this process (parts)
     paced SECONDS EVERY_MS  one request each EVERY_MS, latency from when it was due (mlp)
 
 Each is answered with one line of JSON: work done each second, p50, p99 in ms. It says `ready`, the
@@ -69,16 +70,50 @@ def paced(request, seconds, every_s):
     told(took, time.perf_counter() - begin)
 
 
+def parts():
+    """Small products on a stream of a high priority, large ones on an ordinary one; both waited for by their streams alone."""
+    small, large = (torch.randn(n, n, device="cuda", dtype=torch.half) for n in (512, 8192))
+    high, low = torch.cuda.Stream(priority=-1), torch.cuda.Stream()
+
+    def hog():
+        with torch.cuda.stream(low):
+            torch.mm(large, large)
+
+    def request():
+        with torch.cuda.stream(high):
+            for _ in range(4):
+                torch.mm(small, small)
+        high.synchronize()
+
+    def beside(seconds):
+        took, queued, begin = [], [], time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            while len(queued) < 3:
+                hog()
+                queued.append(low.record_event())
+            if queued[0].query():
+                queued.pop(0)
+            now = time.perf_counter()
+            request()
+            took.append(time.perf_counter() - now)
+        torch.cuda.synchronize()
+        told(took, time.perf_counter() - begin)
+    request.beside, request.hog = beside, hog
+    return request
+
+
 def main():
     with torch.no_grad():
-        request = {"mlp": mlp, "gemm": gemm}[sys.argv[1]]()
+        request = {"mlp": mlp, "gemm": gemm, "parts": parts}[sys.argv[1]]()
         for _ in range(30):
             request()
         torch.cuda.synchronize()
         print("ready", torch.cuda.get_device_properties(0).multi_processor_count, os.getpid(), flush=True)
         for line in sys.stdin:
             word, *numbers = line.split()
-            if word == "closed":
+            if word == "parts":
+                request.beside(float(numbers[0]))
+            elif word == "closed":
                 closed(request, float(numbers[0]))
             else:
                 paced(request, float(numbers[0]), float(numbers[1]) / 1e3)

@@ -1,0 +1,18 @@
+// Streams on multiprocessors of their own: docs/spatial.md, 'Streams'. The parts of a device are two green contexts of its primary one,
+// made at the first stream that wants one. Nothing here is on a launch's path; any thread.
+#pragma once
+#include "hook/hook.h"
+
+namespace bulkhead::hook {
+
+// Under process.binding: whether the setting asks for anything.
+void stream_parts_bound() noexcept;
+// The device's primary context has ended, and the parts with it. The measuring thread is paused.
+void stream_parts_gone(std::uint32_t number) noexcept;
+// In the child of a fork.
+void forget_stream_parts() noexcept;
+
+// The primary context of the device of that number, null: not active (context.cc).
+[[nodiscard]] CUcontext primary_context(std::uint32_t number) noexcept;
+
+}  // namespace bulkhead::hook
