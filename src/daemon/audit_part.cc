@@ -73,6 +73,7 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   options.witnesses = config.audit_witnesses;
   auto sink = open_audit_sink(options);
   if (!sink.ok()) return sink.problem;
+  directory_ = options.directory;
   auto keep = open_keep(places.dir_fd, places.dir);
   if (!keep.ok()) return keep.problem;
   AuditLanes::Outside outside;

@@ -8,6 +8,7 @@
 
 #include "base/outcome.h"
 #include "daemon/ledger.h"
+#include "daemon/siem/target.h"
 #include "gpu/selftest.h"
 #include "policy/size.h"
 #include "wire/record.h"
@@ -54,7 +55,7 @@ struct Config {
   // [reserve]
   std::string reserve_class;
   std::uint32_t reserve_x100 = 0;  // of each device's memory
-  // [mps]; [audit], [siem]: read and checked, what acts on them comes with those parts
+  // [mps]; [audit]
   bool mps_enabled = false;
   std::vector<std::string> mps_groups;
   std::string mps_control = "nvidia-cuda-mps-control";
@@ -63,7 +64,7 @@ struct Config {
   std::uint32_t audit_deadline_ms = 0, audit_sync_ms = 0;  // 0: the usual
   policy::Size audit_lane_budget{};                        // of a tenant's lanes; 0: the usual
   std::vector<std::string> audit_witnesses;
-  std::string siem_url, siem_ca;
+  siem::Settings siem;  // config_siem.cc
   // [trust]
   std::string trust_jwks, trust_audience, trust_issuer;
   std::string trust_text;  // of that file, read with this one

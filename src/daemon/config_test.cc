@@ -78,8 +78,10 @@ sync_ms = 10
 lane_budget = "1GiB"
 witnesses = ["w"]
 [siem]
-url = "relp://x"
+url = "relp+tls://x"
 ca = "/x.pem"
+overlap = "1MiB"
+enterprise = 4711
 [[tenant]]
 name = "a"
 match = {uid = 1000, gid = 100, cgroup = "/user.slice"}
@@ -117,9 +119,10 @@ name = "b"
   EXPECT_EQ(c.audit_full, "deny");
   EXPECT_EQ(c.audit_deadline_ms, 100u);
   EXPECT_EQ(c.audit_lane_budget.bytes, std::uint64_t{1} << 30);
-  EXPECT_EQ(c.siem_url, "relp://x");
-  EXPECT_EQ(c.idle.size(),
-            3u);  // log_level, witnesses, siem: said, not passed over
+  EXPECT_EQ(c.siem.url, "relp+tls://x");
+  EXPECT_EQ(c.siem.overlap_bytes, std::uint64_t{1} << 20);
+  EXPECT_EQ(c.siem.enterprise, 4711u);
+  EXPECT_EQ(c.idle.size(), 2u);  // log_level, witnesses: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");

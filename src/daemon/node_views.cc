@@ -90,6 +90,7 @@ void WholeNode::fill_daemon(wire::DaemonView& d) const {
   d.bypasses_found = w.found;
   d.bypasses_killed = w.killed;
   audit_.fill(d);
+  siem_.fill(d);
   std::strncpy(d.version, kVersion, sizeof d.version - 1);
 }
 
