@@ -105,6 +105,7 @@ class Rsyslog:
     def __init__(self, where, scheme, certificates=None, ask_client=False):
         self.where, self.port = where, free_port()
         self.out, self.log, self.process = where / "received", where / "rsyslog.log", None
+        self.said = self.log.open("ab")
         config = ['global(workDirectory="%s" processInternalMessages="off")' % where, 'main_queue(queue.type="Direct")',
                   'template(name="seen" type="string" string="%pri%\\t%protocol-version%\\t%hostname%\\t%app-name%\\t%msgid%\\t'
                   '%structured-data%\\t%msg%\\n")']
@@ -131,7 +132,7 @@ class Rsyslog:
 
     def start(self):
         self.process = subprocess.Popen([RSYSLOGD, "-n", "-iNONE", "-f", str(self.where / "rsyslog.conf")], stdin=subprocess.DEVNULL,
-                                        stdout=self.log.open("ab"), stderr=subprocess.STDOUT)
+                                        stdout=self.said, stderr=subprocess.STDOUT)
 
         def listens():
             if self.process.poll() is not None:
@@ -187,6 +188,7 @@ class SiemCase(unittest.TestCase):
 
     def receiver(self, scheme, **more):
         r = Rsyslog(self.where, scheme, **more)
+        self.addCleanup(r.said.close)
         r.start()
         self.running.append(r.process)
         return r
@@ -196,8 +198,8 @@ class SiemCase(unittest.TestCase):
         self.running.append(receiver.process)
 
     def export(self, url, *words):
-        p = subprocess.Popen([EXPORTER, self.log, self.state, url, *words], stdin=subprocess.DEVNULL,
-                             stderr=(self.where / "exporter.log").open("ab"))
+        with (self.where / "exporter.log").open("ab") as said:
+            p = subprocess.Popen([EXPORTER, self.log, self.state, url, *words], stdin=subprocess.DEVNULL, stderr=said)
         self.running.append(p)
         return p
 

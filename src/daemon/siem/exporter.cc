@@ -52,11 +52,11 @@ bool Exporter::connect() {
   return true;
 }
 
-void Exporter::lose(const std::string& why) {
+void Exporter::lose(std::string why) {
   link_.reset();
   pending_.clear();
   state_ = LinkState::kAway;
-  why_ = why;
+  why_ = std::move(why);
   pause_ms_ = std::clamp(pause_ms_ * 2, kFirstPause_ms, std::max(options_.most_pause_ms, 1));
   pause_ms_ = std::min(pause_ms_, std::max(options_.most_pause_ms, 1));
   retry_ns_ = monotonic_ns() + static_cast<std::uint64_t>(pause_ms_) * kMs;

@@ -46,7 +46,7 @@ class Exporter {
     std::uint64_t last;  // of the link's messages
   };
   bool connect();
-  void lose(const std::string& why);
+  void lose(std::string why);  // by value: it ends the link that said so
   void fill();
   void keep();
   void pause(int timeout_ms);

@@ -36,7 +36,7 @@ bool Link::flush(bool& moved) {
     out_at_ += static_cast<std::size_t>(n);
     taken_ += static_cast<std::uint64_t>(n);
     for (; !ends_.empty() && ends_.front() <= taken_; ends_.pop_front())
-      wire_ends_.push_back(stream_->written());
+      wire_ends_.push_back(stream_->encrypted() ? stream_->written() : ends_.front());
   }
   if (out_at_ == out_.size() || out_at_ > kMostQueued) {
     out_.erase(0, out_at_);

@@ -47,7 +47,7 @@ class Link {
   std::string out_;
   std::size_t out_at_ = 0;  // written of out_
   std::uint64_t queued_ = 0, confirmed_ = 0;
-  // Without RELP. Where in out_'s whole stream each message ends; and what the wire had written when it was taken.
+  // Without RELP. Where in the stream each message ends, until it is written; then where on the wire, or (TLS) a place behind that.
   std::uint64_t taken_ = 0, given_ = 0;  // bytes of the stream written, queued
   std::deque<std::uint64_t> ends_, wire_ends_;
   std::uint64_t progress_ns_ = 0;

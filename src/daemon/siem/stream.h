@@ -45,7 +45,8 @@ class Stream {
   [[nodiscard]] int fd() const { return fd_.get(); }
   // TLS may have to read before it can write: what poll() waits for then.
   [[nodiscard]] bool write_waits_for_read() const { return wants_read_; }
-  // Bytes on the wire: given to the kernel, and of these acknowledged by the peer's.
+  [[nodiscard]] bool encrypted() const { return ssl_ != nullptr; }
+  // Bytes on the wire (with TLS more than were written here): given to the kernel, and of these acknowledged by the peer's.
   [[nodiscard]] std::uint64_t written() const;
   [[nodiscard]] std::uint64_t acknowledged() const;
   [[nodiscard]] const std::string& problem() const { return problem_; }
