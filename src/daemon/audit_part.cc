@@ -94,6 +94,7 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   options.told = [news](bool good, const std::string& text) { news->put(good, text); };
   auto sink = open_audit_sink(options);
   if (!sink.ok()) return sink.problem;
+  directory_ = options.directory;
   auto keep = open_keep(places.dir_fd, places.dir);
   if (!keep.ok()) return keep.problem;
   AuditLanes::Outside outside;

@@ -35,6 +35,8 @@ class AuditPart {
   void fill(wire::DaemonView& view) const;
   [[nodiscard]] AuditLanes* lanes() { return lanes_.get(); }
   [[nodiscard]] const AuditLanes* lanes() const { return lanes_.get(); }
+  // Where the log lies; "" if there is none.
+  [[nodiscard]] const std::string& log_directory() const { return directory_; }
   // What of the configuration that is in force otherwise needs a restart; null: nothing.
   [[nodiscard]] const char* not_in_force(const Config& config) const;
 
@@ -42,6 +44,7 @@ class AuditPart {
   [[nodiscard]] std::uint32_t reserve(std::uint32_t at_least);
 
   AuditPlaces places_;
+  std::string directory_;
   std::string in_force_;            // what the log was opened with
   std::vector<std::string> early_;  // records of before start()
   bool started_ = false;

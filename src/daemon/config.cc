@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "daemon/compute.h"
 #include "daemon/config_audit.h"
+#include "daemon/config_siem.h"
 #include "daemon/config_table.h"
 #include "policy/compute_spec.h"
 #include "policy/mode.h"
@@ -143,9 +144,6 @@ void read_trust(ConfigTable trust, Config& c) {
 }
 
 void read_others(ConfigTable& root, Config& c) {
-  const auto idle = [&c](unsigned at, const char* what) {
-    if (at != 0) c.idle.emplace_back(what);
-  };
   ConfigTable reserve = root.table("reserve");
   char word[32] = {};
   name_field(reserve, "class", word);
@@ -166,10 +164,7 @@ void read_others(ConfigTable& root, Config& c) {
   mps.text("control", c.mps_control);
   mps.finish();
   read_audit(root.table("audit"), c);
-  ConfigTable siem = root.table("siem");
-  idle(siem.text("url", c.siem_url), "[siem] url");
-  siem.text("ca", c.siem_ca);
-  siem.finish();
+  read_siem(root.table("siem"), c);
   read_trust(root.table("trust"), c);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/outcome.h"
 #include "daemon/ledger.h"
+#include "daemon/siem/target.h"
 #include "gpu/selftest.h"
 #include "gpu/timeslice.h"
 #include "policy/size.h"
@@ -55,7 +56,7 @@ struct Config {
   // [reserve]
   std::string reserve_class;
   std::uint32_t reserve_x100 = 0;  // of each device's memory
-  // [mps]; [audit], [siem]: read and checked, what acts on them comes with those parts
+  // [mps]; [audit]
   bool mps_enabled = false;
   std::vector<std::string> mps_groups;
   std::string mps_control = "nvidia-cuda-mps-control";
@@ -72,7 +73,7 @@ struct Config {
     policy::Size retain_size{};     // of all segments; 0: no bound
     std::uint32_t witness_s = 10;
   } audit_keep;
-  std::string siem_url, siem_ca;
+  siem::Settings siem;  // config_siem.cc
   // [trust]
   std::string trust_jwks, trust_audience, trust_issuer;
   std::string trust_text;  // of that file, read with this one

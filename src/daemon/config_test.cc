@@ -84,8 +84,10 @@ retain_days = 400
 retain_size = "2TiB"
 witness_s = 5
 [siem]
-url = "relp://x"
+url = "relp+tls://x"
 ca = "/x.pem"
+overlap = "1MiB"
+enterprise = 4711
 [[tenant]]
 name = "a"
 match = {uid = 1000, gid = 100, cgroup = "/user.slice"}
@@ -130,9 +132,10 @@ name = "b"
   EXPECT_EQ(c.audit_keep.retain_days, 400u);
   EXPECT_EQ(c.audit_keep.retain_size.bytes, std::uint64_t{2} << 40);
   EXPECT_EQ(c.audit_keep.witness_s, 5u);
-  EXPECT_EQ(c.siem_url, "relp://x");
-  EXPECT_EQ(c.idle.size(),
-            2u);  // log_level, siem: said, not passed over
+  EXPECT_EQ(c.siem.url, "relp+tls://x");
+  EXPECT_EQ(c.siem.overlap_bytes, std::uint64_t{1} << 20);
+  EXPECT_EQ(c.siem.enterprise, 4711u);
+  EXPECT_EQ(c.idle.size(), 1u);  // log_level: said, not passed over
   ASSERT_EQ(c.tenants.size(), 2u);
   const wire::TenantRecord& r = c.tenants[0].record;
   EXPECT_STREQ(r.name, "a");

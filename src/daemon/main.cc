@@ -7,6 +7,7 @@
 #include "daemon/config.h"
 #include "daemon/node.h"
 #include "daemon/service.h"
+#include "daemon/siem/siem.h"
 #include "daemon/sight/sight.h"
 
 namespace {
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   using namespace bulkhead::daemon;
   if (argc > 1 && std::strcmp(argv[1], kSightFlag) == 0) return sight_child_main();
   if (argc > 1 && std::strcmp(argv[1], kKeeperFlag) == 0) return keeper_main();
+  if (argc > 1 && std::strcmp(argv[1], siem::kSiemFlag) == 0) return siem::siem_child_main();
   block_signals();
   DaemonOptions options;
   bool check_only = false;

@@ -161,6 +161,7 @@ std::string WholeNode::put_in_force(Outcome<Config> read) {
   regions_->set_page_flags(config_.private_dirs ? shm::kPrivateDirs : 0u);
   audit_.set_rules(config_);
   if (sight) sight_.take(std::move(*sight));
+  take_siem();
   return grants_->set_keys(trust_of(config_), config_.trust_text, loop_.read_clock());
 }
 
@@ -262,6 +263,8 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   if (options.sight) loop_.add(sight_);
   if (audit_.lanes() != nullptr) loop_.add(*audit_.lanes());
   loop_.add(*rollouts_);
+  take_siem();
+  loop_.add(siem_);
   journal_->post(loop_.read_clock(), EventKind::kDaemonStarted,
                  std::string{"bulkheadd "} + kVersion);
   if (const std::string waits = condition(); !waits.empty())
@@ -281,6 +284,7 @@ int WholeNode::run() {
   ledger_->tick(loop_.read_clock());  // the store's newest text
   watch_->finish(loop_.read_clock());
   sight_.stop();
+  siem_.stop();
   store_->stop();
   return 0;
 }

@@ -108,6 +108,7 @@ void WholeNode::fill_daemon(wire::DaemonView& d) const {
   d.bypasses_killed = w.killed;
   audit_.fill(d);
   grants_->fill(d.audit);
+  siem_.fill(d);
   std::strncpy(d.version, kVersion, sizeof d.version - 1);
 }
 

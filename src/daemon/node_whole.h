@@ -23,6 +23,7 @@
 #include "daemon/server.h"
 #include "daemon/service.h"
 #include "daemon/shim_store.h"
+#include "daemon/siem/child.h"
 #include "daemon/sight/child.h"
 #include "daemon/watch.h"
 
@@ -65,6 +66,7 @@ class WholeNode final : public Node {
   void take_slices();
   void take_modes();
   void wire_self_test();
+  void take_siem();
   std::map<MpsKey, bool> mps_in_force() const;
   std::vector<std::uint32_t> pids_of_tenant(const std::string& name) const;
   void note_end(const RegionNews& news);
@@ -102,6 +104,7 @@ class WholeNode final : public Node {
   std::unique_ptr<SelfTester> tester_;
   PictureWriter picture_;
   SightChild sight_;
+  SiemChild siem_;
   bool serves_sight_ = false;
   // Where self-tests are kept, known once there is a state directory; the reader's thread may outlive this.
   std::shared_ptr<std::string> tests_in_ = std::make_shared<std::string>();

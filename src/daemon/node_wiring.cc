@@ -122,7 +122,10 @@ void WholeNode::wire_server() {
   p.next_event_id = picture_.providers.next_event_id = [this] { return journal_->next_id(); };
   p.usage = [this](std::int64_t since) { return usage_->rows(since); };
   p.reload = [this](ConfigReader::Done done) { begin_reload(std::move(done)); };
-  p.condition = [this] { return condition(); };
+  p.condition = [this] {
+    const std::string waits = condition(), siem = siem_.text();
+    return waits.empty() || siem.empty() ? waits + siem : waits + "; " + siem;
+  };
   if (AuditLanes* lanes = audit_.lanes()) {
     p.lane = [lanes](const Peer& peer, const wire::LaneRequest& request, UniqueFd pidfd) {
       return lanes->request(peer, request, std::move(pidfd));

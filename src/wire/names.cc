@@ -80,6 +80,14 @@ const char* event_name(EventKind kind) noexcept {
       return "trust-loaded";
     case EventKind::kTrustRefused:
       return "trust-refused";
+    case EventKind::kSiemAway:
+      return "siem-away";
+    case EventKind::kSiemBack:
+      return "siem-back";
+    case EventKind::kSiemFailed:
+      return "siem-failed";
+    case EventKind::kSiemMissed:
+      return "siem-missed";
     case EventKind::kShimRefused:
       return "shim-refused";
     case EventKind::kAuditMode:

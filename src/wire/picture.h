@@ -38,6 +38,9 @@ struct DaemonView {
   std::uint64_t audit_waits, audit_refused, audit_unrecorded;
   char version[32];
   AuditView audit;
+  // The SIEM exporter. State: 0 off, 1 starting, 2 connected, 3 receiver away, 4 stuck; behind and unconfirmed are leaves of the log.
+  std::uint64_t siem_state, siem_sent, siem_confirmed, siem_bytes, siem_connections;
+  std::uint64_t siem_behind, siem_unconfirmed, siem_missed;
 };
 
 struct Picture {

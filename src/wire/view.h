@@ -142,6 +142,11 @@ enum class EventKind : std::uint32_t {
   kMpsHit,
   kMpsTerminated,
   kSelfTested,
+  // the SIEM exporter (docs/compliance/siem.md)
+  kSiemAway = 50,
+  kSiemBack,
+  kSiemFailed,
+  kSiemMissed,
   // grants (docs/formats/grant.md); numbers of their own, for other parts add above
   kGrantAccepted = 60,
   kGrantRefused,

@@ -34,6 +34,24 @@ void write_reaping(Exposition& out, const wire::DaemonView& d) {
 
 }  // namespace
 
+void write_siem(Exposition& out, const wire::DaemonView& d) {
+  if (d.siem_state == 0) return;
+  one(out, Type::kGauge, "bulkhead_siem_connected", "", "1 while the SIEM takes events.",
+      d.siem_state == 2 ? 1 : 0);
+  one(out, Type::kGauge, "bulkhead_siem_behind", "",
+      "Signed entries of the audit log that were not sent yet.", d.siem_behind);
+  one(out, Type::kGauge, "bulkhead_siem_unconfirmed", "",
+      "Entries that were sent and that the SIEM has not confirmed.", d.siem_unconfirmed);
+  one(out, Type::kCounter, "bulkhead_siem_events_sent", "",
+      "Events sent to the SIEM, those sent again included.", d.siem_sent);
+  one(out, Type::kCounter, "bulkhead_siem_events_confirmed", "", "Of them, those it confirmed.",
+      d.siem_confirmed);
+  one(out, Type::kCounter, "bulkhead_siem_connections", "", "Connections to it that were made.",
+      d.siem_connections);
+  one(out, Type::kCounter, "bulkhead_siem_missed", "",
+      "Entries that were gone from the log before they were sent.", d.siem_missed);
+}
+
 void write_daemon(Exposition& out, const wire::DaemonView& d) {
   out.family(Type::kInfo, "bulkhead_build", "", "Version of the daemon.");
   out.sample({{"version", d.version}}, std::uint64_t{1});
@@ -83,6 +101,7 @@ void write_daemon(Exposition& out, const wire::DaemonView& d) {
   one(out, Type::kCounter, "bulkhead_audit_unrecorded", "",
       "Transfers that went on unrecorded because their lane was full.", d.audit_unrecorded);
   write_audit(out, d.audit);
+  write_siem(out, d);
   write_reaping(out, d);
 }
 

@@ -57,15 +57,15 @@ constexpr std::array kAllowed {
 
 }  // namespace
 
-Status drop_privileges(int parent_pid) {
+Status drop_privileges(int parent_pid, std::uint64_t most_file_bytes) {
   if (::geteuid() == 0) {
     const Status nobody = become_nobody();
     if (!nobody.ok()) return nobody;
   }
   const rlimit files{kMostDescriptors, kMostDescriptors};
-  const rlimit none{0, 0};
+  const rlimit none{0, 0}, bytes{most_file_bytes, most_file_bytes};
   if (::setrlimit(RLIMIT_NOFILE, &files) != 0) return failed("limit descriptors");
-  if (::setrlimit(RLIMIT_CORE, &none) != 0 || ::setrlimit(RLIMIT_FSIZE, &none) != 0)
+  if (::setrlimit(RLIMIT_CORE, &none) != 0 || ::setrlimit(RLIMIT_FSIZE, &bytes) != 0)
     return failed("limit files");
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return failed("no new privileges");
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return failed("no dumps");
