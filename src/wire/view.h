@@ -129,6 +129,7 @@ enum class EventKind : std::uint32_t {
   kMpsHit,
   kMpsTerminated,
   kSelfTested,
+  kTimeUnderstated = 50,  // docs/compute.md
   // grants (docs/formats/grant.md); numbers of their own, for other parts add above
   kGrantAccepted = 60,
   kGrantRefused,
