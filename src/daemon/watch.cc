@@ -232,6 +232,7 @@ void Watch::spare(const Now& now, const policy::SeenProcess& p, const std::strin
 void Watch::sample_usage(const Now& now) {
   std::vector<UsageSample> samples;
   std::map<TenantDevice, Counted> still;
+  std::map<TenantDevice, Compared> limited;
   for (const std::string& tenant : regions_.names()) {
     wire::TenantView view{};
     if (!regions_.view(tenant, view)) continue;
@@ -243,6 +244,10 @@ void Watch::sample_usage(const Now& now) {
           known != gpu_time_known_.end() && known->second) {
         const auto use = gpu_use_.find({tenant, s.device});
         s.gpu_ms = use == gpu_use_.end() ? 0 : use->second.ms;
+        if (const TenantDevice key{tenant, s.device}; device.compute_x100 != 0) {
+          compare_time(now, key, s.gpu_ms, device.used_ns);
+          limited[key] = compared_[key];
+        }
       }
       if (const auto ms = counted_ms({tenant, s.device}, device); ms) s.gpu_ms = s.counted_ms = *ms;
       s.moved_total = moved_bytes(device);
@@ -251,6 +256,7 @@ void Watch::sample_usage(const Now& now) {
     }
   }
   counted_ = std::move(still);  // those that are there
+  compared_ = std::move(limited);
   gpu_use_.clear();
   gpu_time_known_.clear();  // until the next round says so again
   usage_.sample(now, samples);

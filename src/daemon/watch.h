@@ -15,6 +15,7 @@
 #include "daemon/store.h"
 #include "daemon/usage.h"
 #include "policy/bypass.h"
+#include "policy/understated.h"
 
 namespace bulkhead::daemon {
 
@@ -70,6 +71,8 @@ class Watch final : public Duty {
   void spare(const Now& now, const policy::SeenProcess& p, const std::string& faulty);
   void sample_usage(const Now& now);
   std::optional<std::uint64_t> counted_ms(const TenantDevice& key, const wire::DeviceView& device);
+  void compare_time(const Now& now, const TenantDevice& key, std::uint64_t nvml_ms,
+                    std::uint64_t used_ns);  // watch_time.cc
   void watch_clock(const Now& now);
   void watch_store(const Now& now);
   void store_events();
@@ -89,6 +92,12 @@ class Watch final : public Duty {
     std::uint64_t seen_ns = 0, rest_ns = 0;
   };
   std::map<TenantDevice, Counted> counted_;  // the library's count, as it was last seen
+  struct Compared {
+    policy::Understated rule;
+    std::uint64_t seen_ns = 0, rest_ns = 0, at_ns = 0;
+    bool known = false;
+  };
+  std::map<TenantDevice, Compared> compared_;  // of limited tenants that are there
   std::map<TenantDevice, std::uint32_t> share_x100_;
   std::map<DeviceId, std::uint64_t> overhead_;
   std::map<std::uint32_t, std::uint64_t> tried_kill_;  // pid -> start: not tried again

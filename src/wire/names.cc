@@ -66,6 +66,8 @@ const char* event_name(EventKind kind) noexcept {
       return "mps-terminated";
     case EventKind::kSelfTested:
       return "self-tested";
+    case EventKind::kTimeUnderstated:
+      return "time-understated";
     case EventKind::kGrantAccepted:
       return "grant-accepted";
     case EventKind::kGrantRefused:

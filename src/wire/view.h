@@ -147,6 +147,7 @@ enum class EventKind : std::uint32_t {
   kSiemBack,
   kSiemFailed,
   kSiemMissed,
+  kTimeUnderstated = 54,  // docs/compute.md
   // grants (docs/formats/grant.md); numbers of their own, for other parts add above
   kGrantAccepted = 60,
   kGrantRefused,
