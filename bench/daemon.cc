@@ -26,7 +26,10 @@ void write_config(const std::string& path, const std::vector<Tenant>& tenants,
   std::ofstream out(path);
   for (const Tenant& t : tenants)
     out << "[[tenant]]\nname = \"" << t.name << "\"\nmemory = \"" << (t.quota_bytes >> 20)
-        << "MiB\"\n";
+        << "MiB\"\n"
+        << (t.compute_percent == 0 ? ""
+                                   : "compute = \"" + std::to_string(t.compute_percent) + "%\"\n")
+        << (t.latency ? "priority = \"latency\"\n" : "");
   out << more;
 }
 
