@@ -34,6 +34,7 @@ void write_config(const std::string& path, const std::vector<Tenant>& tenants,
     out << "[[tenant]]\nname = \"" << t.name << "\"\nmemory = \"" << (t.quota_bytes >> 20)
         << "MiB\"\n";
     if (t.compute_percent != 0) out << "compute = \"" << t.compute_percent << "%\"\n";
+    if (t.latency) out << "priority = \"latency\"\n";
     if (t.audited) out << "audit = \"observe\"\n";
   }
   out << more;

@@ -56,7 +56,8 @@ bool issue(const std::string& gpu, const std::string& jwks, const std::string& f
 
 }  // namespace
 
-Granted::Granted(const Lab& beside, const std::string& name, const std::vector<Tenant>& others)
+Granted::Granted(const Lab& beside, const std::string& name, const std::vector<Tenant>& others,
+                 bool latency)
     : lab_(beside) {
   lab_.scratch += "/" + name;
   fs::create_directories(lab_.scratch + "/state");
@@ -68,6 +69,7 @@ Granted::Granted(const Lab& beside, const std::string& name, const std::vector<T
     return;
   }
   tenant_ = lab_.make_tenant(8 * kGiB);
+  tenant_.latency = latency;
   std::vector<Tenant> tenants = others;
   tenants.push_back(tenant_);  // the last: what follows are its lines
   daemon_ = std::make_unique<Daemon>(

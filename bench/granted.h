@@ -11,7 +11,8 @@ namespace bulkhead::bench {
 class Granted {
  public:
   // In a directory `name` of its own below the lab's. `others`: tenants without auditing, of the same daemon.
-  Granted(const Lab& beside, const std::string& name, const std::vector<Tenant>& others);
+  Granted(const Lab& beside, const std::string& name, const std::vector<Tenant>& others,
+          bool latency = false);
 
   [[nodiscard]] const std::string& error() const { return error_; }  // "": it runs
   [[nodiscard]] const Lab& lab() const { return lab_; }

@@ -19,7 +19,7 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: bulkhead-bench [--suite "
-    "memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|trade|all]... "
+    "memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|trade|transfer|all]... "
     "[--quick] "
     "[--json "
     "FILE]\n"
@@ -40,7 +40,7 @@ constexpr Suite kSuites[] = {
     {"memory", suite_memory},       {"hook", suite_hook},   {"start", suite_start},
     {"quota", suite_quota},         {"crash", suite_crash}, {"compute", suite_compute},
     {"admission", suite_admission}, {"audit", suite_audit}, {"daemon", suite_daemon},
-    {"grant", suite_grant},         {"trade", suite_trade}};
+    {"grant", suite_grant},         {"trade", suite_trade}, {"transfer", suite_transfer}};
 
 struct Options {
   std::vector<std::string> suites;

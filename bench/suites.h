@@ -44,6 +44,7 @@ void suite_density(Bench& b, std::uint64_t rounds, const std::string& kernels);
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19
 void lanes_to_disk(Bench& b);    // row 16: the whole pipeline, suite_lanes.cc
+void suite_transfer(Bench& b);   // row 1, transfers
 void suite_trade(Bench& b);      // row 18
 void suite_grant(Bench& b);      // row 17: the check of a handle, over memory
 void suite_daemon(Bench& b);     // what bulkheadd takes

@@ -33,9 +33,10 @@ int work_denied(Worker& w);
 int work_member(Worker& w);
 int work_start(Worker& w);  // work_start.cc
 int work_gate(Worker& w);
-int work_trade(Worker& w);  // work_trade.cc
-int work_log(Worker& w);    // work_log.cc
-int work_fill(Worker& w);   // work_quota.cc
+int work_trade(Worker& w);   // work_trade.cc
+int work_copies(Worker& w);  // work_copies.cc
+int work_log(Worker& w);     // work_log.cc
+int work_fill(Worker& w);    // work_quota.cc
 int work_export(Worker& w);
 int work_launch(Worker& w);  // work_compute.cc
 int work_load(Worker& w);
