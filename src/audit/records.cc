@@ -148,7 +148,7 @@ ModeRecord read_mode(Reader& r) {
 }
 
 GapRecord read_gap(Reader& r, const json& object) {
-  GapRecord out{r.number("session"), r.number("lane"), r.number("from"),
+  GapRecord out{r.number("session"), r.number("lane"),  r.number("from"),
                 r.number("to"),      r.number("count"), {}};
   if (object.contains("tenant")) out.tenant = r.text("tenant");
   return out;

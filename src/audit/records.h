@@ -73,8 +73,9 @@ struct RetainedRecord {
 struct OtherRecord {
   std::string kind;
 };
-using Record = std::variant<OtherRecord, BootRecord, KeyRecord, SessionRecord, SessionEndRecord,
-                            GrantRecord, RevokedRecord, ClockRecord, GapRecord, ModeRecord, RetainedRecord>;
+using Record =
+    std::variant<OtherRecord, BootRecord, KeyRecord, SessionRecord, SessionEndRecord, GrantRecord,
+                 RevokedRecord, ClockRecord, GapRecord, ModeRecord, RetainedRecord>;
 
 // The record in `json` (without its first byte 0x1f); none: `problem` says what is wrong with it. `origin` is the
 // log's, for what a key record's signature covers.

@@ -12,7 +12,7 @@ const char* check_name(Check check) noexcept {
       "segments", "entry-form", "record-form", "journal",   "tree-files",      "checkpoint-form",
       "order",    "size",       "root",        "signature", "epoch-signature", "key-chain",
       "seal",     "epoch-time", "session",     "sequence",  "session-end",     "gap",
-      "clock",    "grant",      "token",       "boot",        "trusted",   "witness"};
+      "clock",    "grant",      "token",       "boot",      "trusted",         "witness"};
   static_assert(std::size(kNames) == static_cast<std::size_t>(Check::kCount));
   return check < Check::kCount ? kNames[static_cast<std::size_t>(check)] : "unknown";
 }

@@ -41,16 +41,18 @@ void observed(TestLog& log, std::uint64_t sequence, std::uint64_t utc_ns) {
 TEST(VerifyMode, AModeThatWasChangedBindsTheSessionsThatRun) {
   struct Case {
     const char* name;
-    std::vector<std::string> before, after;  // modes that are said before and after the session's record
+    std::vector<std::string> before,
+        after;  // modes that are said before and after the session's record
     std::uint64_t later_s;
     bool intact;
   };
-  for (const Case& c : {Case{"none said", {}, {}, 0, false},
-                        Case{"never lowered", {"enforce"}, {"enforce"}, 1, false},
-                        Case{"lowered", {"enforce"}, {"observe"}, 0, true},
-                        Case{"raised again, at once", {"enforce"}, {"observe", "enforce"}, 5, true},
-                        Case{"raised again, long ago", {"enforce"}, {"observe", "enforce"}, 61, false},
-                        Case{"stricter by its own word", {"observe"}, {"observe"}, 0, false}}) {
+  for (const Case& c :
+       {Case{"none said", {}, {}, 0, false},
+        Case{"never lowered", {"enforce"}, {"enforce"}, 1, false},
+        Case{"lowered", {"enforce"}, {"observe"}, 0, true},
+        Case{"raised again, at once", {"enforce"}, {"observe", "enforce"}, 5, true},
+        Case{"raised again, long ago", {"enforce"}, {"observe", "enforce"}, 61, false},
+        Case{"stricter by its own word", {"observe"}, {"observe"}, 0, false}}) {
     SCOPED_TRACE(c.name);
     TestLog log;
     ASSERT_EQ(log.open(), "");
@@ -72,14 +74,16 @@ TEST(VerifyMode, AModeThatWasChangedBindsTheSessionsThatRun) {
 TEST(VerifyMode, WhatHadNoLaneIsAGap) {
   TestLog log;
   ASSERT_EQ(log.open(), "");
-  add(log, "{\"bytes\":4096,\"count\":3,\"from\":0,\"lane\":65535,\"record\":\"gap\",\"session\":0,"
-           "\"tenant\":\"t\",\"to\":0,\"utc\":1,\"why\":\"there was no lane\"}");
+  add(log,
+      "{\"bytes\":4096,\"count\":3,\"from\":0,\"lane\":65535,\"record\":\"gap\",\"session\":0,"
+      "\"tenant\":\"t\",\"to\":0,\"utc\":1,\"why\":\"there was no lane\"}");
   ASSERT_TRUE(log.writer->finish().ok());
   VerifyOptions options = options_of(log);
   const VerifyReport r = verify(log, options);
   EXPECT_EQ(r.exit_code(), 1);
-  EXPECT_EQ(first_text(r),
-            "gap: index 2: 3 transfers of tenant t went to the driver and no lane took their entries");
+  EXPECT_EQ(
+      first_text(r),
+      "gap: index 2: 3 transfers of tenant t went to the driver and no lane took their entries");
   options.off[static_cast<std::size_t>(Check::kGap)] = true;
   EXPECT_EQ(verify(log, options).exit_code(), 0);
 }

@@ -14,7 +14,8 @@ struct Entry {
 };
 constexpr Entry kCommands[] = {
     {"verify", "Check a log: exit 0 intact, 1 changed or incomplete, 2 not checked", audit_verify},
-    {"coverage", "Compare a tenant's log with what its library counted: exit 0, 1 a gap, 2, 3", audit_coverage},
+    {"coverage", "Compare a tenant's log with what its library counted: exit 0, 1 a gap, 2, 3",
+     audit_coverage},
     {"tail", "Show the newest entries", audit_tail},
     {"show", "Show one entry, checked against the signed tree", audit_show},
     {"prove", "Write a proof that an entry is in the log, or check one", audit_prove},

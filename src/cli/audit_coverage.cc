@@ -17,6 +17,7 @@
 #include "cli/request.h"
 #include "cli/say.h"
 #include "cli/when.h"
+#include "shm/audit_totals.h"
 #include "shm/tenant.h"
 #include "wire/lines.h"
 
@@ -37,7 +38,8 @@ constexpr const char* kClassNames[kAuditClasses] = {
 // What the library counted, as far as the comparison needs it.
 struct Counted {
   std::array<std::uint64_t, kAuditClasses> calls{}, bytes{};
-  std::uint64_t missed_calls = 0, missed_bytes = 0, unlogged_refused = 0, unlogged_refused_bytes = 0;
+  std::uint64_t missed_calls = 0, missed_bytes = 0, unlogged_refused = 0,
+                unlogged_refused_bytes = 0;
   std::array<std::uint64_t, shm::kCopyDirections> moved{};
 };
 // Where the comparison begins: a mode's record of the log, or its beginning.
@@ -144,8 +146,8 @@ class Reading {
     const bool fits = number_of(j, "region") == region_ && j.contains("counted");
     const std::uint64_t utc = number_of(j, "utc");
     const bool in_time =
-        !baseline_.said ||
-        (since_s_ && *since_s_ >= 0 && utc <= static_cast<std::uint64_t>(*since_s_) * 1'000'000'000);
+        !baseline_.said || (since_s_ && *since_s_ >= 0 &&
+                            utc <= static_cast<std::uint64_t>(*since_s_) * 1'000'000'000);
     if (!fits || !in_time) {
       logged_.was_off |= text_of(j, "mode") == "off";
       return;
@@ -206,7 +208,8 @@ Result compare(const Counted& now, const Baseline& from, const Logged& logged) {
   const std::uint64_t refused = above(now.unlogged_refused, from.counted.unlogged_refused);
   // Of each class: what the others have too much of hides nothing. The classes of what was missed are not compared apart.
   std::uint64_t lacking = 0;
-  for (unsigned i = 0; i < kAuditClasses; ++i) lacking += above(r.counted.calls[i], logged.calls[i]);
+  for (unsigned i = 0; i < kAuditClasses; ++i)
+    lacking += above(r.counted.calls[i], logged.calls[i]);
   r.lost = above(lacking, r.missed + refused);
   for (unsigned d = 0; d < shm::kCopyDirections; ++d)
     r.counted.moved[d] = above(now.moved[d], from.counted.moved[d]);
@@ -224,17 +227,19 @@ std::vector<std::string> unknown(const Baseline& from, const Logged& logged,
       "prove nothing of a hostile one",
       "whether the log was changed since: 'bulkhead audit verify' says that"};
   if (totals.export_tables != 0) {
-    out.push_back(fmt::format("cuGetExportTable was asked for {} times: functions behind it move "
-                              "data unseen, or none do",
-                              totals.export_tables));
+    out.push_back(
+        fmt::format("cuGetExportTable was asked for {} times: functions behind it move "
+                    "data unseen, or none do",
+                    totals.export_tables));
   }
   if (logged.was_off)
     out.emplace_back("the mode was off for a part of this time: what moved then is nowhere");
   if (!from.said) out.emplace_back("no record of a mode: compared from the log's beginning");
   if (from.lanes != 0) {
-    out.push_back(fmt::format("{} lanes were open where the comparison begins: as many calls may "
-                              "be counted on one side only",
-                              from.lanes));
+    out.push_back(
+        fmt::format("{} lanes were open where the comparison begins: as many calls may "
+                    "be counted on one side only",
+                    from.lanes));
   }
   return out;
 }
@@ -247,14 +252,15 @@ struct Verdict {
 Verdict verdict_of(const Result& r, const Baseline& from, const Logged& logged,
                    const AuditTotals& totals) {
   if (r.began_anew)
-    return {kNotCompared, "not-compared", "the counts began anew since: another region, or changed"};
+    return {kNotCompared, "not-compared",
+            "the counts began anew since: another region, or changed"};
   const std::uint64_t lost = above(r.lost, from.lanes);
   if (r.missed != 0 || lost != 0 || logged.findings != 0 || logged.gap_calls > 0) {
-    return {1, "gap",
-            fmt::format("{} calls ({} bytes) went to the driver without an entry, {} more were "
-                        "counted and are not in the log, {} lanes could not be read to their end",
-                        std::max(r.missed, logged.gap_calls), r.missed_bytes, lost,
-                        logged.findings)};
+    return {
+        1, "gap",
+        fmt::format("{} calls ({} bytes) went to the driver without an entry, {} more were "
+                    "counted and are not in the log, {} lanes could not be read to their end",
+                    std::max(r.missed, logged.gap_calls), r.missed_bytes, lost, logged.findings)};
   }
   if (totals.unresolved != 0) {
     return {3, "unresolved",
@@ -337,13 +343,13 @@ void print(const AuditOptions& o, const Baseline& from, const Logged& logged, co
              r.missed_bytes, totals.no_lane_calls, totals.no_room_calls);
   fmt::print("refused {}, observed {}, violations {}, failed in the driver {}\n", logged.denied,
              logged.observed, logged.violations, logged.failed);
-  fmt::print("moved by the books of copies: to the device {}, to the host {}, within {}, peer {}, "
-             "set {} bytes (a bound: also what moved while the mode was off)\n",
-             r.counted.moved[0], r.counted.moved[1], r.counted.moved[2], r.counted.moved[3],
-             r.counted.moved[4]);
+  fmt::print(
+      "moved by the books of copies: to the device {}, to the host {}, within {}, peer {}, "
+      "set {} bytes (a bound: also what moved while the mode was off)\n",
+      r.counted.moved[0], r.counted.moved[1], r.counted.moved[2], r.counted.moved[3],
+      r.counted.moved[4]);
   fmt::print("auditing held a call for {} at the 99th percentile, of all time\n", held_p99);
-  for (const std::string& name : names_of(totals))
-    fmt::print("handed out unseen: {}\n", name);
+  for (const std::string& name : names_of(totals)) fmt::print("handed out unseen: {}\n", name);
   for (const std::string& text : blind) fmt::print("not known: {}\n", text);
   fmt::print("{}: {}\n", v.name, v.text);
 }
@@ -362,7 +368,8 @@ int audit_coverage(const AuditOptions& o) {
   std::optional<std::int64_t> since;
   if (!o.since.empty()) {
     since = parse_since(o.since, ::time(nullptr));
-    if (!since) return fail(kExitUsage, fmt::format("--since '{}' is no time: 10m, 2h, a date", o.since));
+    if (!since)
+      return fail(kExitUsage, fmt::format("--since '{}' is no time: 10m, 2h, a date", o.since));
   }
   disarm_environment();
   auto machine = open_machine(env_or_empty("BULKHEAD_SIM"), Directory::kMayBeMissing);

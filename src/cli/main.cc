@@ -209,7 +209,8 @@ int parse_and_run(int argc, char** argv) {
   add_usage(*app.add_subcommand("usage", "Show who held how much of which GPU for how long"),
             o.usage);
   add_audit(app, o.audit);
-  add_rollout(*app.add_subcommand("rollout", "Move a tenant's audit mode step by step, and back on a breach"),
+  add_rollout(*app.add_subcommand("rollout",
+                                  "Move a tenant's audit mode step by step, and back on a breach"),
               o.rollout);
   CLI::App& doctor = *app.add_subcommand("doctor", "Check this machine, with one fix a line");
   doctor.add_flag("--json", o.doctor.json, "For programs");

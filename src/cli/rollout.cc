@@ -38,8 +38,8 @@ std::string fill(const RolloutOptions& o, wire::RolloutRequest& q) {
   policy::RolloutRules rules;
   for (const std::string& text : o.abort_on) {
     if (!policy::parse_abort_rule(text, rules)) {
-      return fmt::format(
-          "--abort-on '{}' is none of gap, p99=0.8ms, refusals=10, service-p99=5ms", text);
+      return fmt::format("--abort-on '{}' is none of gap, p99=0.8ms, refusals=10, service-p99=5ms",
+                         text);
     }
   }
   std::uint64_t watch_ns = 0;
@@ -123,8 +123,9 @@ int follow(const RolloutOptions& o, const shm::Dir& dir) {
       continue;
     }
     if (!s.ok()) {
-      return fail(kExitProblem, fmt::format("{}: the rollout of {} goes on when a daemon runs again",
-                                            describe(s), o.name));
+      return fail(kExitProblem,
+                  fmt::format("{}: the rollout of {} goes on when a daemon runs again", describe(s),
+                              o.name));
     }
     silent = 0;
     const std::string now =

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shm/audit_count.h"
+#include "shm/audit_totals.h"
 #include "shm/region.h"
 
 namespace bulkhead::daemon {

@@ -79,7 +79,8 @@ struct LedgerOptions {
   // Whether that process still runs; only tests set it. Must not wait.
   std::function<bool(std::uint32_t pid, std::uint64_t start_ticks)> alive;
   // Before a tenant's audit mode is what `mode` says (of a new tenant: at once after it was made). `by` null: the file.
-  std::function<void(const std::string& name, wire::AuditMode mode, const Peer* by)> before_audit = {};
+  std::function<void(const std::string& name, wire::AuditMode mode, const Peer* by)> before_audit =
+      {};
   // Before a tenant is removed while its processes run. May be empty.
   std::function<void(const wire::TenantRecord&)> before_force;
 };

@@ -73,7 +73,8 @@ void Rollouts::start(const std::string& here, const std::string& state, const No
 void Rollouts::reconcile(const Now& now) {
   const auto modes = outside_.modes();
   for (const auto& [tenant, mode] : modes) before_mode(tenant, mode, nullptr, now);
-  changed_ |= std::erase_if(kept_.told, [&](const auto& t) { return !modes.contains(t.first); }) != 0;
+  changed_ |=
+      std::erase_if(kept_.told, [&](const auto& t) { return !modes.contains(t.first); }) != 0;
 }
 
 void Rollouts::before_mode(const std::string& tenant, std::uint32_t mode, const Peer* by,
@@ -90,7 +91,9 @@ void Rollouts::before_mode(const std::string& tenant, std::uint32_t mode, const 
   change.was = at != kept_.told.end() ? at->second.mode : 0;
   change.mode = mode;
   change.by = !moving_.empty() ? "rollout" : by != nullptr ? "set" : "configuration";
-  change.why = !moving_.empty() ? moving_ : known || at == kept_.told.end() ? "" : "its region was made anew";
+  change.why = !moving_.empty()                  ? moving_
+               : known || at == kept_.told.end() ? ""
+                                                 : "its region was made anew";
   if (by != nullptr) change.by_uid = by->uid, change.by_pid = by->pid;
   change.lanes = outside_.lanes(tenant);
   (void)outside_.record(mode_record(change, counts, now.unix_ns));
@@ -160,12 +163,14 @@ Answer Rollouts::begin(const Peer& peer, const wire::RolloutRequest& q, const No
   const auto modes = outside_.modes();
   const auto mode = modes.find(tenant);
   if (mode == modes.end())
-    return refused(Errc::kNotFound, tenant, "there is no tenant " + tenant + ": see 'bulkhead status'");
+    return refused(Errc::kNotFound, tenant,
+                   "there is no tenant " + tenant + ": see 'bulkhead status'");
   const auto target = static_cast<std::uint32_t>(q.target);
   if (const auto at = kept_.rollouts.find(tenant);
       at != kept_.rollouts.end() && at->second.state == RolloutState::kRunning) {
-    return refused(Errc::kExists, tenant,
-                   "a rollout of " + tenant + " runs: stop it with 'bulkhead rollout " + tenant + " --stop'");
+    return refused(
+        Errc::kExists, tenant,
+        "a rollout of " + tenant + " runs: stop it with 'bulkhead rollout " + tenant + " --stop'");
   }
   if (mode->second >= target) {
     return refused(Errc::kInvalid, tenant,
@@ -209,7 +214,8 @@ Answer Rollouts::stop(const Peer& peer, const std::string& tenant, const Now& no
   const auto at = kept_.rollouts.find(tenant);
   if (at == kept_.rollouts.end() || at->second.state != RolloutState::kRunning)
     return refused(Errc::kNotFound, tenant, "no rollout of " + tenant + " runs");
-  stop_one(tenant, at->second, "stopped by uid " + std::to_string(peer.uid) + "; the mode stays", now);
+  stop_one(tenant, at->second, "stopped by uid " + std::to_string(peer.uid) + "; the mode stays",
+           now);
   Answer a;
   a.tenant = tenant;
   return a;
@@ -231,7 +237,8 @@ void Rollouts::finish_move(const std::string& tenant, Rollout& r, const Now& now
   r.moving = false;
   take_base(tenant, r, now);
   changed_ = true;
-  if (!problem.empty()) stop_one(tenant, r, "mode " + mode_text(r.mode) + " cannot be set: " + problem, now);
+  if (!problem.empty())
+    stop_one(tenant, r, "mode " + mode_text(r.mode) + " cannot be set: " + problem, now);
   keep();
 }
 
@@ -272,7 +279,8 @@ void Rollouts::look(const std::string& tenant, Rollout& r, std::uint32_t mode, c
   const auto sum = counts.totals.sum();
   policy::RolloutSeen& s = r.seen;
   s.mode = mode;
-  s.watched_ns = since(now.mono_ns, r.watched_from_ns);  // the turn's clock is older than a request's
+  s.watched_ns =
+      since(now.mono_ns, r.watched_from_ns);  // the turn's clock is older than a request's
   s.counts_lost = counts.region != r.base.region || sum.missed_calls < r.base.missed_calls ||
                   sum.refused + sum.observed < r.base.refusals;
   s.missed_calls = since(sum.missed_calls, r.base.missed_calls);
@@ -297,7 +305,8 @@ void Rollouts::tell_no_lane(const std::string& tenant, AuditTold& told, const No
     changed_ = true;
   }
   AuditCounts counts;
-  if (untold.ticket != 0 || !outside_.counts(tenant, counts) || counts.region != told.region) return;
+  if (untold.ticket != 0 || !outside_.counts(tenant, counts) || counts.region != told.region)
+    return;
   const std::uint64_t calls = since(counts.totals.no_lane_calls, told.no_lane_calls);
   if (calls == 0) return;
   untold.calls = calls;
@@ -307,9 +316,10 @@ void Rollouts::tell_no_lane(const std::string& tenant, AuditTold& told, const No
   fields.severity = Severity::kWarning;
   fields.tenant = tenant;
   fields.bytes = untold.bytes;
-  outside_.post(EventKind::kAuditGap,
-                std::to_string(calls) + " transfers went to the driver and no lane took their entries",
-                fields);
+  outside_.post(
+      EventKind::kAuditGap,
+      std::to_string(calls) + " transfers went to the driver and no lane took their entries",
+      fields);
 }
 
 int Rollouts::tick(const Now& now) {
@@ -327,7 +337,8 @@ int Rollouts::tick(const Now& now) {
       look(tenant, r, mode->second, now);
     }
     const std::uint64_t left = since(r.rules.watch_ns, since(now.mono_ns, r.watched_from_ns));
-    due_ms = static_cast<int>(std::min<std::uint64_t>(static_cast<std::uint64_t>(due_ms), left / 1'000'000 + 1));
+    due_ms = static_cast<int>(
+        std::min<std::uint64_t>(static_cast<std::uint64_t>(due_ms), left / 1'000'000 + 1));
   }
   keep();
   return due_ms;

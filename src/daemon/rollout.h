@@ -74,7 +74,7 @@ struct RolloutsOutside {
   // One record for the log, and how many of those handed over are in it.
   std::function<std::uint64_t(std::string json)> record;
   std::function<std::uint64_t()> recorded;
-  std::function<void(const std::string& json)> keep_here, keep_state;
+  std::function<void(const std::string&json)> keep_here, keep_state;
   // False: there is no such region now.
   std::function<bool(const std::string& tenant, AuditCounts&)> counts;
   std::function<unsigned(const std::string& tenant)> lanes;

@@ -31,7 +31,7 @@ bool take_text(const Json& from, const char* key, std::string& out) {
 }
 
 Json json_of(const policy::RolloutRules& r) {
-  return {{"on_gap", r.on_gap ? 1u : 0u}, {"p99_ns", r.p99_ns},   {"refusals", r.refusals},
+  return {{"on_gap", r.on_gap ? 1u : 0u},       {"p99_ns", r.p99_ns}, {"refusals", r.refusals},
           {"service_p99_ns", r.service_p99_ns}, {"target", r.target}, {"watch_ns", r.watch_ns}};
 }
 

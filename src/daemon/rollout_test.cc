@@ -116,7 +116,7 @@ TEST(Rollouts, WatchesEachModeAndArrives) {
   Node<> n{w};
   ASSERT_TRUE(n.begin().ok());
   EXPECT_EQ(w.modes["t"], 1u);  // off needs no watch
-  Now turn = w.now;  // of the turn in which the request came: older than the request's
+  Now turn = w.now;             // of the turn in which the request came: older than the request's
   turn.mono_ns -= 1'000'000;
   (void)n.rollouts.tick(turn);
   EXPECT_EQ(w.modes["t"], 1u);

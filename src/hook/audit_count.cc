@@ -14,7 +14,7 @@ shm::AuditClass& class_of(shm::AuditCount& books, const AuditEvent& event) noexc
 
 // Last of an event's counts: whoever reads it finds the others.
 void count_call(shm::AuditClass& c, std::uint64_t bytes) noexcept {
-  c.bytes.fetch_add(bytes, kRelaxed);                  // ordered by the next
+  c.bytes.fetch_add(bytes, kRelaxed);               // ordered by the next
   c.calls.fetch_add(1, std::memory_order_release);  // pairs with read_audit_count()
 }
 

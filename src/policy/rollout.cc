@@ -51,7 +51,8 @@ RolloutAnswer judge_rollout(const RolloutRules& rules, std::uint32_t expected,
     return {RolloutAnswer::kBack, std::move(why)};
   if (expected != 0 && seen.watched_ns < rules.watch_ns) return {};
   if (expected >= rules.target)
-    return {RolloutAnswer::kDone, "watched for " + span_text(seen.watched_ns) + " without a breach"};
+    return {RolloutAnswer::kDone,
+            "watched for " + span_text(seen.watched_ns) + " without a breach"};
   return {RolloutAnswer::kNext,
           expected == 0 ? "the rollout begins"
                         : "watched for " + span_text(seen.watched_ns) + " without a breach"};
@@ -98,8 +99,10 @@ std::string span_text(std::uint64_t ns) {
     std::uint64_t least;
     double scale;
     const char* unit;
-  } kUnits[] = {{60'000'000'000, 60e9, "min"}, {1'000'000'000, 1e9, "s"},
-                {100'000, 1e6, "ms"},          {1'000, 1e3, "us"},
+  } kUnits[] = {{60'000'000'000, 60e9, "min"},
+                {1'000'000'000, 1e9, "s"},
+                {100'000, 1e6, "ms"},
+                {1'000, 1e3, "us"},
                 {0, 1, "ns"}};
   for (const auto& u : kUnits) {
     if (ns < u.least) continue;

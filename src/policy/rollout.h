@@ -14,11 +14,11 @@ enum class RolloutState : std::uint8_t {
 };
 // What ends it. 0 and false: not asked for.
 struct RolloutRules {
-  std::uint32_t target = 2;    // audit mode: 1 observe, 2 enforce
-  std::uint64_t watch_ns = 0;  // each mode holds for so long before the next
-  bool on_gap = false;         // calls or bytes without an entry
-  std::uint64_t p99_ns = 0;    // of how long auditing held a call
-  std::uint64_t refusals = 0;  // so many calls that were refused, or would have been
+  std::uint32_t target = 2;          // audit mode: 1 observe, 2 enforce
+  std::uint64_t watch_ns = 0;        // each mode holds for so long before the next
+  bool on_gap = false;               // calls or bytes without an entry
+  std::uint64_t p99_ns = 0;          // of how long auditing held a call
+  std::uint64_t refusals = 0;        // so many calls that were refused, or would have been
   std::uint64_t service_p99_ns = 0;  // the service's own figure, from its file
   bool operator==(const RolloutRules&) const = default;
 };
@@ -28,7 +28,8 @@ struct RolloutSeen {
   std::uint64_t watched_ns = 0;
   bool counts_lost = false;  // the tenant's counts began anew: what happened before cannot be known
   std::uint64_t missed_calls = 0, missed_bytes = 0;
-  std::uint64_t broken_lanes = 0;  // lanes of the node that cannot be read any more, and entries that no library writes
+  std::uint64_t broken_lanes =
+      0;  // lanes of the node that cannot be read any more, and entries that no library writes
   std::uint64_t refusals = 0;
   bool has_p99 = false;
   std::uint64_t p99_from_ns = 0, p99_to_ns = 0;  // it lies between them
@@ -53,7 +54,8 @@ struct RolloutAnswer {
 // "800us", "0.8ms", "5s", 10m: nanoseconds. False: not one, or above an hour.
 [[nodiscard]] bool parse_span(const std::string& text, std::uint64_t& ns);
 [[nodiscard]] std::string span_text(std::uint64_t ns);  // "0.8 ms"
-[[nodiscard]] const char* audit_mode_name(std::uint32_t mode) noexcept;  // "off", "observe", "enforce"
+[[nodiscard]] const char* audit_mode_name(
+    std::uint32_t mode) noexcept;  // "off", "observe", "enforce"
 [[nodiscard]] const char* rollout_state_name(RolloutState state) noexcept;
 
 }  // namespace bulkhead::policy
