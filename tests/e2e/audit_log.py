@@ -6,6 +6,7 @@ import pathlib
 import struct
 import subprocess
 import sys
+import time
 
 from audit_lanes import CLIENT, Entry, Lanes, SinkNode
 from cli_case import BUILD, BULKHEAD
@@ -14,29 +15,52 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "gpu"))
 from node import until  # noqa: E402
 
 DAEMON = BUILD / "bin" / "bulkheadd"
+
+
+def seldom(condition, what):
+    """until(), for a condition that costs a process each time."""
+    def one():
+        time.sleep(0.1)
+        return condition()
+    return condition() or until(one, what)
+
+
 FAULTS = BUILD / "tests" / "libfault_files.so"
 NONE, FSYNC, NO_ROOM, READ_ONLY = range(4)  # of tests/e2e/fault_files.c
 
 
-def leaves(directory):
-    """What the segments hold, in order; packed ones are not read."""
-    out = []
-    for path in sorted(pathlib.Path(directory, "segment").glob("*.data")):
-        data, at = path.read_bytes(), 0
+class Segments:
+    """What the segments hold, in order; packed ones are not read. Reads what has come since it was asked last."""
+
+    def __init__(self, directory):
+        self.directory, self.found, self.read, self.life = pathlib.Path(directory, "segment"), [], {}, None
+
+    def leaves(self, life):
+        """`life`: of the daemon; another one may have cut what was half written."""
+        if life != self.life:
+            self.found, self.read, self.life = [], {}, life
+        for path in sorted(self.directory.glob("*.data")):
+            with path.open("rb") as f:
+                f.seek(self.read.get(path, 0))
+                self.read[path] = self.read.get(path, 0) + self.take(f.read())
+        return self.found
+
+    def take(self, data):
+        at = 0
         while at + 2 <= len(data):
             (size,) = struct.unpack_from(">H", data, at)
+            if at + 2 + size > len(data):
+                break
             leaf = data[at + 2:at + 2 + size]
             at += 2 + size
-            if len(leaf) < size:
-                break
             if leaf[0] == 0x1F:
-                out.append(json.loads(leaf[1:]))
+                self.found.append(json.loads(leaf[1:]))
                 continue
             first, op, verdict, reason, session, grant, low, high, lane, utc, source, destination, blow, bhigh = struct.unpack_from(
                 "<BBBBIIIHHQQQIH", leaf)
-            out.append(Entry(first & 15, op, verdict, reason, session, grant, high << 32 | low, lane, utc, source, destination,
-                             bhigh << 32 | blow))
-    return out
+            self.found.append(Entry(first & 15, op, verdict, reason, session, grant, high << 32 | low, lane, utc, source, destination,
+                                    bhigh << 32 | blow))
+        return at
 
 
 class LogNode(SinkNode):
@@ -80,6 +104,7 @@ class LogCase(Lanes):
         super(Lanes, self).setUp()
         self.node = LogNode(BULKHEAD, self.env)
         self.log = self.dir / "state" / "audit"
+        self.segments = Segments(self.log)
         self.clients = []
         self.addCleanup(self.stop)
         self.prepare()
@@ -93,7 +118,7 @@ class LogCase(Lanes):
         self.node.config.write_text(f'[audit]\n{more}\n{keep}\n[[tenant]]\nname = "t"\nmemory = "10GiB"\naudit = "{audit}"\n')
 
     def leaves(self):
-        return leaves(self.log)
+        return self.segments.leaves(self.node.starts)
 
     def verify(self, *more, policy=None):
         """(exit code, what it said)"""

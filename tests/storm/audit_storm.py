@@ -36,6 +36,14 @@ class Storm(LogCase):
     def over(self, p):
         return p.poll() is not None or select.select([p.stdout], [], [], 0)[0]
 
+    @staticmethod
+    def lay_by(p, running, over):
+        for pipe in (p.stdin, p.stdout):
+            if not pipe.closed:
+                pipe.close()
+        running.remove(p)
+        over.append(p)
+
     def test_nothing_is_lost(self):
         chance = random.Random(options.seed)
         print(f"seed {options.seed}", flush=True)
@@ -44,8 +52,7 @@ class Storm(LogCase):
         while daemons + tenants < options.kills:
             for p in [p for p in running if self.over(p)]:
                 self.finish(p)
-                running.remove(p)
-                over.append(p)
+                self.lay_by(p, running, over)
             while len(running) < TENANTS:
                 running.append(self.fresh(chance))
             # at any moment of theirs: a wait by chance is what is tested here, and nothing hangs on its length
@@ -62,8 +69,7 @@ class Storm(LogCase):
                 p.killed = p.poll() is None
                 p.kill()
                 p.wait()
-                running.remove(p)
-                over.append(p)
+                self.lay_by(p, running, over)
                 tenants += p.killed
         for p in running:
             self.finish(p)
