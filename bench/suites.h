@@ -34,6 +34,7 @@ void compute_changes(Bench& b, const std::vector<Load>& loads);  // rows 9 and 1
 void suite_gate(Bench& b, std::uint64_t request_rounds, std::uint64_t hog_rounds,
                 std::uint64_t hog_ns, const std::string& names);
 // Row 13: requests of `rounds` by tenants of one share, added until one fails.
+[[nodiscard]] std::string density_case(const Bench& b, const std::string& kernels);
 void suite_density(Bench& b, std::uint64_t rounds, const std::string& kernels);
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19, without lanes
