@@ -301,8 +301,10 @@ void suite_compute(Bench& b) {
   }
   compute_changes(b, loads);
   b.results.begin(13, "compute: density");
-  for (unsigned repeat = 0; repeat < (b.lab.quick ? 1 : b.lab.repeats) && !b.lab.late(); ++repeat)
-    if (known(b, *small)) suite_density(b, small->rounds, small->name);
+  Size& served = sizes[b.lab.quick ? 0 : 1];
+  if (b.lab.asked(density_case(b, served.name)) && calibrate(b, served))
+    for (unsigned repeat = 0; repeat < (b.lab.quick ? 1 : b.lab.repeats) && !b.lab.late(); ++repeat)
+      suite_density(b, served.rounds, served.name);
   b.results.print(b.lab, stdout);
   b.lab.timed = false;
 }

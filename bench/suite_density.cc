@@ -58,12 +58,17 @@ void add_until_one_fails(Bench& b, const Variant& v, const std::string& name, Cr
   b.results.add(name, "tenants that pass", "", v.name, passed, "on an H200: goal >= 8 MLPs");
 }
 
+unsigned share_of(const Bench& b) { return b.lab.quick ? 25 : 10; }
+
 }  // namespace
 
+std::string density_case(const Bench& b, const std::string& kernels) {
+  return kernels + " requests of tenants at " + std::to_string(share_of(b)) + "%";
+}
+
 void suite_density(Bench& b, std::uint64_t rounds, const std::string& kernels) {
-  const unsigned share = b.lab.quick ? 25 : 10;
-  const std::string name = kernels + " requests of tenants at " + std::to_string(share) + "%";
-  if (!b.lab.asked(name)) return;
+  const unsigned share = share_of(b);
+  const std::string name = density_case(b, kernels);
   for (const Variant& v : b.lab.variants) {
     if (v.kind == Variant::Kind::kNative) continue;
     Lab lab = b.lab;

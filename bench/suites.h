@@ -40,6 +40,7 @@ struct GateCase {
 };
 void suite_gate(Bench& b, const GateCase& what);
 // Row 13: requests of `rounds` by tenants of one share, added until one fails.
+[[nodiscard]] std::string density_case(const Bench& b, const std::string& kernels);
 void suite_density(Bench& b, std::uint64_t rounds, const std::string& kernels);
 void suite_admission(Bench& b);  // the protocol alone, over shared memory
 void suite_audit(Bench& b);      // rows 16 and 19

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Collectives in tenants (row 15 of the targets): NCCL's all-reduce on two GPUs by unmodified PyTorch, with a daemon of its own.
 
-    check_nccl.py [--repeats 7] [--collectives 12000] [--part bandwidth|caps|all]
+    check_nccl.py [--repeats 9] [--collectives 12000] [--part bandwidth|caps|all]
 
 bandwidth: 8 B to 1 GiB in one tenant over both GPUs, its share set to 100, 50 and 25 % in turn, beside the same without the library,
     turn by turn; bus bandwidth is bytes / time for two ranks.
@@ -29,7 +29,7 @@ from node import Node
 HERE = pathlib.Path(__file__).resolve().parent
 HANG_S = 40
 SHARES = (100, 50, 25)
-SIZES = ((8, 200), (1 << 20, 200), (16 << 20, 100), (256 << 20, 30), (1 << 30, 10))
+SIZES = ((8, 2000), (1 << 20, 1000), (16 << 20, 400), (256 << 20, 40), (1 << 30, 12))
 GOAL = 0.95
 NAMES = {8: "8 B", 1 << 20: "1 MiB", 16 << 20: "16 MiB", 256 << 20: "256 MiB", 1 << 30: "1 GiB"}
 
@@ -142,15 +142,16 @@ def bandwidth(node, scratch, options, line, kept):
     line["nccl"] = native.ready()
     ours.ready()
     taken = {}
-    for _ in range(options.repeats):
+    for repeat in range(options.repeats):
+        turns = ((native, 0), (ours, 1)) if repeat % 2 == 0 else ((ours, 1), (native, 0))
         for share in SHARES:
             done = node.call("set", "both-gpus", "--compute", f"{share}%")
             if done.returncode != 0:
                 raise RuntimeError(f"set {share}%: {done.stderr.strip()}")
             for size, count in SIZES:
                 pair = taken.setdefault((size, share), ([], []))
-                pair[0].append(native.time_us(size, count))
-                pair[1].append(ours.time_us(size, count))
+                for ranks, at in turns:
+                    pair[at].append(ranks.time_us(size, count))
     low, figures = [], {}
     for (size, share), (a, b) in taken.items():
         ratios = [x / y for x, y in zip(a, b)]
@@ -211,7 +212,7 @@ def time_is_over(*_):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--collectives", type=int, default=12000)
     parser.add_argument("--part", choices=("all", "bandwidth", "caps"), default="all")
     parser.add_argument("--seconds", type=int, default=145, help="ends what takes longer")
