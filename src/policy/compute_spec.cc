@@ -73,6 +73,10 @@ const char* mode_problem(const char* mode) noexcept {
   for (const char* word : {"auto", "spatial", "slice", "temporal"}) {
     if (std::strcmp(mode, word) == 0) return "";
   }
+  if (std::strcmp(mode, "partition") == 0)
+    return "is not there yet: static MPS partitions are asked for by the self-test (bulkhead "
+           "doctor) "
+           "and not handed out; use spatial, slice, temporal or auto";
   return "is no mode; there are auto, spatial, slice and temporal";
 }
 

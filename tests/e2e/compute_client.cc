@@ -8,6 +8,7 @@
 //                                               then launched N times
 //     compute_client update US N                a graph launched and updated in place by turns
 //     compute_client one US                     one kernel of that length, not waited for until its input ends
+//     compute_client whole US                   one kernel of that length, waited for
 //     compute_client persist                    a kernel that runs until its input ends
 //     compute_client parts                      how many multiprocessors streams of each kind have, before and after a reset
 // It says "ready 1" before the first launch, reads a line, and goes.
@@ -220,6 +221,15 @@ int one(std::uint64_t us) {
   return 0;
 }
 
+int whole(std::uint64_t us) {
+  const CUstream s = new_stream();
+  must(launch(us, s));
+  say("began", 1);
+  std::fflush(stdout);
+  must(CU(cuStreamSynchronize)(s));
+  return 0;
+}
+
 int persist() {
   CUfunction f{};
   must(CU(cuModuleGetFunction)(&f, module, "bh_persist"));
@@ -300,6 +310,7 @@ int act(const std::string& how, const std::vector<std::uint64_t>& n) {
   if (how == "capture" && n.size() == 3) return captured(u(0), n[1], u(2));
   if (how == "update" && n.size() == 2) return update(n[0], u(1));
   if (how == "one" && n.size() == 1) return one(n[0]);
+  if (how == "whole" && n.size() == 1) return whole(n[0]);
   if (how == "persist" && n.empty()) return persist();
   if (how == "parts" && n.empty()) return divided();
   return 3;

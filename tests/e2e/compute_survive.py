@@ -66,6 +66,11 @@ class Survive(Case):
         self.until(lambda: tat() > first, "a debt that grows while the kernel runs")
         p.communicate(timeout=60)
 
+    def test_a_profiled_process_is_charged_and_not_held(self):
+        self.env["NVTX_INJECTION64_PATH"] = "/nowhere.so"
+        self.done("streams", 500, 2, 200)
+        self.assertEqual(self.time_of()["held_ns"], 0)
+
     def test_one_stream_is_shaped_under_the_tenants_share(self):
         p = self.client("hog", 1000, share="100%", env={"BULKHEAD_STREAM_COMPUTE": "1=25%"})
         self.assertEqual(p.stdout.readline(), "began 1\n")

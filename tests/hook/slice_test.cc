@@ -134,7 +134,7 @@ TEST_F(Slices, WhatIsFreedIsForgottenAloneOrWithItsClient) {
   EXPECT_FALSE(note_ioctl(fds_[0], 0xc0104629, &client, kSecond));
   seen.clear();
   EXPECT_EQ(set(9 * kSecond), 2u);
-  for (const Seen& one : seen) EXPECT_EQ(one.client, 2u);
+  for (const Seen& call : seen) EXPECT_EQ(call.client, 2u);
 }
 
 TEST_F(Slices, ADescriptorThatIsAnotherFileByNowIsLeftAlone) {
