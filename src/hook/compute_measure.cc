@@ -100,7 +100,7 @@ void reap(StreamBook& b, Flight& f) noexcept {
       e != nullptr && f.segment.raw_ns == 0 && shares::is_short(f.segment, slice)) {
     add(e->short_ns, cost);
   }
-  settle(f, cost, r.alone, monotonic_ns());
+  settle(f, cost, !r.beside, monotonic_ns());
   const std::uint64_t idle = r.span_ns > cost ? r.span_ns - cost : 0;
   note_busy(share_of(f), f.queued_ns, f.real_end_ns, f.gap_ns < idle ? f.gap_ns : idle);
   count_used(f);
@@ -124,9 +124,10 @@ void accrue(ContextBook& c, Flight& f, std::uint64_t now) noexcept {
   r.elapsed_ns = r.span_ns = r.fresh_ns = now - f.began_ns;
   r.virtual_ns = r.paced_ns = to.v_ns > from.v_ns ? to.v_ns - from.v_ns : 0;
   r.alone = r.clean = to.shared_ns <= from.shared_ns;
+  r.beside = !r.alone || shares::was_shared(share_of(f).history, to);
   const std::uint64_t due = shares::running_ns(f.segment, r, share_of(f).slice_ns);
   // before kappa on both sides: what was predicted stands for as much
-  if (due > f.segment.raw_ns && due > f.segment.charged_ns) settle(f, due, r.alone, now);
+  if (due > f.segment.raw_ns && due > f.segment.charged_ns) settle(f, due, !r.beside, now);
 }
 
 // The stamps' place on CLOCK_MONOTONIC is not told by the driver. An end is not after the moment it was seen, a start of its own

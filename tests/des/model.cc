@@ -5,7 +5,6 @@
 namespace bulkhead::des {
 namespace {
 constexpr Ns kTick_ns = kMs;
-constexpr std::size_t kQueueDepth = 1021;
 }  // namespace
 
 void Machine::push(Ns when, int kind, std::size_t index, std::uint32_t wake) {
@@ -125,7 +124,8 @@ void Machine::host(Process& p) {
         return;
       case Step::kLaunch:
         p.has_step = true;
-        if (device.contexts[p.context].streams[p.step.stream].items.size() >= kQueueDepth) {
+        if (device.contexts[p.context].streams[p.step.stream].items.size() >=
+            p.tenant->spec.depth) {
           p.full = true;
           return;
         }
@@ -328,10 +328,10 @@ void Machine::settle_one(Process& p, Record& r) {
   p.streams[r.stream].row.end(p.history, r.end);
   pc::teach(r.segment, got, options_.told_slice_ns);
   t.raw_ns += cost - r.segment.raw_ns;
-  if (!got.alone) t.shared_raw_ns += cost - r.segment.raw_ns;
+  if (beside(got)) t.shared_raw_ns += cost - r.segment.raw_ns;
   if (r.segment.raw_ns == 0 && pc::is_short(r.segment, options_.told_slice_ns)) t.short_ns += cost;
   if (options_.broken & (kNoSettle | kPerLaunch)) return;
-  const std::uint64_t due = pc::with_kappa(cost, got.alone ? pc::kKappaOne : kappa);
+  const std::uint64_t due = pc::with_kappa(cost, beside(got) ? kappa : pc::kKappaOne);
   charge(t, static_cast<std::int64_t>(due) - static_cast<std::int64_t>(r.segment.charged_ns));
 }
 
@@ -364,9 +364,9 @@ void Machine::accrue(Process& p) {
     const std::uint64_t cost = pc::running_ns(r->segment, got, options_.told_slice_ns);
     if (cost <= r->segment.raw_ns) continue;
     t.raw_ns += cost - r->segment.raw_ns;
-    if (!got.alone) t.shared_raw_ns += cost - r->segment.raw_ns;
+    if (beside(got)) t.shared_raw_ns += cost - r->segment.raw_ns;
     r->segment.raw_ns = cost;
-    const std::uint64_t due = pc::with_kappa(cost, got.alone ? pc::kKappaOne : kappa);
+    const std::uint64_t due = pc::with_kappa(cost, beside(got) ? kappa : pc::kKappaOne);
     if (due <= r->segment.charged_ns || options_.broken & (kNoSettle | kPerLaunch)) continue;
     charge(t, static_cast<std::int64_t>(due - r->segment.charged_ns));
     r->segment.charged_ns = due;

@@ -59,6 +59,8 @@ struct TenantSpec {
   std::size_t streams = 1;
   Ns arrives_ns = 0;
   Ns launch_ns = 2'500;  // what a launch takes the host
+  std::size_t depth =
+      1021;  // launches of a stream that may be queued: the driver's, or what the program allows itself
 };
 
 // What is wrong on purpose.
@@ -71,6 +73,8 @@ enum Broken : unsigned {
   kHoard = 16,          // an idle tenant's credit grows without a bound
   kNoKappa = 32,        // switching is nobody's
   kForgetfulRate = 64,  // a new rate leaves the word as it is
+  kOnlySharedPays =
+      256,  // kappa is paid for what ran while the other had work, and not between its turns
   kBlindToDependents =
       128,  // they are in a segment only by chance, and none of theirs ever ends in time
 };
@@ -194,6 +198,9 @@ class Machine : public Watcher {
   pc::Reading reading(Process& p, Record& r, Ns end) const;
   void charge(Tenant& t, std::int64_t delta_ns);
   void retired(std::size_t context, std::size_t stream, const Item& item, Ns at) override;
+  bool beside(const pc::Reading& r) const {
+    return (options_.broken & kOnlySharedPays) != 0 ? !r.alone : r.beside;
+  }
   bool outstanding(const Process& p) const { return device.contexts[p.context].queued != 0; }
 
   Options options_;

@@ -21,6 +21,8 @@ namespace bulkhead::policy::compute {
   return slice_ns - slice_ns / 8;
 }
 inline constexpr std::uint32_t kKappaOne = 1u << 16;
+// Rows of a millisecond with a switch each lose a fifth; a device that seems to lose more is not busy but held.
+inline constexpr std::uint32_t kKappaMost = kKappaOne * 11 / 8;
 
 struct Reading {
   std::uint64_t elapsed_ns = 0;  // between the stamps, what an empty pair reads deducted
@@ -30,7 +32,14 @@ struct Reading {
   std::uint64_t paced_ns = 0;    // by the shared clock, by itself: each is about right
   bool alone = false;            // no other context had work: shared_ns did not move
   bool clean = false;            // no slice of others can be inside
+  bool beside = false;           // another had, a moment before its end at the latest
 };
+
+// Who works by turns with another pays for the switching like it, also for what falls between the other's turns.
+inline constexpr std::uint64_t kBeside_ns = 20'000'000;
+[[nodiscard]] inline bool was_shared(const VHistory& history, const VPoint& end) noexcept {
+  return end.at_ns > kBeside_ns && history.at(end.at_ns - kBeside_ns).shared_ns < end.shared_ns;
+}
 
 // The time one process's streams were busy, taken together. Segments come in the order in which they ended, and running
 // ones are told every millisecond, so the time before `until` is spoken for.
@@ -87,6 +96,7 @@ class Row {
     r.virtual_ns = all > told_ns_ ? all - told_ns_ : 0;
     r.paced_ns = fresh_ ? r.virtual_ns : end.v_ns > last_.v_ns ? end.v_ns - last_.v_ns : 0;
     r.alone = end.shared_ns <= last_.shared_ns;
+    r.beside = !r.alone || was_shared(history, end);
     r.clean = r.alone || (fresh_ && r.span_ns < short_ns(slice_ns()));
     return r;
   }
@@ -213,14 +223,14 @@ struct Period {
 };
 // Conservation: over a time in which the device was busy the charges of all tenants are that time, switching and all. What
 // ran alone is charged as measured, so kappa is the price of what ran while others had work. Only a period that was
-// nearly all busy tells; one in which the device idled leads back to 1. In 1/65536; 1/2..2.
+// nearly all busy tells; one in which the device idled leads back to 1. In 1/65536; 1/2..11/8.
 [[nodiscard]] constexpr std::uint32_t next_kappa(std::uint32_t kappa, const Period& p) noexcept {
   const std::uint64_t busy = p.ns > p.least_empty_ns ? p.ns - p.least_empty_ns : 0;
   if (p.shared_ns < p.ns / 4 || busy <= p.alone_ns) return kappa;
   if (p.least_empty_ns > p.ns / 10)  // it idled: what is charged beyond the raw cost keeps it idle
     return kappa > kKappaOne ? kappa - (kappa - kKappaOne + 7) / 8 : kappa;
   const std::uint64_t aim = detail::scaled(kKappaOne, busy - p.alone_ns, p.shared_ns);
-  const std::uint64_t next = (kappa + detail::least(aim, 2 * kKappaOne)) / 2;
+  const std::uint64_t next = (kappa + detail::least(aim, kKappaMost)) / 2;
   return static_cast<std::uint32_t>(next < kKappaOne / 2 ? kKappaOne / 2 : next);
 }
 [[nodiscard]] constexpr std::uint64_t with_kappa(std::uint64_t cost, std::uint32_t kappa) noexcept {
