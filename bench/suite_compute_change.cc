@@ -137,6 +137,11 @@ void change(Bench& b, const Variant& v, const Load& l) {
       b.results.add(name, "settled after less", "ms", v.name, less.settled_ms, "goal <= 100 ms");
       b.results.add(name, "reached after more", "ms", v.name, more.reached_ms);
       b.results.add(name, "reached after less", "ms", v.name, less.reached_ms);
+      b.results.add(name, "of its rate at 100%, at 75%", "%", v.name,
+                    100 * rate(k, at[1] + 100 * kMs, at[2]) / solo);
+      b.results.add(name, "of its rate at 100%, at 25%", "%", v.name,
+                    100 * rate(k, at[2] + 100 * kMs, last_end(k)) / solo);
+      b.results.add(name, "at 100%", "/s", v.name, solo);
       b.results.add(name, "windows off later, at 75%", "%", v.name, more.later_off);
       b.results.add(name, "windows off later, at 25%", "%", v.name, less.later_off);
       crew.go();

@@ -217,9 +217,12 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   t.stream = named(stream, twin);
   if (t.book == nullptr) return;
   // A collective is never held, and what it costs is what its ranks agree on: its events would only slow it down.
-  t.loose = !t.alone && t.book->cut.open == nullptr && predicted < shares::kSegment_ns &&
-            (coarse || cost.samples.load(kRelaxed) >= 2) &&  // a statistic
-            process.device_count == 1 && !gate_anywhere() && (collective || is_sparse(share, *in));
+  const bool may_be_loose = t.book->cut.open == nullptr && predicted < shares::kSegment_ns &&
+                            (coarse || cost.samples.load(kRelaxed) >= 2) &&  // a statistic
+                            process.device_count == 1 && !gate_anywhere() &&
+                            (collective || is_sparse(share, *in));
+  // What begins on an idle device is no sample (cut_before()), and by the prediction it is idle. relaxed: own
+  t.loose = may_be_loose && (!t.alone || now >= t.book->open_until_ns.load(kRelaxed));
   if (t.loose) {
     if (what.dependent) t.book->pdl = true;  // no event may come between it and what is before it
     return;

@@ -24,19 +24,15 @@ struct alignas(64) QuickLine {
 };
 struct QuickCache {
   QuickLine lines[kLines];
+  std::uint32_t epoch;  // that they are of
 };
 // Zeros: each is one thread's own from its first launch on, and stays so when the thread ends.
-constinit QuickCache caches[kQuickThreads]{};
+constinit QuickCache caches[kQuickThreads + 1]{};  // the first is nobody's and stays empty
 constinit std::atomic<std::uint32_t> caches_given{0};
 constinit std::atomic<std::uint32_t> quick_epoch{1};
-
-// The thread's own.
-struct Mine {
-  QuickCache* cache = nullptr;
-  std::uint32_t epoch = 0;
-};
-[[gnu::visibility("hidden")]] thread_local constinit Mine mine
-    __attribute__((tls_model("initial-exec")));
+// The thread's own; 0: none. Two bytes, for static storage of threads is scarce.
+[[gnu::visibility("hidden")]] thread_local constinit std::uint16_t mine
+    __attribute__((tls_model("initial-exec"))) = 0;
 
 [[nodiscard]] inline QuickLine& line_of(QuickCache& cache, const QuickKey& k) noexcept {
   const std::uint64_t bits =
@@ -100,10 +96,10 @@ static_assert(kLines == 1u << (64 - 59));
 }  // namespace
 
 [[gnu::noinline]] bool quick_begin(Quick& q, const QuickKey& key) noexcept {
-  QuickCache* const cache = mine.cache;
-  // relaxed: who unloads a module or forks orders its own launches
-  if (cache == nullptr || mine.epoch != quick_epoch.load(kRelaxed) || unusual()) return false;
-  const QuickLine& line = line_of(*cache, key);  // zeros: of no key, for a stream is never null
+  QuickCache& cache = caches[mine];
+  // relaxed: who unloads a module or forks orders its own launches. Nobody's is of epoch 0.
+  if (cache.epoch != quick_epoch.load(kRelaxed) || unusual()) return false;
+  const QuickLine& line = line_of(cache, key);  // zeros: of no key, for a stream is never null
   if (!same(line.key, key)) return false;
   shares::CostEntry& cost = *line.cost;
   StreamBook& book = *line.book;
@@ -177,23 +173,25 @@ void quick_learn(const QuickKey& key, const Ticket& t) noexcept {
       shares::is_coarse(compute.costs, *t.cost))
     return;
   const std::uint32_t epoch = quick_epoch.load(kRelaxed);  // as in quick_begin()
-  if (mine.cache == nullptr) {
+  if (mine == 0) {
     const std::uint32_t n = caches_given.fetch_add(1, kRelaxed);  // a place of its own
     if (n >= kQuickThreads) {
       caches_given.store(kQuickThreads, kRelaxed);  // it does not wrap
       return;
     }
-    mine.cache = &caches[n];
+    mine = static_cast<std::uint16_t>(n + 1);
   }
-  if (mine.epoch != epoch) {
-    for (QuickLine& line : mine.cache->lines) line = {};
-    mine.epoch = epoch;
+  QuickCache& cache = caches[mine];
+  if (cache.epoch != epoch) {
+    for (QuickLine& line : cache.lines) line = {};
+    cache.epoch = epoch;
   }
-  line_of(*mine.cache, key) = {key, t.cost, t.book};
+  line_of(cache, key) = {key, t.cost, t.book};
 }
 
 void quick_forget() noexcept {
-  quick_epoch.fetch_add(1, kRelaxed);  // a number that has to differ
+  // a number that has to differ, and never 0: 2^31 modules later the oldest lines would be believed again
+  quick_epoch.fetch_add(2, kRelaxed);
 }
 
 }  // namespace bulkhead::hook

@@ -23,6 +23,7 @@ namespace {
 
 using fake::gpu;
 constexpr std::uint64_t kUs = 1'000, kMs = 1'000'000;
+constexpr unsigned kLearned = 6;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 const CUstream kStream = reinterpret_cast<CUstream>(std::uintptr_t{0x10000});
@@ -60,6 +61,7 @@ class QuickTest : public ::testing::Test {
     gpu.cost_ns[kKernel] = 10 * kUs;
     limit(percent);
     learn();
+    gpu.runs = true;  // what does not end pays for the time that a test takes
   }
   static CUresult launch() {
     return ::cuLaunchKernel(kKernel, 1, 1, 1, 32, 1, 1, 0, kStream, nullptr, nullptr);
@@ -96,13 +98,15 @@ class QuickTest : public ::testing::Test {
     eventually([] { return compute.pending.load(kRelaxed) == 0; });
   }
   static void learn() {
-    for (int i = 0; i < 6; ++i) {
+    for (unsigned i = 0; i < kLearned; ++i) {
       ASSERT_EQ(launch(), CUDA_SUCCESS);
       finish();
     }
   }
+  // A failure of the child shows with DIRECT=1, which runs one test in the process itself.
   template <class Body>
   void in_child(std::uint32_t percent, const Body& body) {
+    if (getenv("DIRECT") != nullptr) return bind(percent), body();
     EXPECT_EXIT(
         {
           bind(percent);
@@ -114,6 +118,23 @@ class QuickTest : public ::testing::Test {
   }
   std::string dir_;
 };
+
+TEST_F(QuickTest, AKnownLaunchGoesTheShortWayAndIsChargedAtOnce) {
+  in_child(50, [] {
+    ASSERT_TRUE(opens());
+    const std::uint64_t far = monotonic_ns() + 500 * kMs;  // ahead of now: a charge is seen exactly
+    entry().tat_ns.store(far, kRelaxed);
+    bool went = false;
+    for (int i = 0; i < 1000 && !went; ++i) {
+      ASSERT_TRUE(opens());
+      entry().tat_ns.store(far, kRelaxed);
+      went = quick();
+    }
+    ASSERT_TRUE(went);
+    // stamps are floats of milliseconds
+    EXPECT_NEAR(static_cast<double>(entry().tat_ns.load(kRelaxed) - far), 2 * 10 * kUs, 100);
+  });
+}
 
 TEST_F(QuickTest, WhateverMayHoldALaunchClosesIt) {
   in_child(50, [] {
@@ -173,6 +194,59 @@ TEST_F(QuickTest, WhatTheDriverRefusesIsGivenBack) {
     EXPECT_EQ(quick_end(q, CUDA_ERROR_UNKNOWN), CUDA_ERROR_UNKNOWN);
     EXPECT_EQ(entry().tat_ns.load(kRelaxed), far);
     EXPECT_EQ(q.book->cut.open->ops, ops) << "it is in no segment";
+  });
+}
+
+// The sums after `n` launches that are all over. `forgotten`: each by the long way.
+struct Sums {
+  std::uint64_t launches, used_ns, raw_ns;
+};
+TEST_F(QuickTest, BothWaysComeToTheSameSums) {
+  in_child(50, [] {
+    const auto run = [](bool forgotten) {
+      finish();
+      const Sums before{entry().launches.load(kRelaxed), entry().used_ns.load(kRelaxed),
+                        entry().raw_ns.load(kRelaxed)};
+      for (int i = 0; i < 300; ++i) {
+        if (forgotten) quick_forget();
+        EXPECT_EQ(launch(), CUDA_SUCCESS);
+      }
+      compute_stream_gone(kStream);  // what is open stays as predicted; then all of it is told
+      finish();
+      return Sums{entry().launches.load(kRelaxed) - before.launches,
+                  entry().used_ns.load(kRelaxed) - before.used_ns,
+                  entry().raw_ns.load(kRelaxed) - before.raw_ns};
+    };
+    const Sums a = run(true), b = run(false);
+    // the last segment, of 64 at most, was never ended
+    EXPECT_LE(a.launches, 300u);
+    EXPECT_GT(a.launches, 300u - 64);
+    EXPECT_LE(b.launches, 300u);
+    EXPECT_GT(b.launches, 300u - 64);
+    const auto each = [](std::uint64_t sum, const Sums& of) {
+      return static_cast<double>(sum) / static_cast<double>(of.launches);
+    };
+    EXPECT_NEAR(each(a.used_ns, a), 10 * kUs, kUs);
+    EXPECT_NEAR(each(b.used_ns, b), 10 * kUs, kUs);
+    EXPECT_NEAR(each(b.raw_ns, b), each(b.used_ns, b), 100);
+  });
+}
+
+// docs/compute.md, 'What a launch costs'. With less than the device the same launches are all between events.
+TEST_F(QuickTest, WhoHasTheDeviceAloneIsMeasuredNowAndThen) {
+  in_child(100, [] {
+    const int records = gpu.records;
+    for (int i = 0; i < 1'280; ++i) ASSERT_EQ(launch(), CUDA_SUCCESS);
+    EXPECT_LE(gpu.records - records, 2 * (1'280 / 64 + 1));
+    finish();
+    // all but those of a segment that may still be open
+    eventually([] { return entry().launches.load(kRelaxed) + 64 > kLearned + 1'280; });
+    EXPECT_NEAR(static_cast<double>(entry().used_ns.load(kRelaxed)),
+                static_cast<double>((kLearned + 1'280) * 10 * kUs), 1e6);
+    limit(50);
+    const int capped = gpu.records;
+    for (int i = 0; i < 200; ++i) ASSERT_EQ(launch(), CUDA_SUCCESS);
+    EXPECT_GE(gpu.records - capped, 200 / 20) << "a segment is 200 us at most";
   });
 }
 
