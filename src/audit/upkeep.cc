@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
 constexpr int kLowest = 19;
+constexpr unsigned kPackedAtOnce = 16;  // then the witnesses have their turn
 
 // Its writer stands still, or it is gone: the size a file has now.
 std::uint64_t size_of(Files& files, const std::string& name) {
@@ -90,7 +91,9 @@ bool Upkeep::look(std::uint64_t utc_ns, std::uint64_t steady_ns) {
     ask_witnesses();
   }
   if (rules_.retain_s != 0 || rules_.retain_bytes != 0) retain(time_ns_);
-  return rules_.pack && !stopping() && pack_one();
+  bool more = rules_.pack;
+  for (unsigned i = 0; i < kPackedAtOnce && more && !stopping(); ++i) more = pack_one();
+  return more;
 }
 
 // A problem is told when it is another one than before, and once more when it is over.

@@ -62,9 +62,8 @@ TEST(Upkeep, PacksWhatIsClosedAndTheLogGoesOnFromIt) {
   Kept k;
   k.grow(5500);
   auto upkeep = k.upkeep({});
-  std::size_t looks = 0;
-  while (upkeep->look(k.log.now, k.log.now)) ++looks;
-  EXPECT_EQ(looks, 4u);
+  while (upkeep->look(k.log.now, k.log.now)) {
+  }
   EXPECT_EQ(upkeep->figures().packed, 4u);
   EXPECT_LT(upkeep->figures().packed_bytes, upkeep->figures().raw_bytes);
   EXPECT_EQ(k.count(".zst"), 4u);
