@@ -58,6 +58,7 @@ int bench(const BenchOptions& o) {
     if (!value->empty()) words.insert(words.end(), {name, *value});
   for (const std::string& r : o.rivals) words.insert(words.end(), {"--preload", r});
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& w : words) argv.push_back(w.data());
   argv.push_back(nullptr);
   ::execv(argv[0], argv.data());
