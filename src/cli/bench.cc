@@ -14,8 +14,9 @@ namespace bulkhead::cli {
 void add_bench(CLI::App& app, BenchOptions& o) {
   app.add_option("SUITE", o.suites, "Which of them; all if none is named")
       ->check(CLI::IsMember({"memory", "hook", "start", "quota", "crash", "compute", "admission",
-                             "audit", "daemon", "grant", "all"}))
-      ->type_name("memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|all");
+                             "audit", "daemon", "grant", "trade", "transfer", "all"}))
+      ->type_name(
+          "memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|trade|transfer|all");
   app.add_flag("--quick", o.quick, "Fewer repeats and sizes: to see that it works");
   app.add_flag("--json{-}", o.json,
                "For programs: on standard output, what people read on standard error; "
