@@ -122,6 +122,13 @@ class Install(unittest.TestCase):
         self.assertFalse(ours["limit_inert"])
         self.assertTrue(any(c["variant"] == "bulkhead" and c["median"] > 0 for c in said["cases"]))
 
+    @unittest.skipUnless((BUILD / "bin" / "bulkhead-bench").exists(), "no bench here")
+    def test_every_suite_can_be_named(self):
+        suites = re.search(r"--suite ([a-z|]+)\]", call(BUILD / "bin" / "bulkhead-bench", "--usage").stderr)[1]
+        offered = re.search(r"SUITE ([a-z|]+)", call(BULKHEAD, "bench", "--help").stdout)[1]
+        self.assertIn("compute", suites)
+        self.assertLessEqual(set(suites.split("|")), set(offered.split("|")))
+
     def test_bench_that_is_not_installed_is_one_clear_line(self):
         with tempfile.TemporaryDirectory() as d:
             alone = shutil.copy(self.root / "usr/bin/bulkhead", d)

@@ -14,8 +14,9 @@ namespace bulkhead::cli {
 void add_bench(CLI::App& app, BenchOptions& o) {
   app.add_option("SUITE", o.suites, "Which of them; all if none is named")
       ->check(CLI::IsMember({"memory", "hook", "start", "quota", "crash", "compute", "admission",
-                             "audit", "daemon", "grant", "all"}))
-      ->type_name("memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|all");
+                             "audit", "daemon", "grant", "trade", "transfer", "all"}))
+      ->type_name(
+          "memory|hook|start|quota|crash|compute|admission|audit|daemon|grant|trade|transfer|all");
   app.add_flag("--quick", o.quick, "Fewer repeats and sizes: to see that it works");
   app.add_flag("--json{-}", o.json,
                "For programs: on standard output, what people read on standard error; "
@@ -58,6 +59,7 @@ int bench(const BenchOptions& o) {
     if (!value->empty()) words.insert(words.end(), {name, *value});
   for (const std::string& r : o.rivals) words.insert(words.end(), {"--preload", r});
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& w : words) argv.push_back(w.data());
   argv.push_back(nullptr);
   ::execv(argv[0], argv.data());
