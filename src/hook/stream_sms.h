@@ -5,12 +5,17 @@
 
 namespace bulkhead::hook {
 
+#ifdef BH_HOOK_FAKE  // the memory families' test on a model of the driver (memory_fake.h): no streams there
+inline void stream_parts_gone(std::uint32_t) noexcept {}
+inline void forget_stream_parts() noexcept {}
+#else
 // Under process.binding: whether the setting asks for anything.
 void stream_parts_bound() noexcept;
 // The device's primary context has ended, and the parts with it. The measuring thread is paused.
 void stream_parts_gone(std::uint32_t number) noexcept;
 // In the child of a fork.
 void forget_stream_parts() noexcept;
+#endif
 
 // The primary context of the device of that number, null: not active (context.cc).
 [[nodiscard]] CUcontext primary_context(std::uint32_t number) noexcept;
