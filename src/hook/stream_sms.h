@@ -5,7 +5,7 @@
 
 namespace bulkhead::hook {
 
-#if defined(BH_HOOK_FAKE)
+#ifdef BH_HOOK_FAKE  // the memory families' test on a model of the driver (memory_fake.h): no streams there
 inline void stream_parts_bound() noexcept {}
 inline void stream_parts_gone(std::uint32_t) noexcept {}
 inline void forget_stream_parts() noexcept {}
