@@ -11,6 +11,8 @@ std::uint64_t EventLimit::burst_of(wire::EventKind kind) {
     case wire::EventKind::kTenantFaulty:
     case wire::EventKind::kLimitTampered:
     case wire::EventKind::kGrantRefused:
+    case wire::EventKind::kSiemAway:  // a receiver can come and go at will
+    case wire::EventKind::kSiemBack:
       return kBurst;
     case wire::EventKind::kTenantRegistered:
     case wire::EventKind::kTenantUpdated:

@@ -9,5 +9,5 @@ set_target_properties(siem_exporter PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_
 foreach(part receiver killed hostile daemon)
   add_test(NAME e2e_siem_${part}
     COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/siem_${part}.py ${CMAKE_BINARY_DIR})
-  set_tests_properties(e2e_siem_${part} PROPERTIES LABELS e2e TIMEOUT 300)
+  set_tests_properties(e2e_siem_${part} PROPERTIES LABELS e2e TIMEOUT 600)
 endforeach()

@@ -86,7 +86,7 @@ def never_reads(s):
 
 class Hostile(SiemCase):
     def against(self, scheme, way, connections=3, words=("answer_ms=200",)):
-        wanted = self.fill(5, 40, 200)
+        wanted = self.fill(5, 10, 200)
         peer = Peer(way)
         p = self.export(f"{scheme}://127.0.0.1:{peer.port}", *words)
         until(lambda: peer.count >= connections, "it tries again")
@@ -130,7 +130,7 @@ class Hostile(SiemCase):
         self.against("relp+tls", rubbish, words=(f"ca={files['ca']}",))
 
     def test_never_reads_tcp_then_a_real_one(self):
-        wanted = self.against("tcp", never_reads, words=("answer_ms=200", "overlap=8388608"))
+        wanted = self.against("tcp", never_reads, connections=1, words=("answer_ms=200", "overlap=8388608"))
         r = self.receiver("tcp")
         self.export(r.url)
         self.arrives(r, wanted)

@@ -126,6 +126,8 @@ void SiemChild::say() {
   using wire::EventKind;
   using wire::Severity;
   if (!tell_) return;
+  if (now_.state == LinkState::kStarting)
+    return;  // a new child: what was told of the last one stands
   const std::string text = now_.text;
   const LinkState state = now_.state;
   if (state != told_ || (state == LinkState::kStuck && text != told_text_)) {
