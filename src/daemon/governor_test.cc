@@ -122,6 +122,27 @@ TEST_F(GovernorTest, TheClockGoesByWhoHasLongWork) {
   EXPECT_EQ(to.v_ns - from.v_ns, 45 * kMs) << "half, less a tenth for switching";
 }
 
+// As a self-test kept it; the clock of long work goes by the loss.
+TEST_F(GovernorTest, WhatWasMeasuredOfSlicesIsToldAndObeyed) {
+  make("a", 5000, 5000);
+  make("b", 5000, 5000);
+  const auto paced = [this] {
+    tell("a", true, true), tell("b", true, true), tick();
+    const std::uint64_t before = clock().v_ns;
+    tell("a", true, true), tell("b", true, true), tick();
+    return clock().v_ns - before;
+  };
+  EXPECT_EQ(paced(), kMs * 9 / 10 / 2);
+  EXPECT_EQ(clock().slice_ns, 0u) << "nobody knows";
+  governor_->set_slice(kGpu, kMs, 180);
+  EXPECT_EQ(paced(), kMs * 82 / 100 / 2);
+  EXPECT_EQ(clock().slice_ns, kMs);
+  EXPECT_EQ(clock().loss, 180u);
+  governor_->set_slice(kGpu, 0, 0);
+  EXPECT_EQ(paced(), kMs * 9 / 10 / 2);
+  EXPECT_EQ(clock().slice_ns, 0u);
+}
+
 TEST_F(GovernorTest, RubbishMovesNothingFar) {
   make("a", 2500, 10'000);
   make("b", 7500, 10'000);
