@@ -47,14 +47,31 @@ constinit std::atomic<std::uint64_t> spent[kSpent]{};
 constinit PrivateLock mapping{};
 
 // The grant that this thread used last: what is kept of it, or, if it is one of limits, its handle and when it was found.
-struct Cache {
+struct alignas(64) Cache {
   const Mapped* from;
   shm::GrantKept kept;
   const Mapped* limited_from;
   shm::GrantHandle limited;
   std::uint32_t changes;
 };
-thread_local constinit Cache cache __attribute__((tls_model("initial-exec"))) = {};
+// Zeros: each is one thread's own from its first look on. Threads beyond these keep nothing and look each time.
+constexpr unsigned kCacheThreads = 256;
+constinit Cache caches[kCacheThreads + 1]{};  // the first is nobody's and stays empty
+constinit std::atomic<std::uint32_t> caches_given{0};
+// The thread's own; 0: none. Two bytes, for static storage of threads is scarce.
+thread_local constinit std::uint16_t mine __attribute__((tls_model("initial-exec"))) = 0;
+
+Cache* own_cache() noexcept {
+  if (mine == 0) {
+    const std::uint32_t n = caches_given.fetch_add(1, kRelaxed);  // a place of its own
+    if (n >= kCacheThreads) {
+      caches_given.store(kCacheThreads, kRelaxed);  // it does not wrap
+      return nullptr;
+    }
+    mine = static_cast<std::uint16_t>(n + 1);
+  }
+  return &caches[mine];
+}
 
 std::uint64_t coarse_ns() noexcept { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
@@ -186,8 +203,9 @@ DenyReason none_lives(const Mapped& v) noexcept {
   const shm::GrantNeed need = need_of(*v, event);
   const std::uint64_t now_ns = coarse_ns();
   GrantAnswer answer;
-  if (cache.limited_from == v && cache.changes == changes &&
-      check_counted(*v, cache.limited, need, now_ns, &answer.serial) == DenyReason::kNone)
+  Cache* const cache = own_cache();
+  if (cache != nullptr && cache->limited_from == v && cache->changes == changes &&
+      check_counted(*v, cache->limited, need, now_ns, &answer.serial) == DenyReason::kNone)
     return answer;
   shm::GrantHandle handles[shm::kMostLivingGrants];
   const unsigned n = shm::living_grants(*v->table, handles);
@@ -197,10 +215,12 @@ DenyReason none_lives(const Mapped& v) noexcept {
     const DenyReason r = check_counted(*v, handles[i], need, now_ns, &serial);
     if (i == 0 || r == DenyReason::kNone) answer = {r, serial};
     if (r != DenyReason::kNone) continue;
-    cache.from = shm::keep_grant(*v->table, handles[i], cache.kept) ? v : nullptr;
-    cache.limited_from = cache.from == nullptr ? v : nullptr;
-    cache.limited = handles[i];
-    cache.changes = changes;
+    if (cache != nullptr) {
+      cache->from = shm::keep_grant(*v->table, handles[i], cache->kept) ? v : nullptr;
+      cache->limited_from = cache->from == nullptr ? v : nullptr;
+      cache->limited = handles[i];
+      cache->changes = changes;
+    }
     last_handle.store(handles[i].high, kRelaxed);  // advice
     break;
   }
@@ -211,7 +231,7 @@ DenyReason none_lives(const Mapped& v) noexcept {
 
 GrantAnswer grant_check(const AuditEvent& event) noexcept {
   const Mapped* v = mapped.load(std::memory_order_acquire);  // pairs with map_locked()
-  const Cache& c = cache;
+  const Cache& c = caches[mine];
   // else another may cover it, or it is one that is looked at each time
   if (v == nullptr || c.from != v ||
       !shm::kept_covers(*v->table, c.kept, directions_of(event), devices_of(*v, event)) ||
@@ -236,7 +256,7 @@ void grant_forked_child() noexcept {
   old.store(false, kRelaxed);
   for (auto& word : spent) word.store(0, kRelaxed);
   mapped_used = 0;
-  cache = Cache{};
+  for (Cache& c : caches) c = {};
 }
 
 }  // namespace bulkhead::hook

@@ -18,7 +18,7 @@ class Status(Case):
         self.worker("--tenant", "a", "--memory", "2GiB")
         s = self.status()
         self.assertEqual(s["schema"], 1)
-        self.assertEqual(sorted(s), ["boottime_s", "condition", "daemon", "directory", "driver", "gpus", "mps_groups", "nvml", "problems", "schema",
+        self.assertEqual(sorted(s), ["audit", "boottime_s", "condition", "daemon", "directory", "driver", "gpus", "mps_groups", "nvml", "problems", "schema",
                                      "simulated", "strays", "tenants"])
         self.assertIsNone(s["strays"])  # no daemon looks
         self.assertEqual(sorted(s["tenants"][0]),
