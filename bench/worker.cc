@@ -17,7 +17,7 @@ constexpr Work kWorks[] = {
     {"hold", work_hold},     {"take", work_take},       {"churn", work_churn},
     {"probe", work_probe},   {"steady", work_steady},   {"launch", work_launch},
     {"load", work_load},     {"request", work_request}, {"log", work_log},
-    {"trade", work_trade},   {"copies", work_copies},  {"closed", work_closed},
+    {"trade", work_trade},   {"copies", work_copies},   {"closed", work_closed},
 };
 
 }  // namespace

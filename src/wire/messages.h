@@ -38,7 +38,7 @@ enum class Kind : std::uint16_t {
   // rollout of an audit mode (docs/rollout.md)
   kRollout = 55,      // RolloutRequest -> Verdict
   kRolloutShow = 56,  // NameRequest -> RolloutReply
-  kAuditState = 60,  // Empty -> AuditReply: only to root and the daemon's own user
+  kAuditState = 60,   // Empty -> AuditReply: only to root and the daemon's own user
 };
 
 struct Header {

@@ -25,7 +25,7 @@ class Status(Case):
                          ["allocs", "devices", "enforcer", "ephemeral", "faults", "frees", "mode",
                           "mps_group", "name", "on_fault", "overcommitted", "priority", "processes", "refused", "sampler_beat_s", "uncovered"])
         self.assertEqual(sorted(s["tenants"][0]["devices"][0]),
-                         ["context_bytes", "counted", "dead_bytes", "free_bytes", "limit_bytes", "other_bytes", "time", "total_bytes",
+                         ["context_bytes", "counted", "dead_bytes", "free_bytes", "limit_bytes", "other_bytes", "streams", "time", "total_bytes",
                           "used_bytes", "uuid"])
         self.assertEqual(s["gpus"][0]["promised_bytes"], 2 * GIB)
         self.assertTrue(s["simulated"])
