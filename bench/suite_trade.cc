@@ -8,7 +8,7 @@ namespace bulkhead::bench {
 namespace {
 
 constexpr double kLoad = 0.8;
-constexpr unsigned kNeighbours = 2, kNoise_percent = 10;
+constexpr unsigned kNeighbours = 2, kNoisePercent = 10;
 
 struct Way {
   const char* name;
@@ -90,7 +90,7 @@ void suite_trade(Bench& b) {
   std::vector<Tenant> noise, others{plain};
   for (unsigned i = 0; i < kNeighbours; ++i) {
     noise.push_back(b.lab.make_tenant(4 * kGiB));
-    noise.back().compute_percent = kNoise_percent;
+    noise.back().compute_percent = kNoisePercent;
   }
   others.insert(others.end(), noise.begin(), noise.end());
   const Granted granted{b.lab, "trade", others, true};

@@ -76,7 +76,7 @@ std::uint32_t AuditPart::reserve(std::uint32_t at_least) {
 }
 
 std::string AuditPart::start(const Config& config, const AuditPlaces& places, Poller& poller,
-                             std::function<void(bool, const std::string&)> tell,
+                             const std::function<void(bool, const std::string&)>& tell,
                              AuditWriter::Check check,
                              std::function<std::string(std::uint32_t)> shim) {
   started_ = true;

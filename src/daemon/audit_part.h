@@ -22,7 +22,7 @@ class AuditPart {
   [[nodiscard]] static std::string refusal(const Config& config);
   // If the configuration asks for it: opens the log, takes lanes back, starts the writer. The problem, or "".
   [[nodiscard]] std::string start(const Config& config, const AuditPlaces& places, Poller& poller,
-                                  std::function<void(bool good, const std::string&)> tell,
+                                  const std::function<void(bool good, const std::string&)>& tell,
                                   AuditWriter::Check check,
                                   std::function<std::string(std::uint32_t)> shim);
   // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited. Its number among those that

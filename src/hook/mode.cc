@@ -108,8 +108,7 @@ void point_at(const shm::Dir& dir, const char* group, std::uint32_t share_x100) 
 // so another thread's getenv() is not disturbed.
 void take_enforcer(bool simulated) noexcept {
   if (::getauxval(AT_SECURE) != 0) return;
-  if (const char* const us = ::getenv("BULKHEAD_SLICE_US"); us != nullptr && us[0] != '\0')
-    want_slices(static_cast<std::uint32_t>(::strtoul(us, nullptr, 10)));
+  slices_by_environment();
   const char* const name = tenant_asked();
   if (name == nullptr) return;
   const Undisturbed keep;

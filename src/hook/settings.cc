@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "hook/private_lock.h"
+#include "hook/slice.h"
 #include "policy/limit.h"
 #include "policy/stream_sms.h"
 
@@ -62,6 +63,7 @@ void read_all(Settings& s) noexcept {
     s.secure = true;
     return;
   }
+  slices_by_environment();  // of any process: the self-test's has no tenant
   const char* tenant = value_of("BULKHEAD_TENANT");
   s.has_limits = read_limits(s, "BULKHEAD_MEMORY", policy::Grammar::kOurs);
   // HAMi's variables count only if none of ours is set

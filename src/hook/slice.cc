@@ -1,5 +1,6 @@
 #include "hook/slice.h"
 
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -138,6 +139,10 @@ unsigned set_one(const Group& g, std::uint64_t us, IoctlCall real, unsigned& set
 void want_slices(std::uint32_t us) noexcept {
   if (us != 0 && us < kLeastSlice_us) us = kLeastSlice_us;
   slices.us.store(us < kMostSlice_us ? us : kMostSlice_us, kRelaxed);  // one number
+}
+void slices_by_environment() noexcept {
+  if (const char* const us = ::getenv("BULKHEAD_SLICE_US"); us != nullptr && us[0] != '\0')
+    want_slices(static_cast<std::uint32_t>(::strtoul(us, nullptr, 10)));
 }
 std::uint32_t slices_wanted() noexcept { return slices.us.load(kRelaxed); }  // as above
 

@@ -20,6 +20,8 @@ inline constexpr unsigned kSettings = 3;
 
 // Slices of `us` from the next group on; 0: none any more. Any thread.
 void want_slices(std::uint32_t us) noexcept;
+// The same by BULKHEAD_SLICE_US, if it is set; the caller has looked at AT_SECURE.
+void slices_by_environment() noexcept;
 [[nodiscard]] std::uint32_t slices_wanted() noexcept;  // us, 0: off
 
 // A call that has succeeded. Notes a group that it made, forgets one that it freed. True: there is one whose slice is to be set later.

@@ -30,6 +30,32 @@ seen = {k: (libc.getenv(k.encode()) or b"").decode() for k in ("CUDA_MPS_PIPE_DI
 print(n.value, seen["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"], seen["CUDA_MPS_PIPE_DIRECTORY"], flush=True)
 """
 
+# A process without a tenant that looks for the driver, makes two channel groups and waits until it is told to end.
+GROUPS = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None)
+ctypes.CDLL(sys.argv[1]).cuInit  # whoever looks for the driver is asked for
+node = open("/dev/null")
+for group in (0x5c000015, 0x5c00003e):
+    request = ctypes.create_string_buffer(struct.pack("<4IQQ4I", 1, 2, group, 0xa06c, 0, 0, 0, 0, 0, 0))
+    assert libc.ioctl(node.fileno(), ctypes.c_ulong(3 << 30 | 48 << 16 | ord("F") << 8 | 0x2b), request) == 0
+sys.stdin.read()
+"""
+
+
+class Groups(unittest.TestCase):
+    """The self-test's batch program is of no tenant: its slices are set all the same."""
+
+    def test_both_groups_of_a_process_without_a_tenant(self):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("BULKHEAD")}
+        env["LD_PRELOAD"] = f"{BUILD / 'lib/libbulkhead.so'} {BUILD / 'tests/libfake_channels.so'}"
+        p = subprocess.Popen([sys.executable, "-c", GROUPS, str(BUILD / "sim/libcuda.so.1")], env={**env, "BULKHEAD_SLICE_US": "100"},
+                             stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(p.kill)
+        told = {p.stderr.readline().strip() for _ in range(2)}
+        self.assertEqual(told, {"slice of 5c000015: 100", "slice of 5c00003e: 100"})
+        p.communicate("")
+
 
 class SpatialCase(DaemonCase):
     def setUp(self):

@@ -146,7 +146,7 @@ bool Reader::next_checkpoint() {
     if (!target) return false;
     if (target->size > at_) {
       signed_ = std::max(signed_, target->size);
-      target_ = std::move(target);
+      target_ = target;
       return true;
     }
     checkpoints_at_ = target->after;

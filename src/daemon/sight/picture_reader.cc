@@ -38,6 +38,7 @@ void make_safe(wire::Picture& p) {
   }
   for (std::uint32_t i = 0; i < p.tenants; ++i) {
     end_text(p.tenant[i].name);
+    end_text(p.tenant[i].mps_group);
     p.tenant[i].device_count = std::min<std::uint32_t>(p.tenant[i].device_count, wire::kMaxDevices);
   }
 }
