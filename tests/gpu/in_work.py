@@ -112,6 +112,7 @@ def decode():
     kept = [[torch.randn(4, HEADS, 512, WIDTH // HEADS, **HALF) for _ in range(2)] for _ in range(LAYERS)]
     taken = torch.zeros(4, dtype=torch.long, pin_memory=True)
     side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()  # the side stream waits for nobody, and the model is made on another
     with torch.cuda.stream(side):
         for _ in range(3):
             whole(tokens, kept)
