@@ -1,7 +1,7 @@
 """What the checks of shares, modes, density, whole programs, collectives and the log say, for report.py: rows against the targets, and tables."""
 
 GOALS = {"mlp": 8, "decode": 4}
-MODES = {"spatial": ("p99 of the MLP at 25 % beside a GEMM load, times alone, spatial", 1.05), "slice": ("the same, time slices", 2.5)}
+MODES = {"spatial": ("p99 of the MLP at 25 % beside a GEMM load, times alone, spatial", 1.05), "slice": ("p99 of the MLP at 25 % beside a GEMM load, times alone, slices", 2.5)}
 
 
 def named(checks, prefix):
@@ -21,9 +21,13 @@ def rows(checks):
         out.append((row, what, target, "not measured" if value is None else text or f"{value:g}", None if value is None else good(value)))
 
     for mode, (what, most) in MODES.items():
-        one = ran(checks, f"modes: {mode}")
-        if one and one["ok"] and "p99_to_alone" in one:  # else another mode was in force
-            judge(10, what, f"<= {most}", one["p99_to_alone"], lambda v, most=most: v <= most)
+        took = [c for c in named(checks, f"modes: {mode}") if c["check"] == f"modes: {mode}" and c["ok"] and "p99_to_alone" in c]
+        # In a closed loop under a cap that holds it, the model's own p99 alone is a hold: no measure of its neighbour.
+        for key, how in (("p99_to_alone", "closed loop"), ("paced_p99_to_alone", "200 requests a second")):
+            if took and not (mode == "slice" and key == "p99_to_alone"):
+                each = [c[key] for c in took]
+                judge(10, f"{what}, {how}, the worst of {len(each)}", f"<= {most}", max(each), lambda v, most=most: v <= most,
+                      ", ".join(f"{v:g}" for v in each))
     spatial, sliced = ran(checks, "modes: eight-spatial"), ran(checks, "modes: eight-sliced")
     if spatial and sliced:
         judge(10, "eight MLPs at 12.5 %, all requests, times time slicing", ">= 5", round(spatial["total_per_s"] / sliced["total_per_s"], 2),
@@ -87,8 +91,24 @@ def whole_table(one):
     return [*lines, ""]
 
 
+def modes_table(checks):
+    """The model's p99 in ms, alone and beside the load, in each mode that ran."""
+    took = [c for c in checks if c["check"].startswith("modes: ") and "paced_beside" in c and c["ok"]]
+    if not took:
+        return []
+    lines = ["### The MLP beside a GEMM load, by mode", "", "Closed loop / 200 requests a second; p50 and p99 in ms. The model has 25 %, the load 75 %; *sliced* is without shares.", "",
+             "| mode | alone | beside | load /s alone, beside | multiprocessors |", "|---|---|---|---|---|"]
+
+    def of(one):
+        return f"{one['p50_ms']}, {one['p99_ms']}"
+    for c in took:
+        lines.append(f"| {c['check'].removeprefix('modes: ')} | {of(c['alone'])} / {of(c['paced_alone'])} | {of(c['beside'])} / {of(c['paced_beside'])} | "
+                     f"{c['hog_alone_per_s']}, {c['hog_per_s']} / {c['hog_beside_paced_per_s']} | {', '.join(map(str, c['sms']))} |")
+    return [*lines, ""]
+
+
 def tables(checks):
-    out = []
+    out = modes_table(checks)
     for one in checks:
         if one["check"].startswith("NCCL") and "all_reduce" in one:
             out += nccl_table(one)
