@@ -7,6 +7,7 @@
 #include "hook/compute_books.h"
 #include "hook/node_view.h"
 #include "hook/process.h"
+#include "hook/slice.h"
 #include "shm/governed.h"
 
 namespace bulkhead::hook {
@@ -42,7 +43,10 @@ void hear(Device& d, DeviceShare& share, std::uint64_t now) noexcept {
   share.given_x100.store(in_force && given != nullptr ? given->load(kRelaxed) : 0,
                          kRelaxed);  // numbers, each good by itself
   share.kappa_told = in_force ? static_cast<std::uint32_t>(g.kappa) : 0;
-  share.slice_ns = in_force && g.slice_ns != 0 ? g.slice_ns : shares::kSlice_ns;
+  const std::uint64_t slice_ns = in_force && g.slice_ns != 0 ? g.slice_ns : shares::kSlice_ns;
+  // What is long for a process is by its own slice: beyond it the neighbours' turns are inside.
+  const std::uint64_t own_ns = std::uint64_t{slices_wanted()} * 1000;
+  share.slice_ns = own_ns != 0 && own_ns < slice_ns ? own_ns : slice_ns;
   if (share.resting.load(kRelaxed)) {  // own
     if (in_force && g.v_ns + (now - g.at_ns) > share.clock.v_ns && now > g.at_ns)
       share.clock = {now, g.v_ns + (now - g.at_ns), g.shared_ns, 0, 1u << 20, 0};
