@@ -20,3 +20,6 @@ add_test(NAME e2e_rollout COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR
 set_tests_properties(e2e_rollout PROPERTIES LABELS e2e TIMEOUT 300)
 add_test(NAME e2e_admitted COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/admitted.py ${CMAKE_BINARY_DIR})
 set_tests_properties(e2e_admitted PROPERTIES LABELS e2e TIMEOUT 300)
+# Tenants and daemon killed while transfers are recorded; by hand: storm/audit_storm.py BUILD --kills 1000
+add_test(NAME e2e_audit_storm COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/storm/audit_storm.py ${CMAKE_BINARY_DIR} --kills 40)
+set_tests_properties(e2e_audit_storm PROPERTIES LABELS e2e TIMEOUT 300)
