@@ -136,13 +136,16 @@ bool Ledger::may_observe(const Session& session, std::uint64_t utc_ns) const {
   if (found == modes_.end() || session.own_enforce) return session.record.observe;
   const TenantMode& mode = found->second;
   if (mode.mode != 2) return session.record.observe || mode.mode == 1;
-  return mode.was_observe && utc_ns <= mode.utc_ns + kModeLagNs;
+  // One that began in mode enforce since then has not observed before it.
+  const bool before = session.record.observe || session.mode_changes != mode.changes;
+  return before && mode.was_observe && utc_ns <= mode.utc_ns + kModeLagNs;
 }
 
 void Ledger::take_mode(const ModeRecord& record) {
   TenantMode& mode = modes_[record.tenant];
+  if (mode.changes != 0 && mode.mode == record.mode) return;  // said again: nothing began
   const bool observed = mode.mode != 2;  // also if nothing was said before: the first word there is
-  mode = {record.mode, record.utc_ns, observed};
+  mode = {record.mode, record.utc_ns, observed, mode.changes + 1};
 }
 
 // The token is signed by the issuer; the record's members are the daemon's word of it.
@@ -168,6 +171,7 @@ void Ledger::take_session(const SessionRecord& session, std::uint64_t index) {
   fresh.record = session;
   fresh.back_ns = clock_back_ns_;
   const auto mode = modes_.find(session.tenant);
+  fresh.mode_changes = mode == modes_.end() ? 0 : mode->second.changes;
   fresh.own_enforce = !session.observe && mode != modes_.end() && mode->second.mode != 2;
   sessions_[session.serial] = std::move(fresh);
 }

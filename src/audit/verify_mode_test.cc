@@ -51,6 +51,8 @@ TEST(VerifyMode, AModeThatWasChangedBindsTheSessionsThatRun) {
         Case{"never lowered", {"enforce"}, {"enforce"}, 1, false},
         Case{"lowered", {"enforce"}, {"observe"}, 0, true},
         Case{"raised again, at once", {"enforce"}, {"observe", "enforce"}, 5, true},
+        Case{"observes on, said again", {"enforce"}, {"observe", "observe"}, 61, true},
+        Case{"raised, and said again", {"enforce"}, {"observe", "enforce", "enforce"}, 5, true},
         Case{"raised again, long ago", {"enforce"}, {"observe", "enforce"}, 61, false},
         Case{"stricter by its own word", {"observe"}, {"observe"}, 0, false}}) {
     SCOPED_TRACE(c.name);

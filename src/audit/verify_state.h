@@ -100,14 +100,16 @@ class Ledger {
   struct Session {
     SessionRecord record;
     bool known = true;
-    bool own_enforce = false;  // stricter than its tenant, by its own word
+    bool own_enforce = false;        // stricter than its tenant, by its own word
+    std::uint32_t mode_changes = 0;  // its tenant's, before it began
     std::uint64_t back_ns = 0;
     std::unordered_map<std::uint16_t, Lane> lanes;
   };
   struct TenantMode {
     std::uint32_t mode = 0;
     std::uint64_t utc_ns = 0;
-    bool was_observe = true;  // before it
+    bool was_observe = true;    // before it
+    std::uint32_t changes = 0;  // records that said something new
   };
   Session* session_of(const abi::AuditEntry& entry, std::uint64_t index);
   void check_sequence(const abi::AuditEntry& entry, Lane& lane, std::uint64_t index);

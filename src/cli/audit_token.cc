@@ -27,6 +27,7 @@ json list_of(const json& record, const char* key) {
 // Which member of the record says something else than the token; "": none.
 std::string differs(const json& r, const grant::Grant& g) {
   if (text_of(r, "sub") != g.subject) return "sub";
+  if (text_of(r, "iss") != g.issuer) return "iss";
   if (text_of(r, "jti") != g.id) return "jti";
   if (text_of(r, "kid") != g.kid) return "kid";
   if (number_of(r, "nbf") != g.not_before_s) return "nbf";

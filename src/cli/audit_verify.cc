@@ -21,6 +21,7 @@ namespace {
 
 using nlohmann::json;
 constexpr int kNotChecked = 2;
+constexpr std::size_t kMostJsonFindings = 10'000;  // a program reads them, not a person
 
 void print_json(const audit::VerifyReport& r) {
   json findings = json::array();
@@ -137,6 +138,7 @@ int audit_verify(const AuditOptions& o) {
   audit::PosixFiles files{audit_directory(o)};
   if (!files.ok())
     return fail(kNotChecked, audit_directory(o) + ": no such directory, or not readable");
+  if (o.json) options.most_findings = kMostJsonFindings;
   const audit::VerifyReport report = audit::verify_log(files, options);
   o.json ? print_json(report) : print_report(report);
   return report.exit_code();

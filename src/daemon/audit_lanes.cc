@@ -226,7 +226,8 @@ AuditLanes::Shared AuditLanes::begin(const Peer& peer, const wire::LaneRequest& 
   if (outside_.shim) s->shim = outside_.shim(peer.pid);
   s->pidfd = std::move(pidfd);
   s->enforce = (q.flags & wire::kLaneEnforce) != 0;
-  if (s->enforce && s->shim == kOtherShim) {
+  if ((s->enforce || (outside_.enforced && outside_.enforced(s->tenant))) &&
+      s->shim == kOtherShim) {
     answer.result = Errc::kUntrusted;
     answer.text = "the process has not loaded the signed library: start it with 'bulkhead run'";
     return nullptr;

@@ -46,6 +46,8 @@ class AuditLanes : public Duty {
     AuditWriter::Check check;
     // AuditSession::shim of a process; unset: nothing is signed here.
     std::function<std::string(std::uint32_t pid)> shim;
+    // Whether the ledger has the tenant under enforce, whatever the process says of itself; unset: nobody is.
+    std::function<bool(const std::string& tenant)> enforced;
   };
   static constexpr std::uint32_t kSerialsAtOnce = 65'536;
 

@@ -78,7 +78,8 @@ std::uint32_t AuditPart::reserve(std::uint32_t at_least) {
 std::string AuditPart::start(const Config& config, const AuditPlaces& places, Poller& poller,
                              const std::function<void(bool, const std::string&)>& tell,
                              AuditWriter::Check check,
-                             std::function<std::string(std::uint32_t)> shim) {
+                             std::function<std::string(std::uint32_t)> shim,
+                             std::function<bool(const std::string&)> enforced) {
   started_ = true;
   const std::vector<std::string> early = std::move(early_);
   if (!refusal(config).empty()) return "";
@@ -105,6 +106,7 @@ std::string AuditPart::start(const Config& config, const AuditPlaces& places, Po
   outside.news = news;
   outside.check = std::move(check);
   outside.shim = std::move(shim);
+  outside.enforced = std::move(enforced);
   lanes_ = std::make_unique<AuditLanes>(std::move(outside), rules_of(config));
   if (std::string problem = lanes_->open(std::move(*keep), std::move(sink->sink), sink->found);
       !problem.empty())

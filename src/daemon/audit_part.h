@@ -24,7 +24,8 @@ class AuditPart {
   [[nodiscard]] std::string start(const Config& config, const AuditPlaces& places, Poller& poller,
                                   const std::function<void(bool good, const std::string&)>& tell,
                                   AuditWriter::Check check,
-                                  std::function<std::string(std::uint32_t)> shim);
+                                  std::function<std::string(std::uint32_t)> shim,
+                                  std::function<bool(const std::string&)> enforced);
   // One record of the daemon's own, canonical JSON: before start() kept for it, and nothing if nothing is audited. Its number among those that
   // recorded() counts; 0: there is none.
   std::uint64_t record(std::string json);

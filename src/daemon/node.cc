@@ -231,7 +231,12 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
       [&book = grants_->book()](const AuditSession& session, const abi::AuditEntry& entry) {
         return book.check(session.tenant, session.devices, entry);
       },
-      shim_of());
+      shim_of(),
+      [this](const std::string& tenant) {
+        const auto at = ledger_->entries().find(tenant);
+        return at != ledger_->entries().end() &&
+               at->second.record.audit_mode == wire::AuditMode::kEnforce;
+      });
   if (!unaudited.empty()) return unaudited;
   wire_rollouts();
   wire_server();

@@ -19,6 +19,7 @@ using wire::EventKind;
 using wire::Severity;
 
 constexpr int kLook_ms = 1000;
+constexpr std::uint64_t kAway_ns = 5'000'000'000;    // without counts: then they are lost
 constexpr std::int64_t kOldest_ns = 15'000'000'000;  // of the service's figure
 
 std::string mode_text(std::uint32_t mode) { return policy::audit_mode_name(mode); }
@@ -43,6 +44,8 @@ bool read_service_figure(const std::string& file, std::int64_t now_unix_ns, std:
   const UniqueFd fd{::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)};
   struct stat st {};
   if (!fd.ok() || ::fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) return false;
+  // One of the future is not of now, and the product must not overflow.
+  if (st.st_mtim.tv_sec < 0 || st.st_mtim.tv_sec > now_unix_ns / 1'000'000'000 + 2) return false;
   const std::int64_t at = st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec;
   char text[64] = {};
   const ssize_t n = ::read(fd.get(), text, sizeof text - 1);
@@ -83,7 +86,12 @@ void Rollouts::before_mode(const std::string& tenant, std::uint32_t mode, const 
   const auto at = kept_.told.find(tenant);
   if (at == kept_.told.end() && mode == 0) return;
   AuditCounts counts;
-  if (!outside_.counts(tenant, counts)) return;
+  if (!outside_.counts(tenant, counts)) {
+    // A region that cannot be read keeps no change out of the log: then without what it counted.
+    if (at == kept_.told.end() || at->second.mode == mode) return;
+    counts = AuditCounts{};
+    counts.region = at->second.region;
+  }
   const bool known = at != kept_.told.end() && at->second.region == counts.region;
   if (known && at->second.mode == mode) return;
   ModeChange change;
@@ -275,7 +283,14 @@ void Rollouts::step(const std::string& tenant, Rollout& r, const policy::Rollout
 
 void Rollouts::look(const std::string& tenant, Rollout& r, std::uint32_t mode, const Now& now) {
   AuditCounts counts;
-  if (!outside_.counts(tenant, counts)) return;  // its region is being made anew, or is faulty
+  if (!outside_.counts(tenant, counts)) {  // its region is being made anew, or is faulty
+    if (r.away_from_ns == 0) r.away_from_ns = now.mono_ns;
+    if (since(now.mono_ns, r.away_from_ns) < kAway_ns) return;
+    r.seen.mode = mode;
+    r.seen.counts_lost = true;
+    return step(tenant, r, policy::judge_rollout(r.rules, r.mode, r.seen), now);
+  }
+  r.away_from_ns = 0;
   const auto sum = counts.totals.sum();
   policy::RolloutSeen& s = r.seen;
   s.mode = mode;

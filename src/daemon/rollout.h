@@ -39,7 +39,8 @@ struct Rollout {
   bool moving = false;  // kept before the mode changes: whoever finds it finishes the step
   RolloutBase base;
   // not kept: a daemon that starts watches the mode in force anew, against the counts of before
-  std::uint64_t watched_from_ns = 0;
+  std::uint64_t watched_from_ns = 0,
+                away_from_ns = 0;  // since when no counts can be had; 0: they can
   policy::RolloutSeen seen;
 };
 // What the log was told of a tenant.

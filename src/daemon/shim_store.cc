@@ -125,11 +125,13 @@ bool has_shim(std::uint32_t pid, const ShimCopy& shim) {
   while (std::getline(maps, line)) {
     unsigned major_number = 0, minor_number = 0;
     unsigned long long inode = 0;
-    if (std::sscanf(line.c_str(), "%*s %*s %*s %x:%x %llu", &major_number, &minor_number, &inode) !=
-        3)
+    char may[8] = "";
+    if (std::sscanf(line.c_str(), "%*s %7s %*s %x:%x %llu", may, &major_number, &minor_number,
+                    &inode) != 4)
       continue;
-    if (inode == shim.inode && major_number == major(shim.device) &&
-        minor_number == minor(shim.device))
+    // Its code, not its bytes: a program that only maps the file to read it has not loaded it.
+    if (std::strchr(may, 'x') != nullptr && inode == shim.inode &&
+        major_number == major(shim.device) && minor_number == minor(shim.device))
       return true;
   }
   return false;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <set>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -227,24 +228,81 @@ TEST(SlabBook, OpensAndClosesBalanceAcrossThreads) {
   EXPECT_FALSE(m.book->holds(0x1000'0000));
 }
 
-TEST(SlabBook, KnowsTheLargestHole) {
+struct Holed {
   Made<AllocMap> m;
+  MadeSlabs slabs;
   std::unique_ptr<void, void (*)(void*)> scratch{std::aligned_alloc(64, hole_scratch_bytes() + 64),
                                                  std::free};
-  auto* const s = static_cast<HoleScratch*>(scratch.get());
-  const auto put = [&](std::uint64_t at, std::uint32_t units, std::uint8_t context) {
+  Holes find(std::uint8_t context) {
+    return find_holes(m.map, *slabs.book, context, static_cast<HoleScratch*>(scratch.get()));
+  }
+  void join(std::uint64_t at, std::uint8_t context) {
+    static_cast<void>(slabs.book->join(at, context, 0));
+  }
+  void keep(std::uint64_t at, std::uint32_t units, std::uint8_t context) {
     ASSERT_TRUE(m.map.insert(map_key(at, Space::kPointer), Value{units, 0, Kind::kSmall, context}));
-  };
-  EXPECT_EQ(largest_hole(m.map, 1, s), 0u);
-  put(0x4000'0000, 1, 1);
-  EXPECT_EQ(largest_hole(m.map, 1, s), kSlabUnits - 1);
-  put(0x4000'0000 + 512 * 2000, 1000, 1);
-  EXPECT_EQ(largest_hole(m.map, 1, s), 1999u);  // between unit 1 and unit 2000
-  put(0x4020'0000, kSlabUnits - 1, 2);          // another context's slab
-  EXPECT_EQ(largest_hole(m.map, 1, s), 1999u);
-  EXPECT_EQ(largest_hole(m.map, 2, s), 1u);
-  put(0x4000'0000 + 512, 1999, 1);
-  EXPECT_EQ(largest_hole(m.map, 1, s), kSlabUnits - 3000);
+  }
+  void put(std::uint64_t at, std::uint32_t units, std::uint8_t context) {
+    join(at, context);
+    keep(at, units, context);
+  }
+  void take_out(std::uint64_t at) {
+    Value v;
+    ASSERT_TRUE(m.map.remove(map_key(at, Space::kPointer), v));
+  }
+};
+
+TEST(SlabBook, KnowsTheLargestHole) {
+  Holed h;
+  EXPECT_EQ(h.find(1).largest, 0u);
+  h.put(0x4000'0000, 1, 1);
+  EXPECT_EQ(h.find(1).largest, kSlabUnits - 1);
+  h.put(0x4000'0000 + 512 * 2000, 1000, 1);
+  EXPECT_EQ(h.find(1).largest, 1999u);    // between unit 1 and unit 2000
+  h.put(0x4020'0000, kSlabUnits - 1, 2);  // another context's slab
+  EXPECT_EQ(h.find(1).largest, 1999u);
+  EXPECT_EQ(h.find(2).largest, 1u);
+  h.put(0x4000'0000 + 512, 1999, 1);
+  EXPECT_EQ(h.find(1).largest, kSlabUnits - 3000);
+  EXPECT_TRUE(h.find(1).sure);
+}
+
+// What is between the map and the driver is no hole: a free that has not left the slab yet, an allocation that is not in the map yet.
+TEST(SlabBook, AHoleInDoubtIsNone) {
+  constexpr std::uint64_t kAt = 0x4000'0000, kOther = 0x4020'0000;
+  Holed h;
+  h.put(kAt, 1, 1);
+  h.put(kAt + 512, kSlabUnits - 1, 1);
+  h.put(kOther, kSlabUnits - 7, 1);
+  h.take_out(kAt + 512);
+  EXPECT_EQ(h.find(1).largest, 7u);
+  EXPECT_FALSE(h.find(1).sure);
+  EXPECT_FALSE(h.slabs.book->leave(kAt + 512));
+  EXPECT_EQ(h.find(1).largest, kSlabUnits - 1);
+  EXPECT_TRUE(h.find(1).sure);
+  h.join(kAt + 512, 1);
+  EXPECT_EQ(h.find(1).largest, 7u);
+  EXPECT_FALSE(h.find(1).sure);
+  h.keep(kAt + 512, 1, 1);
+  EXPECT_EQ(h.find(1).largest, kSlabUnits - 2);
+}
+
+TEST(SlabBook, EveryChangeShows) {
+  MadeSlabs m;
+  const std::uint64_t at = 0x7f12'3440'0000;
+  std::set<std::uint64_t> seen{m.book->look(at)};
+  for (int i = 0; i < 3; ++i) {
+    static_cast<void>(m.book->join(at, 1, 2));
+    EXPECT_TRUE(seen.insert(m.book->look(at)).second);
+    static_cast<void>(m.book->join(at, 1, 2));
+    EXPECT_EQ(SlabBook::live_of(m.book->look(at)), 2u);
+    EXPECT_FALSE(m.book->leave(at));
+    EXPECT_TRUE(seen.insert(m.book->look(at)).second);
+    EXPECT_TRUE(m.book->leave(at));
+    EXPECT_TRUE(seen.insert(m.book->look(at)).second);
+    EXPECT_FALSE(m.book->leave(at));  // holds nothing
+  }
+  EXPECT_EQ(m.book->look(0), 0u);
 }
 
 }  // namespace

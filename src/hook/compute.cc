@@ -151,7 +151,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
     return;
   }
   // acquire pairs with a capture's beginning in this thread or one that told it
-  const bool any_capture = captures.load(std::memory_order_acquire) != 0;
+  bool any_capture = captures.load(std::memory_order_acquire) != 0;
   if (any_capture && is_capturing(stream, twin)) {  // nothing runs: the graph will be charged
     count_class(*e, StreamClass::kCapturing);
     return;
@@ -175,7 +175,8 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
                       now + shares::gate_ns(tat, now, in->rules, 0, in->window_ns, true));
     now = hold(gate, now);
     in = &in_force(share, *e);
-    if (!in->limits.limited()) return;  // the limit is gone
+    if (!in->limits.limited()) return;                            // the limit is gone
+    any_capture = captures.load(std::memory_order_acquire) != 0;  // it may have begun meanwhile
   }
   if (streams_shaped() && !never_held) [[unlikely]]
     now = stream_hold(*e, stream, predicted, now);
@@ -213,16 +214,20 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   }
   count_class(*e, collective ? StreamClass::kCollective : StreamClass::kCompute);
   // While anything captures in the program-wide mode, a question to the driver would end it.
+  any_capture = captures.load(std::memory_order_acquire) != 0;  // as above: holds are long
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
   t.stream = named(stream, twin);
   if (t.book == nullptr) return;
   // A collective is never held, and what it costs is what its ranks agree on: its events would only slow it down.
-  const bool may_be_loose = t.book->cut.open == nullptr && predicted < shares::kSegment_ns &&
-                            (coarse || cost.samples.load(kRelaxed) >= 2) &&  // a statistic
-                            process.device_count == 1 && !gate_anywhere() &&
-                            (collective || is_sparse(share, *in));
-  // What begins on an idle device is no sample (cut_before()), and by the prediction it is idle. relaxed: own
-  t.loose = may_be_loose && (!t.alone || now >= t.book->open_until_ns.load(kRelaxed));
+  const bool may_be_loose =
+      t.book->cut.open == nullptr && predicted < shares::kSegment_ns &&
+      (coarse || cost.samples.load(kRelaxed) >= 2) &&  // a statistic
+      process.device_count == 1 && !gate_anywhere() &&
+      (collective || (is_sparse(share, *in) && within(*t.book, now, in->window_ns)));
+  // What begins on an idle device is no sample (cut_before()), and by the prediction it is idle: the device is asked, for a
+  // prediction that is too low would say so always. relaxed: own
+  t.loose = may_be_loose && (!t.alone || (now >= t.book->open_until_ns.load(kRelaxed) &&
+                                          (collective || at_rest(t.stream))));
   if (t.loose) {
     if (what.dependent) t.book->pdl = true;  // no event may come between it and what is before it
     return;

@@ -227,6 +227,12 @@ void agree(const Flight& f, shares::Reading& r) noexcept;
           share.resting.load(std::memory_order_relaxed));
 }
 
+// Whether what is queued there by its predictions is within the window. What is loose is in no flight, so the book says it.
+[[nodiscard]] inline bool within(const StreamBook& b, std::uint64_t now,
+                                 std::uint64_t window_ns) noexcept {
+  return b.open_until_ns.load(std::memory_order_relaxed) <= now + window_ns;  // the holder's own
+}
+
 [[nodiscard]] inline unsigned number_of(const DeviceShare& share) noexcept {
   return static_cast<unsigned>(&share - compute.device);
 }

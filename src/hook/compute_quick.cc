@@ -77,9 +77,10 @@ static_assert(kLines == 1u << (64 - 59));
 }
 // Whether it needs no segment. The book is ours.
 [[nodiscard]] inline bool may_be_loose(const StreamBook& b, const DeviceShare& share,
-                                       const InForce& in, std::uint64_t predicted_ns) noexcept {
-  return !b.lost && b.context != nullptr && predicted_ns < shares::kSegment_ns &&
-         is_sparse(share, in);
+                                       const InForce& in, std::uint64_t predicted_ns,
+                                       std::uint64_t now) noexcept {
+  return !b.lost && within(b, now, in.window_ns) && b.context != nullptr &&
+         predicted_ns < shares::kSegment_ns && is_sparse(share, in);
 }
 
 // Whether the bucket and the window let it go without a wait.
@@ -115,9 +116,10 @@ static_assert(kLines == 1u << (64 - 59));
   const std::uint64_t now = monotonic_ns();
   if (now >= e->wanted_at_ns.load(kRelaxed) + kWantStep_ns)  // a hint, which is due
     return false;
-  if (!admitted(*e, share, in, now) || !is_current(key, book) || !take(book)) return false;
+  if (!admitted(*e, share, in, now) || !take(book)) return false;
   const bool loose = book.cut.open == nullptr;
-  if (loose ? !may_be_loose(book, share, in, predicted) : !has_room(book, &cost, predicted)) {
+  if (!is_current(key, book) || (loose ? !may_be_loose(book, share, in, predicted, now)
+                                       : !has_room(book, &cost, predicted))) {
     release_book(book);
     return false;
   }

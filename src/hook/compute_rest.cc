@@ -70,7 +70,8 @@ bool at_rest(CUstream stream) noexcept {
   if (b != nullptr && waits && b->cut.open != nullptr) end_open(*b, handle, true);
   if (b != nullptr) release_book(*b);
   const std::uint64_t since = now;
-  while (waits && now - since < kLongestRest_ns) {
+  // acquire pairs with a capture's beginning: a question to the driver would end it
+  while (waits && now - since < kLongestRest_ns && captures.load(std::memory_order_acquire) == 0) {
     e.wanted_at_ns.store(now, kRelaxed);  // a hint for who shares out what is idle
     pause_a_little(now - since >= kPauseFor_ns);
     waits = !at_rest(handle);

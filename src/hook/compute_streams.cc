@@ -262,7 +262,13 @@ void compute_stream_gone(CUstream stream) noexcept {
   const std::uint64_t key = reinterpret_cast<std::uintptr_t>(stream);
   for (StreamBook& b : compute.streams) {
     if (b.key.load(kRelaxed) != key) continue;  // an identity
-    if (!take(b)) return;  // a launch on a stream that is being destroyed: the program's fault
+    // The measuring thread looks at books, too, and is soon done; else a launch on a stream that is being destroyed: the program's fault.
+    bool taken = take(b);
+    for (unsigned i = 0; i < 4096 && !taken; ++i) {
+      __builtin_ia32_pause();
+      taken = take(b);
+    }
+    if (!taken) return;
     if (b.cut.open != nullptr) abandon_open(b);
     // acquire pairs with the measuring thread: it is done with what it took out
     if (b.tail.load(std::memory_order_acquire) == b.head.load(kRelaxed) && b.context != nullptr) {

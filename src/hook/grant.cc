@@ -107,13 +107,13 @@ shm::GrantNeed need_of(const Mapped& v, const AuditEvent& e) noexcept {
 // Of a grant that counts bytes: whether this process's own part leaves room for these. The daemon adds up over all processes.
 bool spend(shm::GrantHandle handle, std::uint64_t limit, std::uint64_t bytes) noexcept {
   std::atomic<std::uint64_t>& word = spent[handle.slot() % kSpent];
-  const std::uint64_t mine = std::uint64_t{handle.generation() & 0xffff} << 48;
+  const std::uint64_t own = std::uint64_t{handle.generation() & 0xffff} << 48;
   std::uint64_t was = word.load(kRelaxed);  // a sum of its own
   for (;;) {
-    const std::uint64_t sum = (was & ~kBytesMask) == mine ? was & kBytesMask : 0;
+    const std::uint64_t sum = (was & ~kBytesMask) == own ? was & kBytesMask : 0;
     if (bytes > limit || sum > limit - bytes) return false;
     // relaxed: a sum of its own
-    if (word.compare_exchange_weak(was, mine | (sum + bytes), kRelaxed, kRelaxed)) return true;
+    if (word.compare_exchange_weak(was, own | (sum + bytes), kRelaxed, kRelaxed)) return true;
   }
 }
 

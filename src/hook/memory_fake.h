@@ -28,6 +28,7 @@ struct Driver {
   std::uint64_t extra_pitch = 0;
   int pool_queries = 0;            // attributes asked of pools
   std::function<void()> on_query;  // called by each of them
+  std::function<void()> on_free;   // called once, by the next free before it frees
   std::uint64_t managed = 0;       // bytes asked as managed memory; `taken` has them in batches
   std::uint64_t batches = 0;       // bytes of those batches; the last one is kept for good
 };

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "hook/books.h"
 #include "hook/memory_fake_model.h"
 
@@ -191,6 +193,7 @@ void give_plain(const Plain& gone) {
 
 CUresult mem_free(CUdeviceptr p) {
   const Lock l{driver.lock};
+  if (const auto f = std::exchange(driver.on_free, nullptr); f != nullptr) f();
   if (auto it = plain.find(p); it != plain.end()) {
     if (failing()) return CUDA_ERROR_UNKNOWN;
     const Plain gone = it->second;

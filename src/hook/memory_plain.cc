@@ -10,23 +10,24 @@ namespace bulkhead::hook {
 namespace {
 
 constexpr int kScanTries = 1 << 16;  // a scan takes microseconds, and each try lets its holder run
+constexpr int kDoubtTries = 16;      // scans while other threads are in the middle of a call
 constexpr std::uint64_t kOneCall = std::uint64_t{1} << 32;
 
-// The largest hole of the context's slabs; 0 if the scratch could not be had.
-std::uint32_t scan(std::uint8_t tag) noexcept {
+// The holes of the context's slabs; none if the scratch could not be had.
+Holes scan(std::uint8_t tag) noexcept {
   for (int i = 0; i < kScanTries; ++i) {
     std::uint32_t idle = 0;
     // acquire and release pair with each other: the scratch is one thread's at a time
     if (books.scanning.compare_exchange_weak(idle, 1, std::memory_order_acquire,
                                              std::memory_order_relaxed)) {
-      const std::uint32_t largest = largest_hole(books.map, tag, books.scratch);
+      const Holes holes = find_holes(books.map, books.slabs, tag, books.scratch);
       books.scanning.store(0, std::memory_order_release);
-      return largest;
+      return holes;
     }
     ::sched_yield();  // its holder may be waiting for this very processor
   }
   count(Count::kFault);
-  return 0;
+  return {0, false};
 }
 
 }  // namespace
@@ -48,9 +49,14 @@ bool small_hole(Device& d, std::uint8_t tag, std::uint32_t units) noexcept {
   if (seen != 0 && seen >> 13 == epoch + 1 && units > (seen & 0x1FFF)) return false;
   // seq_cst: announced before the search; pairs with slab_back()
   const std::uint64_t all = r.unpaid.fetch_add(kOneCall + units, std::memory_order_seq_cst) + units;
-  const std::uint32_t largest = scan(tag);
-  r.no_hole.store((epoch + 1) << 13 | largest, std::memory_order_relaxed);  // as above
-  if ((all & (kOneCall - 1)) <= largest) return true;
+  Holes holes = scan(tag);
+  for (int i = 1; i < kDoubtTries && !holes.sure && (all & (kOneCall - 1)) > holes.largest; ++i) {
+    ::sched_yield();  // who is in a call may be waiting for this very processor
+    holes = scan(tag);
+  }
+  // relaxed: as above
+  if (holes.sure) r.no_hole.store((epoch + 1) << 13 | holes.largest, std::memory_order_relaxed);
+  if ((all & (kOneCall - 1)) <= holes.largest) return true;
   hole_done(d, tag, units);
   return false;
 }
@@ -61,6 +67,15 @@ void hole_done(Device& d, std::uint8_t tag, std::uint32_t units) noexcept {
   if (r.unpaid.fetch_sub(kOneCall + units, std::memory_order_seq_cst) != kOneCall + units) return;
   const std::uint32_t left = r.donated.exchange(0, std::memory_order_seq_cst);
   if (left != 0) give_back(d, left * kSlabBytes);
+}
+
+void unbook_small(Device& d, std::uint8_t tag, CUdeviceptr p, bool opened, bool paid) noexcept {
+  const bool freed = next.cuMemFree_v2(p) == CUDA_SUCCESS;
+  const int owed = books.slabs.leave(p) && freed ? 0 : 1;  // the slab's own payment
+  for (int has = (paid ? 1 : 0) + (opened ? 0 : 1); has > owed; --has) slab_back(d, tag);
+  if (paid || !opened || owed == 0) return;
+  charge_other(d, static_cast<std::int64_t>(kSlabBytes));  // as in pay_late()
+  count(Count::kFault);
 }
 
 bool pay_late(Device& d, std::uint8_t tag, CUdeviceptr p) noexcept {

@@ -10,8 +10,8 @@ namespace bulkhead::hook {
 // Claim  the slabs that the driver has open are paid for at every moment, whatever the threads of this process
 //        do beside such a call.
 // Proof  the call announces itself (unpaid) before it looks for its hole, and the hole must hold all announced
-//        calls. A thread that takes the hole with a payment, or that closes the slab with the hole in it, has booked its
-//        pointer (or taken it out) before it asks for announced calls: either the search saw that, or the thread sees the
+//        calls. What is being freed is no hole (find_holes()). A thread that takes the hole with a payment, or that closes the slab with the
+//        hole in it, has joined its slab (or left it) before it asks for announced calls: either the search saw that, or the thread sees the
 //        announcement and leaves its 2 MiB (donated) to whoever opened a slab unpaid. The last to leave gives
 //        the rest back.
 [[gnu::cold, gnu::noinline]] bool small_hole(Device& d, std::uint8_t tag,
@@ -20,6 +20,9 @@ namespace bulkhead::hook {
                                             std::uint32_t units) noexcept;
 // A call on a hole opened a slab after all: pays with a donation or anew; false: undone.
 [[gnu::cold, gnu::noinline]] bool pay_late(Device& d, std::uint8_t tag, CUdeviceptr p) noexcept;
+// One that could not be booked, after it had joined its slab: freed, and the payments set right.
+[[gnu::cold, gnu::noinline]] void unbook_small(Device& d, std::uint8_t tag, CUdeviceptr p,
+                                               bool opened, bool paid) noexcept;
 [[gnu::cold, gnu::noinline]] void donate(Device& d, ContextRecord& r) noexcept;
 
 // A slab's payment that its holder needs no longer.
@@ -61,24 +64,22 @@ inline bool book_small(Device& d, std::uint8_t tag, CUdeviceptr p, std::uint32_t
                        bool paid) noexcept {
   const auto number = static_cast<std::uint8_t>(d.number);
   const std::uint64_t key = pointer_key(p);
-  // The entry first, then the slab: see Proof above.
-  if (!keep(key, {units, number, Kind::kSmall, tag})) [[unlikely]] {
+  // The slab first, then the entry: see find_holes().
+  const SlabBook::Joined joined = books.slabs.join(p, tag, number);
+  if (joined == SlabBook::Joined::kUntracked) [[unlikely]] {  // charged alone
+    if (paid && keep(key, {kSlabUnits, number, Kind::kLarge, tag})) return true;
     next.cuMemFree_v2(p);
     if (paid) give_back(d, kSlabBytes);
     return false;
   }
-  const SlabBook::Joined joined = books.slabs.join(p, tag, number);
-  if (joined == SlabBook::Joined::kKnown) {
-    if (paid) slab_back(d, tag);
-    return true;
+  const bool opened = joined == SlabBook::Joined::kOpened;
+  if (!keep(key, {units, number, Kind::kSmall, tag})) [[unlikely]] {
+    unbook_small(d, tag, p, opened, paid);
+    return false;
   }
-  if (joined == SlabBook::Joined::kOpened) return paid || pay_late(d, tag, p);
-  Value v;  // beyond the tracked addresses: charged alone
-  static_cast<void>(books.map.remove(key, v));
-  if (paid && keep(key, {kSlabUnits, number, Kind::kLarge, tag})) return true;
-  next.cuMemFree_v2(p);
-  if (paid) give_back(d, kSlabBytes);
-  return false;
+  if (opened) return paid || pay_late(d, tag, p);
+  if (paid) slab_back(d, tag);
+  return true;
 }
 
 // Below it: in a slab. `bytes` is rounded to the small unit.

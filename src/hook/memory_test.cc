@@ -65,6 +65,20 @@ TEST_F(Memory, SmallOnesShareSlabsAndUseTheLastHole) {
   same();
 }
 
+// What the driver is still freeing is no hole for another thread's request.
+TEST_F(Memory, WhatIsBeingFreedIsNoHole) {
+  start(2 * kMiB);
+  CUdeviceptr a = 0, b = 0, c = 0;
+  ASSERT_EQ(hook::cuMemAlloc_v2(&a, 1), CUDA_SUCCESS);
+  ASSERT_EQ(hook::cuMemAlloc_v2(&b, kMiB + kMiB / 2), CUDA_SUCCESS);
+  driver.on_free = [&] { EXPECT_EQ(hook::cuMemAlloc_v2(&c, kMiB), CUDA_ERROR_OUT_OF_MEMORY); };
+  ASSERT_EQ(hook::cuMemFree_v2(b), CUDA_SUCCESS);
+  EXPECT_EQ(driver.most, kContext + 2 * kMiB);
+  same();
+  EXPECT_EQ(hook::cuMemAlloc_v2(&c, kMiB), CUDA_SUCCESS);  // the "no" was not remembered
+  same();
+}
+
 TEST_F(Memory, DriverFailuresGiveTheChargeBack) {
   CUdeviceptr p = 0;
   for (const std::size_t n : {std::size_t{1}, std::size_t{3} << 20}) {

@@ -51,8 +51,9 @@ SlabBook::Joined SlabBook::join(std::uint64_t at, std::uint8_t context,
   for (;;) {  // lock-free: a failed CAS is another thread's success
     const bool opens = live_of(seen) == 0;
     const std::uint64_t want =
-        opens ? 1 | std::uint64_t{context} << 32 | std::uint64_t{device} << 40 : seen + 1;
-    // seq_cst: between the map entry before it and slab_back()'s look after it (memory_plain.h)
+        opens ? emptied(seen) | 1 | std::uint64_t{context} << 32 | std::uint64_t{device} << 40
+              : seen + kChange + 1;
+    // seq_cst: before slab_back()'s look (memory_plain.h); pairs with find_holes()
     if (w->compare_exchange_weak(seen, want, std::memory_order_seq_cst)) {
       return opens ? Joined::kOpened : Joined::kKnown;
     }
@@ -65,10 +66,16 @@ bool SlabBook::leave(std::uint64_t at) noexcept {
   std::uint64_t seen = w->load(std::memory_order_relaxed);  // the CAS validates it
   for (;;) {                                                // as in join()
     if (live_of(seen) == 0) return false;                   // its context is gone
-    const std::uint64_t want = live_of(seen) == 1 ? 0 : seen - 1;
+    const std::uint64_t want = live_of(seen) == 1 ? emptied(seen) : seen + kChange - 1;
     // seq_cst: as in join()
-    if (w->compare_exchange_weak(seen, want, std::memory_order_seq_cst)) return want == 0;
+    if (w->compare_exchange_weak(seen, want, std::memory_order_seq_cst)) return live_of(want) == 0;
   }
+}
+
+std::uint64_t SlabBook::look(std::uint64_t at) const noexcept {
+  std::atomic<std::uint64_t>* const w = const_cast<SlabBook*>(this)->word(at, false);
+  // seq_cst: after small_hole()'s announcement, and before slab_back()'s look of who joins later
+  return w == nullptr ? 0 : w->load(std::memory_order_seq_cst);
 }
 
 bool SlabBook::holds(std::uint64_t at) const noexcept {
@@ -80,6 +87,10 @@ namespace {
 
 constexpr std::size_t kSlots = 4096;  // slabs looked at; a context with more may be refused falsely
 constexpr std::size_t kWords = kSlabUnits / 64;
+
+bool is_marked(const std::uint64_t* bits, std::uint32_t at) noexcept {
+  return (bits[at / 64] >> at % 64 & 1) != 0;
+}
 
 void mark(std::uint64_t* bits, std::uint32_t from, std::uint32_t count) noexcept {
   for (std::uint32_t i = from; i < from + count && i < kSlabUnits;) {
@@ -117,34 +128,52 @@ std::uint32_t longest_run(const std::uint64_t* bits) noexcept {
 struct HoleScratch {
   std::uint64_t block[2 * kSlots];  // open addressing: block + 1, 0 = free
   std::uint32_t index[2 * kSlots];
+  std::uint64_t at[kSlots], word[kSlots];  // the slab and its word before it was counted
+  std::uint32_t found[kSlots];             // its entries in the map; kDoubt: they changed meanwhile
   std::uint64_t bits[kSlots][kWords];
 };
 std::size_t hole_scratch_bytes() noexcept { return sizeof(HoleScratch); }
 
-std::uint32_t largest_hole(const AllocMap& map, std::uint8_t context, HoleScratch* s) noexcept {
+Holes find_holes(const AllocMap& map, const SlabBook& book, std::uint8_t context,
+                 HoleScratch* s) noexcept {
+  constexpr std::uint32_t kDoubt = ~std::uint32_t{0};
   std::memset(s->block, 0, sizeof s->block);
   std::uint32_t slabs = 0;
   map.for_each([&](std::uint64_t key, const AllocMap::Cursor& c) {
     const Value v = AllocMap::value_of(c);
     if (v.kind != Kind::kSmall || v.context != context) return;
-    const std::uint64_t block = (key & ((std::uint64_t{1} << 61) - 1)) >> kSlabShift;
+    const std::uint64_t at = key & ((std::uint64_t{1} << 61) - 1), block = at >> kSlabShift;
     std::size_t slot = (block * 0x9E37'79B9'7F4A'7C15ull >> 40) % (2 * kSlots);
     while (s->block[slot] != 0 && s->block[slot] != block + 1) slot = (slot + 1) % (2 * kSlots);
-    if (s->block[slot] == 0) {
+    const bool first = s->block[slot] == 0;
+    if (first) {
       if (slabs == kSlots) return;
       s->block[slot] = block + 1;
       s->index[slot] = slabs;
+      s->at[slabs] = at;
+      s->word[slabs] = book.look(at);
+      s->found[slabs] = 0;
       std::memset(s->bits[slabs++], 0, sizeof s->bits[0]);
     }
-    mark(s->bits[s->index[slot]], static_cast<std::uint32_t>(key >> kUnitShift & (kSlabUnits - 1)),
-         v.units);
+    const std::uint32_t i = s->index[slot];
+    const auto unit = static_cast<std::uint32_t>(key >> kUnitShift & (kSlabUnits - 1));
+    // The one that was seen before the word has to be there after it, too; and none counts twice. acquire: as in for_each()
+    const bool gone = first && c.entry->word.load(std::memory_order_acquire) != c.word;
+    if (s->found[i] == kDoubt) return;
+    s->found[i] = gone || is_marked(s->bits[i], unit) ? kDoubt : s->found[i] + 1;
+    mark(s->bits[i], unit, v.units);
   });
-  std::uint32_t best = 0;
+  Holes out;
   for (std::uint32_t i = 0; i < slabs; ++i) {
+    const std::uint64_t w = book.look(s->at[i]);
+    if (w != s->word[i] || SlabBook::live_of(w) != s->found[i]) {
+      out.sure = false;
+      continue;
+    }
     const std::uint32_t run = longest_run(s->bits[i]);
-    best = run > best ? run : best;
+    out.largest = run > out.largest ? run : out.largest;
   }
-  return best;
+  return out;
 }
 
 }  // namespace bulkhead::hook

@@ -7,6 +7,7 @@
 //        the driver holds uncharged (docs/formats/charge.md, invariant 6).
 // Proof  the count is one word changed by CAS. join() follows the driver's allocation and leave() the driver's
 //        free, and a joiner holds a slab's charge of its own until it was told that the block is paid for.
+//        The word's upper 16 bits count its changes, so that who looks at a block twice knows that none came between.
 // Price  8 B a block, in leaves of 32 GiB of address space made when first touched; addresses of 2^48 and above are
 //        not tracked (join says so, the caller charges each alone).
 //
@@ -37,6 +38,9 @@ class SlabBook {
   Joined join(std::uint64_t at, std::uint8_t context, std::uint8_t device) noexcept;
   // One less; true: it was the last, the block is closed.
   bool leave(std::uint64_t at) noexcept;
+  // The block's word: equal at two looks if nothing joined or left between them (65,536 changes come around).
+  [[nodiscard]] std::uint64_t look(std::uint64_t at) const noexcept;
+  static constexpr std::uint64_t live_of(std::uint64_t w) noexcept { return w & 0xFFFF'FFFF; }
   // Whether the block of `at` holds live small allocations.
   [[nodiscard]] bool holds(std::uint64_t at) const noexcept;
   // Forgets the blocks of a context; fn(device) for each. Cold.
@@ -50,13 +54,18 @@ class SlabBook {
         std::uint64_t w = words[b].load(std::memory_order_relaxed);  // the CAS validates it
         if (live_of(w) == 0 || context_of(w) != context) continue;
         // relaxed: a count, it orders nothing
-        if (words[b].compare_exchange_strong(w, 0, std::memory_order_relaxed)) fn(device_of(w));
+        if (words[b].compare_exchange_strong(w, emptied(w), std::memory_order_relaxed))
+          fn(device_of(w));
       }
     }
   }
 
  private:
-  static constexpr std::uint64_t live_of(std::uint64_t w) noexcept { return w & 0xFFFF'FFFF; }
+  // live:32 | context:8 | device:8 | changes:16, above
+  static constexpr std::uint64_t kChange = std::uint64_t{1} << 48;
+  static constexpr std::uint64_t emptied(std::uint64_t w) noexcept {
+    return (w & ~(kChange - 1)) + kChange;
+  }
   static constexpr std::uint8_t context_of(std::uint64_t w) noexcept {
     return static_cast<std::uint8_t>(w >> 32);
   }
@@ -74,11 +83,17 @@ class SlabBook {
 // Whether the live small allocations of a context leave a hole of `units` in one of its slabs: built from the map, on
 // the refusal path only.
 //
-// A result holds for the moment of the scan. `largest` lets the caller remember a "no".
+// Claim  the driver holds nothing in a hole that was found, as far as calls had joined their slab before the scan's end.
+// Proof  what is in the map has joined its slab and has not left it: join() comes before the entry, and leave() after the driver's free,
+//        which follows the entry's removal. So a slab whose word did not change while its entries were counted, and whose live
+//        allocations are as many, has none that was taken out of the map and is still being freed. Any other slab is in doubt and gives no hole.
 struct HoleScratch;
 std::size_t hole_scratch_bytes() noexcept;
-// Returns the largest hole in units, over all slabs of the context; 0 if there is none.
-std::uint32_t largest_hole(const AllocMap& map, std::uint8_t context,
-                           HoleScratch* scratch) noexcept;
+struct Holes {
+  std::uint32_t largest = 0;  // in units, over all slabs of the context that are not in doubt
+  bool sure = true;           // none was in doubt: a "no" can be remembered
+};
+[[nodiscard]] Holes find_holes(const AllocMap& map, const SlabBook& slabs, std::uint8_t context,
+                               HoleScratch* scratch) noexcept;
 
 }  // namespace bulkhead::hook

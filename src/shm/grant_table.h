@@ -195,7 +195,7 @@ struct GrantFields {
 // What a thread keeps of the grant it used last, so that most checks read one word of the table.
 struct GrantKept {
   std::uint64_t not_before_ns = 0, lasts_ns = 0;
-  std::uint32_t changes = 1;  // odd: nothing is kept
+  std::uint64_t changes = 1ull << 32;  // beyond what a table's can be: nothing is kept
   std::uint32_t serial = 0;
   std::uint32_t refused_devices = 0;  // the bits it does not cover
   std::uint8_t refused_directions = 0;
@@ -209,7 +209,7 @@ struct GrantKept {
                                                           std::uint32_t directions,
                                                           std::uint32_t devices) noexcept {
   // acquire pairs with begin_change(): nothing that was done after an end is missed
-  const std::uint32_t changes = table.header.changes.load(std::memory_order_acquire);
+  const std::uint64_t changes = table.header.changes.load(std::memory_order_acquire);
   return ((changes ^ kept.changes) | (directions & kept.refused_directions) |
           (devices & kept.refused_devices)) == 0;
 }

@@ -185,6 +185,13 @@ TEST_F(Table, RubbishIsRefused) {
 TEST_F(Table, WhatIsKeptSaysWhatTheSlotSays) {
   GrantKept kept;
   EXPECT_FALSE(kept_covers(table, kept, 0, 0));  // nothing is kept
+  for (const std::uint32_t changes :
+       {1u, 2u, ~0u}) {  // 1: the table's first change, in which its writer may have died
+    table.header.changes.store(changes);
+    EXPECT_FALSE(kept_covers(table, kept, 0, 0)) << changes;
+    EXPECT_FALSE(kept_covers(table, kept, kH2d, 1)) << changes;
+  }
+  table.header.changes.store(0);
   ASSERT_TRUE(keep_grant(table, put(usual()), kept));
   EXPECT_EQ(kept.serial, 7u);
   EXPECT_TRUE(kept_covers(table, kept, kH2d, 1));

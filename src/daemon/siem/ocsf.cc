@@ -350,29 +350,36 @@ Event Ocsf::record(const Json& r, std::uint64_t leaf, std::uint64_t checkpoint,
     const std::int64_t count = number_in(r, "count");
     Json j = finding_json(uid, gap ? "gap in the audit log" : "finding of the audit",
                           text_in(r, gap ? "why" : "what", kMostText), utc_ns, leaf,
-                          s != nullptr ? s->tenant : "");
+                          s != nullptr ? s->tenant : text_in(r, "tenant"));
     if (gap && count > 0) j["count"] = count;
     j["unmapped"] = {{"session", session}, {"lane", number_in(r, "lane")}};
     if (gap) j["unmapped"].update(Json{{"from", number_in(r, "from")}, {"to", number_in(r, "to")}});
     return finish(j, gap ? "GAP" : "FINDING", 2);
   }
   const bool starts = kind == "boot" || kind == "start", stops = kind == "stop";
+  // Less is recorded or refused from here on than before.
+  const bool weaker =
+      kind == "mode" && (text_in(r, "mode") == "off" ||
+                         (text_in(r, "mode") == "observe" && text_in(r, "was") == "enforce"));
   Json j = base({kLifecycle, 6,
                  starts  ? 3
                  : stops ? 4
                          : 99,
-                 kind == "clock" ? 3 : 1,
+                 weaker            ? 4
+                 : kind == "clock" ? 3
+                                   : 1,
                  starts  ? "Start"
                  : stops ? "Stop"
                          : kind.c_str()},
-                uid, utc_ns, leaf, "");
+                uid, utc_ns, leaf, text_in(r, "tenant"));
   j["app"] = {{"name", "bulkheadd"}, {"vendor_name", "Bulkhead"}, {"version", origin_.version}};
   j["device"] = {{"hostname", origin_.host}, {"type_id", 1}};
   j["metadata"]["profiles"] = {"host"};
   j["unmapped"] = Json::object();
-  for (const char* key : {"boot_id", "unknown", "why"})
+  for (const char* key :
+       {"boot_id", "unknown", "why", "mode", "was", "by", "step", "from", "target"})
     if (r.contains(key)) j["unmapped"][key] = text_in(r, key, kMostText);
-  for (const char* key : {"cut_bytes", "recovered", "step_ns", "retained_from"})
+  for (const char* key : {"cut_bytes", "recovered", "step_ns", "retained_from", "by_uid", "by_pid"})
     if (r.contains(key)) j["unmapped"][key] = number_in(r, key);
   return finish(j, "LOG", 6);
 }
