@@ -176,7 +176,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
     now = hold(gate, now);
     in = &in_force(share, *e);
     if (!in->limits.limited()) return;                            // the limit is gone
-    any_capture = captures.load(std::memory_order_acquire) != 0;  // it may have begun meanwhile
+    any_capture = captures.load(std::memory_order_acquire) != 0;  // as above; meanwhile it may have begun
   }
   if (streams_shaped() && !never_held) [[unlikely]]
     now = stream_hold(*e, stream, predicted, now);
