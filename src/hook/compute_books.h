@@ -125,6 +125,8 @@ struct DeviceShare {
   shares::VPoint clock{};
   std::uint32_t kappa_told = 0;
   std::atomic<std::uint32_t> launched{0};  // something was, since the compute thread looked last
+  // When this process last said so, and that a thread of it waits. The tenant's own word is its siblings', too.
+  std::atomic<std::uint64_t> launched_ns{0}, waited_ns{0};
   std::atomic<bool> resting{false};
   bool had_work = false;
   std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;
@@ -184,8 +186,9 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept;
 // The caller will be held until `until` at least: what is open ends here, if no dependent is parted from its primary by it.
 void end_before_hold(CUstream stream, Twin twin, std::uint64_t now, std::uint64_t until) noexcept;
 // A dependent that may only go when its stream is at rest waits for that, 100 ms at most. Returns the time then.
-[[nodiscard]] std::uint64_t wait_for_rest(shm::ComputeEntry& e, const shares::Op& op, bool whole,
-                                          CUstream stream, Twin twin, std::uint64_t now) noexcept;
+[[nodiscard]] std::uint64_t wait_for_rest(DeviceShare& share, shm::ComputeEntry& e,
+                                          const shares::Op& op, CUstream stream, Twin twin,
+                                          std::uint64_t now) noexcept;
 
 // The launch is charged and taken, and in no segment. The book is ours.
 inline void add_loose(StreamBook& b, std::uint64_t now, std::uint64_t predicted_ns,
@@ -257,6 +260,10 @@ void agree(const Flight& f, shares::Reading& r) noexcept;
 [[gnu::visibility("hidden")]] extern constinit const std::atomic<std::uint32_t> kNeverLimited,
     kAskAlways;
 void compute_unbound() noexcept;
+// The device is wanted: told once in this time, by each process, so that the tenant's line is rarely written; of what waits by itself.
+inline constexpr std::uint64_t kWantStep_ns = 1'000'000;
+enum class Wants : std::uint8_t { kLaunches, kWaits };
+void want(DeviceShare& share, shm::ComputeEntry& e, std::uint64_t now, Wants what) noexcept;
 // compute_measure.cc, the compute thread: what has ended is settled, what runs accrues.
 void measure() noexcept;
 template <class Fn>

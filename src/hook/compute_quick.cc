@@ -15,7 +15,6 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr unsigned kQuickThreads = 256;
 constexpr unsigned kLines = 32;
-constexpr std::uint64_t kWantStep_ns = 1'000'000;
 
 struct alignas(64) QuickLine {
   QuickKey key;
@@ -114,7 +113,7 @@ static_assert(kLines == 1u << (64 - 59));
   const std::uint64_t predicted = cost.prediction_ns.load(kRelaxed);  // one number
   if (!in.limits.limited() || predicted == 0 || shares::wants_sample(cost)) return false;
   const std::uint64_t now = monotonic_ns();
-  if (now >= e->wanted_at_ns.load(kRelaxed) + kWantStep_ns)  // a hint, which is due
+  if (now >= share.launched_ns.load(kRelaxed) + kWantStep_ns)  // a hint, which is due
     return false;
   if (!admitted(*e, share, in, now) || !take(book)) return false;
   const bool loose = book.cut.open == nullptr;

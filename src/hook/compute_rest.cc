@@ -58,13 +58,14 @@ bool at_rest(CUstream stream) noexcept {
   release_book(*b);
 }
 
-[[gnu::cold, gnu::noinline]] std::uint64_t wait_for_rest(shm::ComputeEntry& e, const shares::Op& op,
-                                                         bool whole, CUstream stream, Twin twin,
-                                                         std::uint64_t now) noexcept {
+[[gnu::cold, gnu::noinline]] std::uint64_t wait_for_rest(DeviceShare& share, shm::ComputeEntry& e,
+                                                         const shares::Op& op, CUstream stream,
+                                                         Twin twin, std::uint64_t now) noexcept {
   const Undisturbed keep;
   const CUstream handle = named(stream, twin);
   StreamBook* const b = book_of(stream, twin);
   const shares::StreamCut none{};
+  const bool whole = in_force(share, e).rules.rate_x100 == shares::kWhole_x100;
   bool waits = shares::waits_for_rest(b == nullptr ? none : b->cut, op, whole) && !at_rest(handle);
   // What comes next waits for it, so the event parts nobody.
   if (b != nullptr && waits && b->cut.open != nullptr) end_open(*b, handle, true);
@@ -72,7 +73,7 @@ bool at_rest(CUstream stream) noexcept {
   const std::uint64_t since = now;
   // acquire pairs with a capture's beginning: a question to the driver would end it
   while (waits && now - since < kLongestRest_ns && captures.load(std::memory_order_acquire) == 0) {
-    e.wanted_at_ns.store(now, kRelaxed);  // a hint for who shares out what is idle
+    want(share, e, now, Wants::kWaits);
     pause_a_little(now - since >= kPauseFor_ns);
     waits = !at_rest(handle);
     now = monotonic_ns();
