@@ -93,8 +93,10 @@ struct alignas(64) StreamBook {
   CUevent start;     // of the open segment
   CUevent also;
   std::uint64_t launches;
-  bool behind;  // a loose launch is behind last_end: nothing can begin there
-  Loose loose;  // not told yet
+  bool gave_up;                // a wait for its rest was in vain
+  std::uint32_t gave_up_tail;  // when so much was reaped
+  bool behind;                 // a loose launch is behind last_end: nothing can begin there
+  Loose loose;                 // not told yet
   shares::StreamCut cut;
   Flight ring[kInFlight];
 };
@@ -185,7 +187,8 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept;
 [[nodiscard]] bool at_rest(CUstream stream) noexcept;  // all that was launched there is done
 // The caller will be held until `until` at least: what is open ends here, if no dependent is parted from its primary by it.
 void end_before_hold(CUstream stream, Twin twin, std::uint64_t now, std::uint64_t until) noexcept;
-// A dependent that may only go when its stream is at rest waits for that, 100 ms at most. Returns the time then.
+// A dependent that may only go when its stream is at rest waits for that, 100 ms at most; after that in vain, none does until something
+// of the stream has ended. Returns the time then.
 [[nodiscard]] std::uint64_t wait_for_rest(DeviceShare& share, shm::ComputeEntry& e,
                                           const shares::Op& op, CUstream stream, Twin twin,
                                           std::uint64_t now) noexcept;

@@ -46,7 +46,7 @@ ContextBook* context_book(CUcontext context) noexcept {
   ContextBook* const c = context == nullptr ? nullptr : context_book(context);
   if (c == nullptr) return false;
   b.context = c;
-  b.pdl = b.lost = false;
+  b.pdl = b.lost = b.gave_up = false;
   b.last_end = b.start = b.also = nullptr;
   b.launches = 0;
   b.behind = false;
