@@ -153,6 +153,8 @@ struct Compute {
   std::atomic<std::uint16_t> used[kStreamBooks]{};  // arrival: index + 1
   shares::CostTable costs{};
   shares::LooseTime loose{};  // under `measuring`
+  std::atomic<std::uint64_t>
+      has_loose[kStreamBooks / 64]{};  // a bit a stream; changed under its book
 };
 [[gnu::visibility("hidden")]] extern constinit Compute compute;
 
@@ -193,6 +195,13 @@ void end_before_hold(CUstream stream, Twin twin, std::uint64_t now, std::uint64_
                                           const shares::Op& op, CUstream stream, Twin twin,
                                           std::uint64_t now) noexcept;
 
+// The first on this stream since what was loose there was told.
+inline void first_loose(StreamBook& b, std::uint64_t from) noexcept {
+  b.loose.from_ns = from;
+  const auto index = static_cast<std::size_t>(&b - compute.streams);
+  // relaxed: a hint for the compute thread, which takes the book
+  compute.has_loose[index / 64].fetch_or(1ull << index % 64, std::memory_order_relaxed);
+}
 // The launch is charged and taken, and in no segment. The book is ours.
 inline void add_loose(StreamBook& b, std::uint64_t now, std::uint64_t predicted_ns,
                       std::uint64_t charged_ns) noexcept {
@@ -202,7 +211,8 @@ inline void add_loose(StreamBook& b, std::uint64_t now, std::uint64_t predicted_
   if (b.loose.until_ns > from) from = b.loose.until_ns;  // the end of a segment clears the other
   b.loose.until_ns = from + predicted_ns;
   b.open_until_ns.store(b.loose.until_ns, std::memory_order_relaxed);
-  if (b.loose.launches++ == 0) b.loose.from_ns = from;
+  if (b.loose.launches++ == 0) [[unlikely]]
+    first_loose(b, from);
   b.behind = true;
   b.loose.charged_ns += charged_ns;
   b.loose.predicted_ns += predicted_ns;

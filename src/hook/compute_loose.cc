@@ -37,13 +37,20 @@ std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns, std::u
   return shares::detail::least(cost_ns, own_ns > taken ? own_ns - taken : 0);
 }
 
-// Of streams that nobody launches on just now; the others' at the next look.
+// Of streams that nobody launches on just now; the others' at the next look. Books of which nothing is loose are left alone: a look at
+// one takes its line from the thread that launches there.
 void tell_all_loose(std::uint64_t now) noexcept {
-  for_each_book([now](StreamBook& b) {
-    if (!take(b)) return;
-    if (b.loose.launches != 0) tell_loose(b, now);
-    release_book(b);
-  });
+  for (unsigned i = 0; i < kStreamBooks / 64; ++i) {
+    // relaxed, here and below: a hint, changed by who has the book
+    for (std::uint64_t left = compute.has_loose[i].load(kRelaxed); left != 0; left &= left - 1) {
+      const unsigned bit = static_cast<unsigned>(__builtin_ctzll(left));
+      StreamBook& b = compute.streams[i * 64 + bit];
+      if (!take(b)) continue;
+      tell_loose(b, now);
+      compute.has_loose[i].fetch_and(~(1ull << bit), kRelaxed);
+      release_book(b);
+    }
+  }
 }
 
 }  // namespace bulkhead::hook

@@ -134,5 +134,22 @@ TEST_F(LooseTest, SeveralStreamsOfThemAreChargedTogether) {
   });
 }
 
+// The compute thread leaves the books of streams alone on which nothing is loose: it does not as much as try to take them.
+TEST_F(LooseTest, OnlyBooksWithLooseLaunchesAreTouched) {
+  in_child(100, [&] {
+    learn();
+    const std::uint64_t launches = entry().launches.load();
+    StreamBook* const idle = take_book(stream(1), Twin::kPlain, 0);
+    ASSERT_NE(idle, nullptr);
+    idle->held.store(2, kRelaxed);  // who tries leaves a 1
+    for (unsigned round = 1; round <= 20; ++round) {
+      put(kCollective, stream(2), 1);
+      told(launches, round);
+      EXPECT_EQ(idle->held.load(kRelaxed), 2u);
+    }
+    release_book(*idle);
+  });
+}
+
 }  // namespace
 }  // namespace bulkhead::hook
