@@ -73,8 +73,9 @@ struct ContextBook {
 // Launches in no segment, which stand as predicted: docs/compute.md, 'What a launch costs'.
 struct Loose {
   std::uint64_t charged_ns, predicted_ns, launches;
-  std::uint64_t from_ns,
-      until_ns;  // when they run, as far as is known; the second stays when they are told
+  std::uint64_t from_ns;  // when the first of them runs, as far as is known
+  // When all are over; stays when they are told. And what was launched since a segment ended here: a measured end puts it right.
+  std::uint64_t until_ns, since_end_ns;
 };
 
 struct alignas(64) StreamBook {
@@ -93,10 +94,11 @@ struct alignas(64) StreamBook {
   CUevent start;     // of the open segment
   CUevent also;
   std::uint64_t launches;
-  bool gave_up;                // a wait for its rest was in vain
-  std::uint32_t gave_up_tail;  // when so much was reaped
-  bool behind;                 // a loose launch is behind last_end: nothing can begin there
-  Loose loose;                 // not told yet
+  bool gave_up;                 // a wait for its rest was in vain
+  std::uint32_t gave_up_tail;   // when so much was reaped
+  bool behind;                  // a loose launch is behind last_end: nothing can begin there
+  std::atomic<bool> had_loose;  // once
+  Loose loose;                  // not told yet
   shares::StreamCut cut;
   Flight ring[kInFlight];
 };
@@ -198,6 +200,7 @@ void end_before_hold(CUstream stream, Twin twin, std::uint64_t now, std::uint64_
 // The first on this stream since what was loose there was told.
 inline void first_loose(StreamBook& b, std::uint64_t from) noexcept {
   b.loose.from_ns = from;
+  b.had_loose.store(true, std::memory_order_relaxed);  // a hint, as below
   const auto index = static_cast<std::size_t>(&b - compute.streams);
   // relaxed: a hint for the compute thread, which takes the book
   compute.has_loose[index / 64].fetch_or(1ull << index % 64, std::memory_order_relaxed);
@@ -207,10 +210,12 @@ inline void add_loose(StreamBook& b, std::uint64_t now, std::uint64_t predicted_
                       std::uint64_t charged_ns) noexcept {
   // relaxed, both: the holder's own, read by who tells the governor
   const std::uint64_t until = b.open_until_ns.load(std::memory_order_relaxed);
-  std::uint64_t from = until > now ? until : now;
-  if (b.loose.until_ns > from) from = b.loose.until_ns;  // the end of a segment clears the other
+  const std::uint64_t idle = until > now ? until : now;
+  b.open_until_ns.store(idle + predicted_ns, std::memory_order_relaxed);
+  // the end of a segment clears the other, but what was queued before it is there still
+  const std::uint64_t from = b.loose.until_ns > idle ? b.loose.until_ns : idle;
   b.loose.until_ns = from + predicted_ns;
-  b.open_until_ns.store(b.loose.until_ns, std::memory_order_relaxed);
+  b.loose.since_end_ns += predicted_ns;
   if (b.loose.launches++ == 0) [[unlikely]]
     first_loose(b, from);
   b.behind = true;
@@ -219,6 +224,8 @@ inline void add_loose(StreamBook& b, std::uint64_t now, std::uint64_t predicted_
 }
 // compute_loose.cc. The compute thread: what was loose is told, and charged no more than the time in which it ran by itself.
 void tell_all_loose(std::uint64_t now) noexcept;
+// A segment was seen to end: what is loose behind it begins there at the earliest, and by the predictions no later.
+void place_loose(StreamBook& b, const Flight& f) noexcept;
 // What is left for this stream's measured work of [from, until), `own_ns` of it the process's, beside what is loose on others.
 [[nodiscard]] std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns,
                                             std::uint64_t own_ns, std::uint64_t from,

@@ -9,8 +9,10 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 // The book is ours.
 void tell_loose(StreamBook& b, std::uint64_t now) noexcept {
-  const Loose told = b.loose;
-  b.loose = {0, 0, 0, 0, told.until_ns};
+  Loose told = b.loose;
+  b.loose = {0, 0, 0, 0, told.until_ns, told.since_end_ns};
+  if (told.from_ns + told.predicted_ns > told.until_ns)  // it was put right meanwhile
+    told.from_ns = told.until_ns - told.predicted_ns;
   DeviceShare& share = compute.device[0];
   shm::ComputeEntry* const e = share_of(process.devices[0]);
   if (e == nullptr) return;
@@ -35,6 +37,15 @@ std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns, std::u
   const std::uint64_t taken = compute.loose.within(from, until, &b);
   if (taken == 0) return cost_ns;
   return shares::detail::least(cost_ns, own_ns > taken ? own_ns - taken : 0);
+}
+
+void place_loose(StreamBook& b, const Flight& f) noexcept {
+  if (!b.had_loose.load(kRelaxed)) return;                      // a hint
+  if (f.segment.ops != 1 || f.end_ns <= 1 || !take(b)) return;  // the samples among them will do
+  const bool last = b.ended + 1 == b.head.load(kRelaxed) && b.cut.open == nullptr;  // the holder's
+  const std::uint64_t until = f.real_end_ns + b.loose.since_end_ns;
+  if (last && until < b.loose.until_ns) b.loose.until_ns = until;
+  release_book(b);
 }
 
 // Of streams that nobody launches on just now; the others' at the next look. Books of which nothing is loose are left alone: a look at

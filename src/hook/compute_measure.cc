@@ -173,6 +173,7 @@ void see_ends(ContextBook& c, std::uint64_t now) noexcept {
     for (; b.ended != head; ++b.ended) {
       Flight& f = b.ring[b.ended % kInFlight];
       if (!has_ended(c, b, f, now)) return;
+      place_loose(b, f);
       share_of(f).in_flight_ns.fetch_sub(f.window_ns, kRelaxed);  // sums
       compute.queued.fetch_sub(1, kRelaxed);
     }

@@ -110,6 +110,7 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept {
   b.last_end = end;
   b.start = b.also = nullptr;
   b.open_until_ns.store(0, kRelaxed);  // a time, for who tells the governor
+  b.loose.since_end_ns = 0;
   // relaxed: a sum; who waits for it to fall looks again by time
   compute.device[f.device].in_flight_ns.fetch_add(f.window_ns, kRelaxed);
   compute.pending.fetch_add(1, kRelaxed);             // published by the store below

@@ -151,5 +151,23 @@ TEST_F(LooseTest, OnlyBooksWithLooseLaunchesAreTouched) {
   });
 }
 
+// Predictions that are a little high would put what is loose ever further into the future: a measured end puts it right.
+TEST_F(LooseTest, WhereTheyRunIsMeasuredNowAndThen) {
+  in_child(100, [&] {
+    learn();
+    StreamBook* const book = take_book(stream(2), Twin::kPlain, 0);
+    ASSERT_NE(book, nullptr);
+    book->loose.until_ns = monotonic_ns() + 3'600'000 * kMs;
+    release_book(*book);
+    for (int i = 0; i < 200; ++i) {
+      const std::uint64_t launches = entry().launches.load();
+      put(kCollective, stream(2), 100);
+      told(launches, 100);
+      if (book->loose.until_ns < monotonic_ns() + 3'000'000 * kMs) break;
+    }
+    EXPECT_LT(book->loose.until_ns, monotonic_ns() + 3'000'000 * kMs);
+  });
+}
+
 }  // namespace
 }  // namespace bulkhead::hook
