@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "audit/log_time.h"
 #include "audit/upkeep_rules.h"
 #include "audit/witness.h"
 #include "audit/writer.h"
@@ -50,8 +51,9 @@ class Upkeep {
   void work();
   [[nodiscard]] bool stopping() const;
   [[nodiscard]] bool pack_one();
-  void retain(std::uint64_t utc_ns);
-  [[nodiscard]] std::uint64_t too_old(std::uint64_t utc_ns);
+  void retain(std::uint64_t utc_ns, std::uint64_t steady_ns);
+  void begin_time(std::uint64_t utc_ns, std::uint64_t steady_ns);
+  [[nodiscard]] std::uint64_t too_old(std::uint64_t utc_ns, std::uint64_t steady_ns);
   [[nodiscard]] std::uint64_t too_much();
   [[nodiscard]] std::uint64_t bytes_of(std::uint64_t segment);
   void ask_witnesses();
@@ -67,7 +69,8 @@ class Upkeep {
   std::unique_ptr<LogReader> log_;
   std::uint64_t log_segments_ = 0;  // closed ones when log_ was opened
   std::uint64_t asked_size_ = 0;    // the signed size of the last round in which all answered
-  std::uint64_t next_witness_ns_ = 0, time_ns_ = 0, looked_ns_ = 0;
+  std::uint64_t next_witness_ns_ = 0;
+  LogTime time_;
   std::map<std::uint64_t, std::uint64_t> bytes_;  // of closed segments
   std::string pack_problem_, retain_problem_, reader_problem_;
 
