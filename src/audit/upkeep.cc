@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
 constexpr int kLowest = 19;
+// Between two trials with a segment that cannot be packed.
+constexpr std::uint64_t kFirstWait = 60 * kSecondNs, kLongestWait = 6 * 3600 * kSecondNs;
 constexpr unsigned kPackedAtOnce = 16;  // then the witnesses have their turn
 
 // Its writer stands still, or it is gone: the size a file has now.
@@ -28,13 +30,14 @@ std::uint64_t size_of(Files& files, const std::string& name) {
 }  // namespace
 
 Upkeep::Upkeep(Writer& writer, std::string directory, std::string origin, UpkeepRules rules,
-               Told told)
+               Told told, std::unique_ptr<Files> files)
     : writer_(writer),
       directory_(std::move(directory)),
       origin_(std::move(origin)),
       rules_(std::move(rules)),
       told_(std::move(told)),
-      files_(directory_),
+      own_files_(files != nullptr ? std::move(files) : std::make_unique<PosixFiles>(directory_)),
+      files_(*own_files_),
       cancel_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       time_(rules_.retain_s, rules_.segment_s) {
   for (const std::string& path : rules_.witnesses) witnesses_.push_back({path, "", false});
@@ -86,7 +89,7 @@ bool Upkeep::look(std::uint64_t utc_ns, std::uint64_t steady_ns) {
   }
   if (rules_.retain_s != 0 || rules_.retain_bytes != 0) retain(utc_ns, steady_ns);
   bool more = rules_.pack;
-  for (unsigned i = 0; i < kPackedAtOnce && more && !stopping(); ++i) more = pack_one();
+  for (unsigned i = 0; i < kPackedAtOnce && more && !stopping(); ++i) more = pack_one(steady_ns);
   return more;
 }
 
@@ -97,24 +100,52 @@ void Upkeep::tell_once(std::string& last, bool good, const std::string& text) {
   if (told_ && !text.empty()) told_(good, text);
 }
 
-bool Upkeep::pack_one() {
+// The others go on; this one is tried again, each time after twice the time.
+void Upkeep::not_packed(std::uint64_t segment, const std::string& problem,
+                        std::uint64_t steady_ns) {
+  Stuck& s = stuck_[segment];
+  s.wait_ns = std::clamp(2 * s.wait_ns, kFirstWait, kLongestWait);
+  s.next_ns = steady_ns + s.wait_ns;
+  tell_once(s.problem, false, "a segment of the audit log is not packed: " + problem);
+}
+
+void Upkeep::tell_room(bool short_of_it) {
+  if (no_room_ == short_of_it) return;
+  no_room_ = short_of_it;
+  if (told_)
+    told_(!short_of_it, short_of_it
+                            ? "no room to pack a segment of the audit log: it stays as it is"
+                            : "segments of the audit log are packed again");
+}
+
+// The oldest that can be. False: there is none.
+bool Upkeep::pack_one(std::uint64_t steady_ns) {
   const std::vector<std::uint64_t> closed = writer_.closed_segments();
+  stuck_.erase(stuck_.begin(), closed.empty() ? stuck_.end() : stuck_.lower_bound(closed.front()));
+  bool no_room = false;
   for (const std::uint64_t first : closed) {
+    const auto stuck = stuck_.find(first);
+    if (stuck != stuck_.end() && steady_ns < stuck->second.next_ns) continue;
     int error = 0;
     if (files_.open(segment_name(first) + ".data", OpenMode::kRead, error) == nullptr) continue;
     PackResult result;
     const std::string problem = pack_segment(files_, first, result, [this] { return stopping(); });
     if (stopping() && !problem.empty()) return false;
-    tell_once(pack_problem_, false,
-              problem.empty() ? "" : "a segment of the audit log is not packed: " + problem);
-    if (!problem.empty()) return false;
-    bytes_.erase(first);
-    const std::lock_guard lock{mutex_};
-    ++shown_.packed;
-    shown_.raw_bytes += result.raw_bytes;
-    shown_.packed_bytes += result.packed_bytes;
-    return true;
+    if (result.no_room) {
+      no_room = true;
+    } else if (!problem.empty()) {
+      not_packed(first, problem, steady_ns);
+    } else {
+      stuck_.erase(first);
+      bytes_.erase(first);
+      const std::lock_guard lock{mutex_};
+      ++shown_.packed;
+      shown_.raw_bytes += result.raw_bytes;
+      shown_.packed_bytes += result.packed_bytes;
+      return true;
+    }
   }
+  tell_room(no_room);
   return false;
 }
 

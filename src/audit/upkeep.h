@@ -33,7 +33,9 @@ class Upkeep {
   // what was removed. `good`: nothing to be done about it.
   using Told = std::function<void(bool good, const std::string& text)>;
   // `directory`: the log's. `origin`: its name.
-  Upkeep(Writer& writer, std::string directory, std::string origin, UpkeepRules rules, Told told);
+  // `files`: other ones than the directory's, in a test.
+  Upkeep(Writer& writer, std::string directory, std::string origin, UpkeepRules rules, Told told,
+         std::unique_ptr<Files> files = nullptr);
   Upkeep(const Upkeep&) = delete;
   Upkeep& operator=(const Upkeep&) = delete;
   ~Upkeep();  // gives up what is under way
@@ -50,7 +52,9 @@ class Upkeep {
   };
   void work();
   [[nodiscard]] bool stopping() const;
-  [[nodiscard]] bool pack_one();
+  [[nodiscard]] bool pack_one(std::uint64_t steady_ns);
+  void not_packed(std::uint64_t segment, const std::string& problem, std::uint64_t steady_ns);
+  void tell_room(bool short_of_it);
   void retain(std::uint64_t utc_ns, std::uint64_t steady_ns);
   void begin_time(std::uint64_t utc_ns, std::uint64_t steady_ns);
   [[nodiscard]] std::uint64_t too_old(std::uint64_t utc_ns, std::uint64_t steady_ns);
@@ -63,7 +67,8 @@ class Upkeep {
   const std::string directory_, origin_;
   const UpkeepRules rules_;
   const Told told_;
-  PosixFiles files_;
+  const std::unique_ptr<Files> own_files_;
+  Files& files_;
   UniqueFd cancel_;
   std::vector<Witnessed> witnesses_;
   std::unique_ptr<LogReader> log_;
@@ -72,7 +77,13 @@ class Upkeep {
   std::uint64_t next_witness_ns_ = 0;
   LogTime time_;
   std::map<std::uint64_t, std::uint64_t> bytes_;  // of closed segments
-  std::string pack_problem_, retain_problem_, reader_problem_;
+  struct Stuck {                                  // a segment that could not be packed
+    std::string problem;
+    std::uint64_t next_ns = 0, wait_ns = 0;  // the next trial, by the steady clock
+  };
+  std::map<std::uint64_t, Stuck> stuck_;
+  bool no_room_ = false;
+  std::string retain_problem_, reader_problem_;
 
   mutable std::mutex mutex_;  // for what follows
   std::condition_variable changed_;

@@ -30,10 +30,10 @@ struct Kept {
     }
     EXPECT_TRUE(log.writer->finish().ok());
   }
-  std::unique_ptr<Upkeep> upkeep(UpkeepRules rules) {
+  std::unique_ptr<Upkeep> upkeep(UpkeepRules rules, std::unique_ptr<Files> files = nullptr) {
     return std::make_unique<Upkeep>(
         *log.writer, log.directory, log.writer->origin(), rules,
-        [this](bool, const std::string& text) { told.push_back(text); });
+        [this](bool, const std::string& text) { told.push_back(text); }, std::move(files));
   }
   [[nodiscard]] std::size_t count(const char* ending) const {
     std::size_t n = 0;
