@@ -175,8 +175,9 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
                       now + shares::gate_ns(tat, now, in->rules, 0, in->window_ns, true));
     now = hold(gate, now);
     in = &in_force(share, *e);
-    if (!in->limits.limited()) return;                            // the limit is gone
-    any_capture = captures.load(std::memory_order_acquire) != 0;  // it may have begun meanwhile
+    if (!in->limits.limited()) return;  // the limit is gone
+    any_capture = captures.load(std::memory_order_acquire) !=
+                  0;  // acquire as above: one may have begun meanwhile
   }
   if (streams_shaped() && !never_held) [[unlikely]]
     now = stream_hold(*e, stream, predicted, now);
@@ -213,8 +214,8 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
     t.comm_number = c.number;
   }
   count_class(*e, collective ? StreamClass::kCollective : StreamClass::kCompute);
-  // While anything captures in the program-wide mode, a question to the driver would end it.
-  any_capture = captures.load(std::memory_order_acquire) != 0;  // as above: holds are long
+  // While anything captures in the program-wide mode, a question to the driver would end it; acquire pairs as above: holds are long.
+  any_capture = captures.load(std::memory_order_acquire) != 0;
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
   t.stream = named(stream, twin);
   if (t.book == nullptr) return;
