@@ -123,7 +123,7 @@ void ShimLooks::begin_waiting() {
   }
 }
 
-void ShimLooks::answer(Asked asked, bool has) {
+void ShimLooks::answer(const Asked& asked, bool has) {
   answered_ = &asked.process;
   answered_has_ = has;
   for (const Again& again : asked.again) again();
@@ -146,7 +146,7 @@ int ShimLooks::tick(const Now&) {
     done.emplace_back(std::move(*at), *result);
     at = running_.erase(at);
   }
-  for (auto& [asked, has] : done) answer(std::move(asked), has);
+  for (const auto& [asked, has] : done) answer(asked, has);
   begin_waiting();
   return running_.empty() && !waiting_.empty() ? 1000 : -1;  // no thread could be had
 }

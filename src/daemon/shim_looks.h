@@ -61,7 +61,7 @@ class ShimLooks final : public Duty {
   [[nodiscard]] std::shared_ptr<Job> begin(std::uint32_t pid) const;
   [[nodiscard]] bool may_begin(const Asked& asked) const;
   void begin_waiting();
-  void answer(Asked asked, bool has);
+  void answer(const Asked& asked, bool has);
 
   Look look_;
   Poller* poller_ = nullptr;
