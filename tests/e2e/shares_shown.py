@@ -6,7 +6,7 @@ import subprocess
 
 from cli_case import BUILD, WATCHDOG_S, main
 import compute_gate
-import spatial
+import spatial_case as spatial
 
 BULKHEADD = BUILD / "bin" / "bulkheadd"
 
