@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -99,6 +100,11 @@ std::vector<std::string> PosixFiles::list(const std::string& directory) noexcept
   ::closedir(d);
   std::sort(out.begin(), out.end());
   return out;
+}
+std::uint64_t PosixFiles::room() noexcept {
+  struct statvfs st {};
+  if (::fstatvfs(directory_, &st) != 0) return UINT64_MAX;
+  return std::uint64_t{st.f_bavail} * st.f_frsize;
 }
 int PosixFiles::lock() noexcept {
   lock_ = ::openat(directory_, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);

@@ -42,6 +42,8 @@ class Files {
   virtual int sync_directory(const std::string& name) noexcept = 0;  // "." is the log's own
   // Names in a directory, sorted; empty if there is none.
   virtual std::vector<std::string> list(const std::string& directory) noexcept = 0;
+  // Bytes that may still be written here by one who is not root; UINT64_MAX: unknown.
+  virtual std::uint64_t room() noexcept { return UINT64_MAX; }
   // Keeps every other writer out until this object ends.
   virtual int lock() noexcept = 0;
 };
@@ -76,6 +78,7 @@ class PosixFiles final : public Files {
   int make_directory(const std::string& name) noexcept override;
   int sync_directory(const std::string& name) noexcept override;
   std::vector<std::string> list(const std::string& directory) noexcept override;
+  std::uint64_t room() noexcept override;
   int lock() noexcept override;
 
  private:

@@ -182,7 +182,8 @@ std::uint32_t read_frame(File& data, std::uint64_t at, Buffer& bytes) {
   return count;
 }
 
-int write_frames(File& data, File& out, PackResult& result, const std::function<bool()>& stop) {
+int write_frames(Files& files, File& data, File& out, PackResult& result,
+                 const std::function<bool()>& stop) {
   std::uint64_t out_at = sizeof kMagic, at = 0;
   const std::uint64_t size = data.size();
   int error =
@@ -190,6 +191,7 @@ int write_frames(File& data, File& out, PackResult& result, const std::function<
   Buffer bytes;
   while (error == 0 && at < size) {
     if (stop && stop()) return ECANCELED;
+    if (files.room() < kPackReserve) return ENOSPC;  // others take it, too
     const std::uint32_t count = read_frame(data, at, bytes);
     const auto entries = count == 0 ? std::nullopt : split_entries(bytes, count);
     if (!entries) return EILSEQ;
@@ -205,7 +207,7 @@ int write_frames(File& data, File& out, PackResult& result, const std::function<
     out_at += kFrameHead + packed;
     at += bytes.size();
   }
-  result = {size, out_at};
+  result = {size, out_at, false};
   return error;
 }
 
@@ -263,9 +265,14 @@ std::string pack_segment(Files& files, std::uint64_t first, PackResult& result,
   int error = 0;
   const auto data = files.open(name + ".data", OpenMode::kRead, error);
   if (data == nullptr) return because(name + ".data", error);
+  if (const std::uint64_t room = files.room();
+      room < kPackReserve || room - kPackReserve < data->size()) {
+    result.no_room = true;
+    return because("pack " + name, ENOSPC);
+  }
   const std::string fresh = name + ".zst.new";
   auto out = files.open(fresh, OpenMode::kFresh, error);
-  if (out != nullptr) error = write_frames(*data, *out, result, stop);
+  if (out != nullptr) error = write_frames(files, *data, *out, result, stop);
   if (error == 0) error = out->sync();
   out.reset();
   std::string problem = error == 0 ? "" : because("pack " + name, error);

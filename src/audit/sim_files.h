@@ -169,6 +169,7 @@ class SimFiles final : public Files {
     }
     return out;
   }
+  std::uint64_t room() noexcept override { return disk_.bytes_left; }
   int lock() noexcept override { return 0; }
 
  private:

@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
 constexpr int kLowest = 19;
+// Between two trials with a segment that cannot be packed.
+constexpr std::uint64_t kFirstWait = 60 * kSecondNs, kLongestWait = 6 * 3600 * kSecondNs;
 constexpr unsigned kPackedAtOnce = 16;  // then the witnesses have their turn
 
 // Its writer stands still, or it is gone: the size a file has now.
@@ -28,14 +30,16 @@ std::uint64_t size_of(Files& files, const std::string& name) {
 }  // namespace
 
 Upkeep::Upkeep(Writer& writer, std::string directory, std::string origin, UpkeepRules rules,
-               Told told)
+               Told told, std::unique_ptr<Files> files)
     : writer_(writer),
       directory_(std::move(directory)),
       origin_(std::move(origin)),
       rules_(std::move(rules)),
       told_(std::move(told)),
-      files_(directory_),
-      cancel_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      own_files_(files != nullptr ? std::move(files) : std::make_unique<PosixFiles>(directory_)),
+      files_(*own_files_),
+      cancel_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      time_(rules_.retain_s, rules_.segment_s) {
   for (const std::string& path : rules_.witnesses) witnesses_.push_back({path, "", false});
   shown_.witnesses = static_cast<std::uint32_t>(witnesses_.size());
 }
@@ -79,20 +83,13 @@ void Upkeep::work() {
 }
 
 bool Upkeep::look(std::uint64_t utc_ns, std::uint64_t steady_ns) {
-  // Ages go by a time that runs no faster than the steady clock: a wall clock that is set ahead removes nothing.
-  if (time_ns_ == 0 || utc_ns < time_ns_) {
-    time_ns_ = utc_ns;
-  } else {
-    time_ns_ = std::min(utc_ns, time_ns_ + (steady_ns - looked_ns_));
-  }
-  looked_ns_ = steady_ns;
   if (!witnesses_.empty() && steady_ns >= next_witness_ns_) {
     next_witness_ns_ = steady_ns + std::uint64_t{rules_.witness_ms} * 1'000'000;
     ask_witnesses();
   }
-  if (rules_.retain_s != 0 || rules_.retain_bytes != 0) retain(time_ns_);
+  if (rules_.retain_s != 0 || rules_.retain_bytes != 0) retain(utc_ns, steady_ns);
   bool more = rules_.pack;
-  for (unsigned i = 0; i < kPackedAtOnce && more && !stopping(); ++i) more = pack_one();
+  for (unsigned i = 0; i < kPackedAtOnce && more && !stopping(); ++i) more = pack_one(steady_ns);
   return more;
 }
 
@@ -103,24 +100,52 @@ void Upkeep::tell_once(std::string& last, bool good, const std::string& text) {
   if (told_ && !text.empty()) told_(good, text);
 }
 
-bool Upkeep::pack_one() {
+// The others go on; this one is tried again, each time after twice the time.
+void Upkeep::not_packed(std::uint64_t segment, const std::string& problem,
+                        std::uint64_t steady_ns) {
+  Stuck& s = stuck_[segment];
+  s.wait_ns = std::clamp(2 * s.wait_ns, kFirstWait, kLongestWait);
+  s.next_ns = steady_ns + s.wait_ns;
+  tell_once(s.problem, false, "a segment of the audit log is not packed: " + problem);
+}
+
+void Upkeep::tell_room(bool short_of_it) {
+  if (no_room_ == short_of_it) return;
+  no_room_ = short_of_it;
+  if (told_)
+    told_(!short_of_it, short_of_it
+                            ? "no room to pack a segment of the audit log: it stays as it is"
+                            : "segments of the audit log are packed again");
+}
+
+// The oldest that can be. False: there is none.
+bool Upkeep::pack_one(std::uint64_t steady_ns) {
   const std::vector<std::uint64_t> closed = writer_.closed_segments();
+  stuck_.erase(stuck_.begin(), closed.empty() ? stuck_.end() : stuck_.lower_bound(closed.front()));
+  bool no_room = false;
   for (const std::uint64_t first : closed) {
+    const auto stuck = stuck_.find(first);
+    if (stuck != stuck_.end() && steady_ns < stuck->second.next_ns) continue;
     int error = 0;
     if (files_.open(segment_name(first) + ".data", OpenMode::kRead, error) == nullptr) continue;
     PackResult result;
     const std::string problem = pack_segment(files_, first, result, [this] { return stopping(); });
     if (stopping() && !problem.empty()) return false;
-    tell_once(pack_problem_, false,
-              problem.empty() ? "" : "a segment of the audit log is not packed: " + problem);
-    if (!problem.empty()) return false;
-    bytes_.erase(first);
-    const std::lock_guard lock{mutex_};
-    ++shown_.packed;
-    shown_.raw_bytes += result.raw_bytes;
-    shown_.packed_bytes += result.packed_bytes;
-    return true;
+    if (result.no_room) {
+      no_room = true;
+    } else if (!problem.empty()) {
+      not_packed(first, problem, steady_ns);
+    } else {
+      stuck_.erase(first);
+      bytes_.erase(first);
+      const std::lock_guard lock{mutex_};
+      ++shown_.packed;
+      shown_.raw_bytes += result.raw_bytes;
+      shown_.packed_bytes += result.packed_bytes;
+      return true;
+    }
   }
+  tell_room(no_room);
   return false;
 }
 
@@ -133,22 +158,39 @@ std::uint64_t Upkeep::bytes_of(std::uint64_t segment) {
   return bytes_[segment] = sum;
 }
 
-// The end of the last closed segment whose successor was begun before the time that is kept; 0: none.
-std::uint64_t Upkeep::too_old(std::uint64_t utc_ns) {
-  if (rules_.retain_s == 0 || utc_ns < rules_.retain_s * kSecondNs) return 0;
-  const std::uint64_t oldest = utc_ns - rules_.retain_s * kSecondNs;
+// Where the log's own time stands at this start, by the headers of its segments.
+void Upkeep::begin_time(std::uint64_t utc_ns, std::uint64_t steady_ns) {
   std::vector<std::uint64_t> all = writer_.closed_segments();
   all.push_back(writer_.open_segment_first());
-  std::uint64_t end = 0;
-  for (std::size_t i = 1; i < all.size(); ++i) {
-    const auto file_name = segment_name(all[i]) + ".journal";
+  std::vector<LogTime::Begun> begun;
+  for (const std::uint64_t first : all) {
     int error = 0;
-    const auto journal = files_.open(file_name, OpenMode::kRead, error);
+    const auto journal = files_.open(segment_name(first) + ".journal", OpenMode::kRead, error);
     Buffer head(kJournalHeader + 64 * 32);
     const long n = journal == nullptr ? 0 : journal->read_at(head.data(), head.size(), 0);
     head.resize(static_cast<std::size_t>(std::max(n, 0L)));
     const auto header = parse_journal_header(head);
-    if (!header || header->made_ns >= oldest) break;
+    begun.push_back({first, header ? std::optional{header->made_ns} : std::nullopt});
+  }
+  const std::uint64_t ahead =
+      time_.begin(begun, writer_.recovered(), writer_.recovered_ns(), utc_ns, steady_ns);
+  if (ahead == 0 || !told_) return;
+  told_(false, "the wall clock is " + std::to_string(ahead / kSecondNs) +
+                   " s ahead of the audit log's last entry, more than the " +
+                   std::to_string(time_.away_ns() / kSecondNs) +
+                   " s that are believed: nothing in the log grows older by that time");
+}
+
+// The end of the last closed segment whose successor was begun before the time that is kept; 0: none.
+std::uint64_t Upkeep::too_old(std::uint64_t utc_ns, std::uint64_t steady_ns) {
+  if (rules_.retain_s == 0) return 0;
+  if (!time_.begun()) begin_time(utc_ns, steady_ns);
+  std::vector<std::uint64_t> all = writer_.closed_segments();
+  all.push_back(writer_.open_segment_first());
+  time_.look(all, steady_ns);
+  std::uint64_t end = 0;
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    if (time_.age_ns(all[i]) <= rules_.retain_s * kSecondNs) break;
     end = all[i];
   }
   return end;
@@ -169,8 +211,8 @@ std::uint64_t Upkeep::too_much() {
   return end;
 }
 
-void Upkeep::retain(std::uint64_t utc_ns) {
-  const std::uint64_t by_age = too_old(utc_ns), by_size = too_much();
+void Upkeep::retain(std::uint64_t utc_ns, std::uint64_t steady_ns) {
+  const std::uint64_t by_age = too_old(utc_ns, steady_ns), by_size = too_much();
   const std::uint64_t end = std::max(by_age, by_size);
   if (end == 0) return;
   const std::string why = by_age >= by_size ? "older than " + std::to_string(rules_.retain_s) + " s"

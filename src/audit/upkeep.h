@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "audit/log_time.h"
 #include "audit/upkeep_rules.h"
 #include "audit/witness.h"
 #include "audit/writer.h"
@@ -32,7 +33,9 @@ class Upkeep {
   // what was removed. `good`: nothing to be done about it.
   using Told = std::function<void(bool good, const std::string& text)>;
   // `directory`: the log's. `origin`: its name.
-  Upkeep(Writer& writer, std::string directory, std::string origin, UpkeepRules rules, Told told);
+  // `files`: other ones than the directory's, in a test.
+  Upkeep(Writer& writer, std::string directory, std::string origin, UpkeepRules rules, Told told,
+         std::unique_ptr<Files> files = nullptr);
   Upkeep(const Upkeep&) = delete;
   Upkeep& operator=(const Upkeep&) = delete;
   ~Upkeep();  // gives up what is under way
@@ -49,9 +52,12 @@ class Upkeep {
   };
   void work();
   [[nodiscard]] bool stopping() const;
-  [[nodiscard]] bool pack_one();
-  void retain(std::uint64_t utc_ns);
-  [[nodiscard]] std::uint64_t too_old(std::uint64_t utc_ns);
+  [[nodiscard]] bool pack_one(std::uint64_t steady_ns);
+  void not_packed(std::uint64_t segment, const std::string& problem, std::uint64_t steady_ns);
+  void tell_room(bool short_of_it);
+  void retain(std::uint64_t utc_ns, std::uint64_t steady_ns);
+  void begin_time(std::uint64_t utc_ns, std::uint64_t steady_ns);
+  [[nodiscard]] std::uint64_t too_old(std::uint64_t utc_ns, std::uint64_t steady_ns);
   [[nodiscard]] std::uint64_t too_much();
   [[nodiscard]] std::uint64_t bytes_of(std::uint64_t segment);
   void ask_witnesses();
@@ -61,15 +67,23 @@ class Upkeep {
   const std::string directory_, origin_;
   const UpkeepRules rules_;
   const Told told_;
-  PosixFiles files_;
+  const std::unique_ptr<Files> own_files_;
+  Files& files_;
   UniqueFd cancel_;
   std::vector<Witnessed> witnesses_;
   std::unique_ptr<LogReader> log_;
   std::uint64_t log_segments_ = 0;  // closed ones when log_ was opened
   std::uint64_t asked_size_ = 0;    // the signed size of the last round in which all answered
-  std::uint64_t next_witness_ns_ = 0, time_ns_ = 0, looked_ns_ = 0;
+  std::uint64_t next_witness_ns_ = 0;
+  LogTime time_;
   std::map<std::uint64_t, std::uint64_t> bytes_;  // of closed segments
-  std::string pack_problem_, retain_problem_, reader_problem_;
+  struct Stuck {                                  // a segment that could not be packed
+    std::string problem;
+    std::uint64_t next_ns = 0, wait_ns = 0;  // the next trial, by the steady clock
+  };
+  std::map<std::uint64_t, Stuck> stuck_;
+  bool no_room_ = false;
+  std::string retain_problem_, reader_problem_;
 
   mutable std::mutex mutex_;  // for what follows
   std::condition_variable changed_;

@@ -9,6 +9,7 @@ namespace bulkhead::audit {
 struct UpkeepRules {
   bool pack = true;
   std::uint64_t retain_s = 0;          // segments whose last entry is older go; 0: kept for ever
+  std::uint64_t segment_s = 0;         // how long a segment may be open; 0: without a bound
   std::uint64_t retain_bytes = 0;      // of all files in segment/; the oldest go first; 0: no bound
   std::vector<std::string> witnesses;  // sockets
   unsigned look_ms = 10'000;           // between two looks at packing and retention

@@ -43,6 +43,10 @@ std::uint64_t Writer::recovered() const noexcept {
   const std::lock_guard lock{mutex_};
   return recovered_;
 }
+std::uint64_t Writer::recovered_ns() const noexcept {
+  const std::lock_guard lock{mutex_};
+  return recovered_ns_;
+}
 std::vector<std::uint64_t> Writer::closed_segments() const {
   const std::lock_guard lock{mutex_};
   return closed_;

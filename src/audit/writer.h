@@ -58,6 +58,8 @@ class Writer final : public Sink {
   std::uint64_t durable() const noexcept override;
   // Leaves that a crash had left, before this start's boot record: what a caller's own intent is compared with.
   [[nodiscard]] std::uint64_t recovered() const noexcept;
+  // UTC ns of the last batch among them; 0: none.
+  [[nodiscard]] std::uint64_t recovered_ns() const noexcept;
 
   // Everything appended before the call is durable after it. An error of fsync is final; kFull is not.
   [[nodiscard]] Status sync() noexcept;
@@ -147,7 +149,7 @@ class Writer final : public Sink {
     std::uint64_t hashes = 0;  // written
     std::vector<Hash> waiting;
   } tree_[3];
-  std::uint64_t durable_ = 0, signed_ = 0, recovered_ = 0, has_checkpoint_ = 0;
+  std::uint64_t durable_ = 0, signed_ = 0, recovered_ = 0, recovered_ns_ = 0, has_checkpoint_ = 0;
   Hash durable_root_{};
   bool full_ = false;
   int failed_errno_ = 0;

@@ -140,6 +140,7 @@ std::string Writer::apply(const Recovered& found) {
   checkpoints_bytes_ = found.checkpoints_bytes;
   frontier_ = found.frontier;
   recovered_ = frontier_.size();
+  recovered_ns_ = found.drained_ns;
   if (found.checkpoint) {
     signed_ = found.checkpoint->size;
     has_checkpoint_ = 1;

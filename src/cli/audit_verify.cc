@@ -229,14 +229,18 @@ int audit_pack(const AuditOptions& o) {
     if (const auto first = audit::segment_first(name, ".data")) plain.push_back(*first);
   }
   // The newest one is the writer's; the one before it may hold the last signed size and is left as well.
+  int code = 0;
   for (std::size_t i = 0; i + 2 < plain.size(); ++i) {
     audit::PackResult result;
     const std::string problem = audit::pack_segment(files, plain[i], result);
-    if (!problem.empty()) return fail(1, problem);
+    if (!problem.empty()) {
+      code = fail(1, problem);
+      continue;
+    }
     fmt::print("{}: {} bytes are now {}\n", audit::segment_name(plain[i]), result.raw_bytes,
                result.packed_bytes);
   }
-  return 0;
+  return code;
 }
 
 }  // namespace bulkhead::cli

@@ -163,7 +163,9 @@ void AuditLanes::take_session(Kept kept) {
     s->devices.push_back(uuid_text(page.devices[i]));
   }
   s->exe = exe_of(s->pid);
-  if (outside_.shim) s->shim = outside_.shim(s->pid);
+  // relaxed: its record is in the log already, by the daemon before us: what it has loaded is not asked again
+  if (outside_.shim && (page.flags.load(std::memory_order_relaxed) & shm::kSessionRecorded) == 0)
+    s->shim = outside_.shim(s->pid);
   sessions_.emplace(s->serial, std::move(s));
 }
 

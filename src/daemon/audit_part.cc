@@ -42,6 +42,7 @@ audit::UpkeepRules upkeep_of(const Config& c) {
   audit::UpkeepRules r;
   r.pack = c.audit_keep.pack;
   r.retain_s = std::uint64_t{c.audit_keep.retain_days} * 86'400;
+  r.segment_s = c.audit_keep.segment_s;
   r.retain_bytes = c.audit_keep.retain_size.bytes;
   r.witnesses = c.audit_witnesses;
   r.witness_ms = c.audit_keep.witness_s * 1000;

@@ -266,6 +266,7 @@ std::string WholeNode::start_parts(const DaemonOptions& options) {
   wire_self_test();
   loop_.add(*tester_);
   if (options.sight) loop_.add(sight_);
+  if (looks_.is_open()) loop_.add(looks_);
   if (audit_.lanes() != nullptr) loop_.add(*audit_.lanes());
   loop_.add(*rollouts_);
   take_siem();

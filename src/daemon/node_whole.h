@@ -22,6 +22,7 @@
 #include "daemon/rollout.h"
 #include "daemon/server.h"
 #include "daemon/service.h"
+#include "daemon/shim_looks.h"
 #include "daemon/shim_store.h"
 #include "daemon/siem/child.h"
 #include "daemon/sight/child.h"
@@ -61,7 +62,7 @@ class WholeNode final : public Node {
   void fill_daemon(wire::DaemonView& d) const;
   policy::BypassRules bypass_rules() const;
   void take_verdicts(const std::vector<gpu::SelfTest>& tests);
-  std::function<std::string(std::uint32_t)> shim_of() const;
+  std::function<std::string(std::uint32_t)> shim_of();
   void wire_mps();
   void take_slices();
   void take_modes();
@@ -95,6 +96,7 @@ class WholeNode final : public Node {
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<Grants> grants_;
   ShimCopy shim_;
+  ShimLooks looks_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<Sentinel> sentinel_;
   std::unique_ptr<Watch> watch_;

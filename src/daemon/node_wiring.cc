@@ -12,6 +12,9 @@ namespace bulkhead::daemon {
 using wire::EventKind;
 using wire::Severity;
 
+// At a start, for a process whose session's record the daemon before us had not written.
+constexpr int kLook_ms = 1000;
+
 void WholeNode::wire_regions() {
   TenantRegions::Outside outside;
   outside.dir = &dir_;
@@ -88,13 +91,22 @@ std::string WholeNode::take_shim() {
     }
     shim_ = std::move(*made);
   }
+  if (!shim_.path.empty()) {
+    // The threads have a copy of their own: they may outlive this.
+    const Status bad = looks_.open(
+        loop_.poller(), [shim = shim_](std::uint32_t pid) { return has_shim(pid, shim); });
+    if (!bad.ok()) return bad.text();
+  }
   return publish_shim(dir_.fd.get(), shim_.path);
 }
 
 // What a session's record says of the library; unset: nothing is signed here.
-std::function<std::string(std::uint32_t)> WholeNode::shim_of() const {
+std::function<std::string(std::uint32_t)> WholeNode::shim_of() {
   if (shim_.path.empty()) return nullptr;
-  return [this](std::uint32_t pid) { return has_shim(pid, shim_) ? shim_.sha256 : kOtherShim; };
+  return [this](std::uint32_t pid) {
+    const bool has = looks_.answering() ? looks_.has(pid) : looks_.wait(pid, kLook_ms);
+    return has ? shim_.sha256 : kOtherShim;
+  };
 }
 
 // This node's name in `aud`: the configuration's, else the host's.
@@ -127,6 +139,13 @@ void WholeNode::wire_server() {
     return waits.empty() || siem.empty() ? waits + siem : waits + "; " + siem;
   };
   if (AuditLanes* lanes = audit_.lanes()) {
+    if (looks_.is_open()) {
+      p.lane_known = [this](const Peer& peer, const wire::LaneRequest& q,
+                            std::function<void()> again) {
+        if ((q.flags & wire::kLaneFirst) == 0 || (q.flags & wire::kLaneProbe) != 0) return true;
+        return looks_.ask({peer.pid, peer.start_ticks, q.name}, std::move(again));
+      };
+    }
     p.lane = [lanes](const Peer& peer, const wire::LaneRequest& request, UniqueFd pidfd) {
       return lanes->request(peer, request, std::move(pidfd));
     };

@@ -172,7 +172,7 @@ void Server::on_ready(Key key, std::uint32_t ready) {
 
 void Server::read_one(Connection& c) {
   // one request at a time: the next is read when the answer to the last has gone
-  if (c.parked || c.awaits_reload || !c.out.empty()) return;
+  if (c.parked || c.awaits_answer || !c.out.empty()) return;
   const Now now = options_.clock();
   if (!c.is_operator && !spend(c.peer.uid, now)) {
     c.throttled = true;
@@ -241,7 +241,7 @@ void Server::flush(Connection& c) {
 void Server::update_interest(Connection& c) {
   if (c.closing) return;
   std::uint32_t want = c.out.empty() ? 0u : EPOLLOUT;
-  if (!c.parked && !c.throttled && !c.awaits_reload && c.out.empty()) want |= EPOLLIN;
+  if (!c.parked && !c.throttled && !c.awaits_answer && c.out.empty()) want |= EPOLLIN;
   if (want == c.interest) return;
   c.interest = want;
   (void)poller_.change(c.socket.get(), want);

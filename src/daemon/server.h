@@ -39,6 +39,10 @@ struct ServerProviders {
   std::function<std::string()> condition;
   // A lane for a process that belongs to the tenant it names (audit_lanes.h). Unset: nothing is audited here.
   std::function<LaneAnswer(const Peer&, const wire::LaneRequest&, UniqueFd pidfd)> lane;
+  // Whether `lane` may be asked now: what it rests on is known. Else `again` is called once in a later turn when it is, and the
+  // connection waits meanwhile. Unset: always.
+  std::function<bool(const Peer&, const wire::LaneRequest&, std::function<void()> again)>
+      lane_known;
   // The audit and the grants in numbers.
   std::function<void(wire::AuditReply&)> audit_state;
   // Grants (grants.h). Unset: there are none here.
@@ -118,6 +122,7 @@ class Server : public Duty {
   void reload(Connection& c, const wire::Header& request, const Now& now);
   void grant_table(Connection& c, const wire::NameRequest& request, const Now& now);
   void lane(Connection& c, const wire::LaneRequest& request);
+  [[nodiscard]] bool lane_known(Connection& c, const wire::LaneRequest& request);
   void rollout(Connection& c, const wire::RolloutRequest& request, const Now& now);
   void show_rollout(Connection& c, const wire::NameRequest& request);
   void audit_state(Connection& c, const wire::Header& request);

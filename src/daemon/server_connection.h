@@ -16,7 +16,7 @@ struct Server::Connection {
   bool is_operator = false;
   bool parked = false;         // over kMostOfOneUid: not read until one of the others closes
   bool throttled = false;      // its uid has spent its requests: not read until there are more
-  bool awaits_reload = false;  // not read until that is answered
+  bool awaits_answer = false;  // not read until that is answered
   bool closing = false;
   bool following = false;
   std::uint64_t since_ns = 0;    // parked, else the last request

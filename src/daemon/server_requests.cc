@@ -130,11 +130,11 @@ void Server::reload(Connection& c, const wire::Header& request, const Now& now) 
   no.text = "only root and the daemon's own user reload the configuration";
   if (!ledger_.is_operator(c.peer)) return answer(c, request, no, now);
   if (!providers_.reload) return answer(c, request, {}, now);
-  c.awaits_reload = true;
+  c.awaits_answer = true;
   providers_.reload([this, key = c.key, request](const Answer& a) {
     const auto at = connections_.find(key);
     if (at == connections_.end() || at->second->closing) return;
-    at->second->awaits_reload = false;
+    at->second->awaits_answer = false;
     answer(*at->second, request, a, options_.clock());
     update_interest(*at->second);
   });
@@ -150,6 +150,19 @@ void Server::grant_table(Connection& c, const wire::NameRequest& q, const Now& n
   answer(c, q.header, a, now, std::move(fds));
 }
 
+// False: the request is looked at again when it is, if the connection is still there.
+bool Server::lane_known(Connection& c, const wire::LaneRequest& q) {
+  if (!providers_.lane_known) return true;
+  c.awaits_answer = !providers_.lane_known(c.peer, q, [this, key = c.key, q] {
+    const auto at = connections_.find(key);
+    if (at == connections_.end() || at->second->closing) return;
+    at->second->awaits_answer = false;
+    lane(*at->second, q);
+    update_interest(*at->second);
+  });
+  return !c.awaits_answer;
+}
+
 // What is granted does not count as one of the uid's requests: a program's threads ask within one second, and what they
 // may get is bounded by the tenant's lane_budget.
 void Server::lane(Connection& c, const wire::LaneRequest& q) {
@@ -159,6 +172,7 @@ void Server::lane(Connection& c, const wire::LaneRequest& q) {
   a.text =
       belongs.ok() ? "nothing is audited here: see [audit] of the configuration" : belongs.text;
   if (belongs.ok() && providers_.lane) {
+    if (!lane_known(c, q)) return;
     a = providers_.lane(c.peer, q, UniqueFd{c.pidfd.ok() ? ::dup(c.pidfd.get()) : -1});
   }
   wire::LaneReply r{};

@@ -40,16 +40,6 @@ Device* device_for(CUstream stream) noexcept {
   return process.device_count == 1 ? &process.devices[0] : here(stream).device;
 }
 
-// Somebody wants the device: to about a millisecond, so that the line is rarely written.
-void want(shm::ComputeEntry& e, std::uint64_t now, DeviceShare* launches) noexcept {
-  // relaxed, twice: a hint for who shares out what is idle
-  const std::uint64_t last = e.wanted_at_ns.load(kRelaxed);
-  if (now - last < kMs || now <= last) return;
-  e.wanted_at_ns.store(now, kRelaxed);
-  if (launches != nullptr) launches->launched.store(1, kRelaxed);  // a hint
-  wake_measuring();                                                // it has to tell of it
-}
-
 void pause_for(std::uint32_t times) noexcept {
   for (std::uint32_t i = 0; i < times; ++i) {
 #if defined(__x86_64__)
@@ -110,7 +100,7 @@ std::uint64_t left_ns(const Gate& g, const InForce& in, std::uint64_t now,
     if (left == 0 || compute.account_only.load(kRelaxed)) break;  // a flag of its own
     // What never ends may be waiting for this very launch: nobody is held longer than debt is kept.
     if (now - since >= in.rules.most_wait_ns && compute.endless.load(kRelaxed)) break;  // as above
-    want(g.entry, now, nullptr);
+    want(g.share, g.entry, now, Wants::kWaits);
     const std::uint64_t tat =
         g.entry.tat_ns.load(kRelaxed);  // a number; for the governor, as the next
     if (shares::gate_ns(tat, now, in.rules, 0, in.window_ns, true) != 0)
@@ -130,6 +120,16 @@ std::uint64_t left_ns(const Gate& g, const InForce& in, std::uint64_t now,
 }
 
 }  // namespace
+
+void want(DeviceShare& share, shm::ComputeEntry& e, std::uint64_t now, Wants what) noexcept {
+  std::atomic<std::uint64_t>& last = what == Wants::kLaunches ? share.launched_ns : share.waited_ns;
+  // relaxed, all: hints for who shares out what is idle
+  if (now < last.load(kRelaxed) + kWantStep_ns) return;
+  last.store(now, kRelaxed);
+  e.wanted_at_ns.store(now, kRelaxed);
+  if (what == Wants::kLaunches) share.launched.store(1, kRelaxed);
+  wake_measuring();  // it has to tell of it
+}
 
 bool is_capturing(CUstream stream, Twin twin) noexcept {
   CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -175,19 +175,19 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
                       now + shares::gate_ns(tat, now, in->rules, 0, in->window_ns, true));
     now = hold(gate, now);
     in = &in_force(share, *e);
-    if (!in->limits.limited()) return;                            // the limit is gone
-    any_capture = captures.load(std::memory_order_acquire) != 0;  // it may have begun meanwhile
+    if (!in->limits.limited()) return;  // the limit is gone
+    any_capture = captures.load(std::memory_order_acquire) !=
+                  0;  // acquire as above: one may have begun meanwhile
   }
   if (streams_shaped() && !never_held) [[unlikely]]
     now = stream_hold(*e, stream, predicted, now);
   if (what.dependent && !never_held && !any_capture && !coarse) [[unlikely]] {
-    now = wait_for_rest(*e, {&cost, predicted, false, true, false},
-                        in->rules.rate_x100 == shares::kWhole_x100, stream, twin, now);
+    now = wait_for_rest(share, *e, {&cost, predicted, false, true, false}, stream, twin, now);
   }
   gate_raise(d->number, stream);
   if (gate_anywhere() && !never_held && gate_beside(d->number)) [[unlikely]]
     now = gate_hold(d->number, *e, now);
-  want(*e, now, &share);
+  want(share, *e, now, Wants::kLaunches);
   t.entry = e;
   t.cost = &cost;
   t.device = static_cast<std::uint8_t>(d->number);
@@ -213,8 +213,8 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
     t.comm_number = c.number;
   }
   count_class(*e, collective ? StreamClass::kCollective : StreamClass::kCompute);
-  // While anything captures in the program-wide mode, a question to the driver would end it.
-  any_capture = captures.load(std::memory_order_acquire) != 0;  // as above: holds are long
+  // While anything captures in the program-wide mode, a question to the driver would end it; acquire pairs as above: holds are long.
+  any_capture = captures.load(std::memory_order_acquire) != 0;
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
   t.stream = named(stream, twin);
   if (t.book == nullptr) return;

@@ -14,6 +14,7 @@
 #include "hook/private_lock.h"
 #include "policy/compute/bucket.h"
 #include "policy/compute/cost.h"
+#include "policy/compute/loose.h"
 #include "policy/compute/meter.h"
 #include "policy/compute/segments.h"
 #include "policy/compute/vclock.h"
@@ -29,6 +30,9 @@ inline constexpr unsigned kInFlight = 32;      // segments of one stream; then t
 inline constexpr unsigned kContextBooks = 16;  // the same for contexts
 inline constexpr unsigned kSpareEvents = 128;  // of one context
 inline constexpr unsigned kInForceRing = 128;  // rules stand this many changes of the rate
+
+// A collective that is no sample, or is beside others: not agreed on with its ranks.
+inline constexpr std::int16_t kNotAgreed = -2;
 
 struct ContextBook;
 struct Flight {
@@ -49,7 +53,7 @@ struct Flight {
   bool own_start;           // its start event is of its own, recorded at queued_ns
   bool fresh;               // the process had nothing queued then
   bool collective;          // one is among them
-  std::int16_t comm_place;  // of its only operation, if that is one; < 0: not known
+  std::int16_t comm_place;  // of its only operation, if that is one; -1: not known
   std::uint32_t comm_number;
 };
 
@@ -69,6 +73,8 @@ struct ContextBook {
 // Launches in no segment, which stand as predicted: docs/compute.md, 'What a launch costs'.
 struct Loose {
   std::uint64_t charged_ns, predicted_ns, launches;
+  std::uint64_t from_ns,
+      until_ns;  // when they run, as far as is known; the second stays when they are told
 };
 
 struct alignas(64) StreamBook {
@@ -87,8 +93,10 @@ struct alignas(64) StreamBook {
   CUevent start;     // of the open segment
   CUevent also;
   std::uint64_t launches;
-  bool behind;  // a loose launch is behind last_end: nothing can begin there
-  Loose loose;  // not told yet
+  bool gave_up;                // a wait for its rest was in vain
+  std::uint32_t gave_up_tail;  // when so much was reaped
+  bool behind;                 // a loose launch is behind last_end: nothing can begin there
+  Loose loose;                 // not told yet
   shares::StreamCut cut;
   Flight ring[kInFlight];
 };
@@ -119,6 +127,8 @@ struct DeviceShare {
   shares::VPoint clock{};
   std::uint32_t kappa_told = 0;
   std::atomic<std::uint32_t> launched{0};  // something was, since the compute thread looked last
+  // When this process last said so, and that a thread of it waits. The tenant's own word is its siblings', too.
+  std::atomic<std::uint64_t> launched_ns{0}, waited_ns{0};
   std::atomic<bool> resting{false};
   bool had_work = false;
   std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;
@@ -142,6 +152,9 @@ struct Compute {
   std::atomic<std::uint32_t> used_count{0};         // streams with a key, in order of their
   std::atomic<std::uint16_t> used[kStreamBooks]{};  // arrival: index + 1
   shares::CostTable costs{};
+  shares::LooseTime loose{};  // under `measuring`
+  std::atomic<std::uint64_t>
+      has_loose[kStreamBooks / 64]{};  // a bit a stream; changed under its book
 };
 [[gnu::visibility("hidden")]] extern constinit Compute compute;
 
@@ -176,23 +189,42 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept;
 [[nodiscard]] bool at_rest(CUstream stream) noexcept;  // all that was launched there is done
 // The caller will be held until `until` at least: what is open ends here, if no dependent is parted from its primary by it.
 void end_before_hold(CUstream stream, Twin twin, std::uint64_t now, std::uint64_t until) noexcept;
-// A dependent that may only go when its stream is at rest waits for that, 100 ms at most. Returns the time then.
-[[nodiscard]] std::uint64_t wait_for_rest(shm::ComputeEntry& e, const shares::Op& op, bool whole,
-                                          CUstream stream, Twin twin, std::uint64_t now) noexcept;
+// A dependent that may only go when its stream is at rest waits for that, 100 ms at most; after that in vain, none does until something
+// of the stream has ended. Returns the time then.
+[[nodiscard]] std::uint64_t wait_for_rest(DeviceShare& share, shm::ComputeEntry& e,
+                                          const shares::Op& op, CUstream stream, Twin twin,
+                                          std::uint64_t now) noexcept;
 
+// The first on this stream since what was loose there was told.
+inline void first_loose(StreamBook& b, std::uint64_t from) noexcept {
+  b.loose.from_ns = from;
+  const auto index = static_cast<std::size_t>(&b - compute.streams);
+  // relaxed: a hint for the compute thread, which takes the book
+  compute.has_loose[index / 64].fetch_or(1ull << index % 64, std::memory_order_relaxed);
+}
 // The launch is charged and taken, and in no segment. The book is ours.
 inline void add_loose(StreamBook& b, std::uint64_t now, std::uint64_t predicted_ns,
                       std::uint64_t charged_ns) noexcept {
+  // relaxed, both: the holder's own, read by who tells the governor
+  const std::uint64_t until = b.open_until_ns.load(std::memory_order_relaxed);
+  std::uint64_t from = until > now ? until : now;
+  if (b.loose.until_ns > from) from = b.loose.until_ns;  // the end of a segment clears the other
+  b.loose.until_ns = from + predicted_ns;
+  b.open_until_ns.store(b.loose.until_ns, std::memory_order_relaxed);
+  if (b.loose.launches++ == 0) [[unlikely]]
+    first_loose(b, from);
   b.behind = true;
   b.loose.charged_ns += charged_ns;
   b.loose.predicted_ns += predicted_ns;
-  ++b.loose.launches;
-  // relaxed, both: the holder's own, read by who tells the governor
-  const std::uint64_t until = b.open_until_ns.load(std::memory_order_relaxed);
-  b.open_until_ns.store((until > now ? until : now) + predicted_ns, std::memory_order_relaxed);
 }
-// compute_measure.cc. What was loose on this stream is told. The book is the caller's.
-void tell_loose(StreamBook& b, std::uint64_t now) noexcept;
+// compute_loose.cc. The compute thread: what was loose is told, and charged no more than the time in which it ran by itself.
+void tell_all_loose(std::uint64_t now) noexcept;
+// What is left for this stream's measured work of [from, until), `own_ns` of it the process's, beside what is loose on others.
+[[nodiscard]] std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns,
+                                            std::uint64_t own_ns, std::uint64_t from,
+                                            std::uint64_t until) noexcept;
+void count_sums(shm::ComputeEntry& e, const InForce& in, std::uint64_t charged_ns,
+                std::uint64_t launches) noexcept;  // compute_measure.cc
 
 // compute_rules.cc. What the tenant may use now of the device with this entry; the step of a changed limit is made here.
 [[nodiscard]] const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept;
@@ -215,7 +247,7 @@ inline void count_class(shm::ComputeEntry& e, StreamClass what) noexcept {
   e.stream_ops[static_cast<unsigned>(what)].fetch_add(1, std::memory_order_relaxed);  // a statistic
 }
 // nccl_share.cc. What a segment with a collective in it is taken to have cost: the least that any rank of its communicator
-// measured, and never more than is known of its keys, for the rest was waiting.
+// measured (its own figure where the communicator is not known), and beside others no more than is known of its keys: the rest was waiting.
 void agree(const Flight& f, shares::Reading& r) noexcept;
 
 // Whether nobody can be held for what runs here now: then most launches need no measuring. One that has all of the device while nobody
@@ -241,6 +273,10 @@ void agree(const Flight& f, shares::Reading& r) noexcept;
 [[gnu::visibility("hidden")]] extern constinit const std::atomic<std::uint32_t> kNeverLimited,
     kAskAlways;
 void compute_unbound() noexcept;
+// The device is wanted: told once in this time, by each process, so that the tenant's line is rarely written; of what waits by itself.
+inline constexpr std::uint64_t kWantStep_ns = 1'000'000;
+enum class Wants : std::uint8_t { kLaunches, kWaits };
+void want(DeviceShare& share, shm::ComputeEntry& e, std::uint64_t now, Wants what) noexcept;
 // compute_measure.cc, the compute thread: what has ended is settled, what runs accrues.
 void measure() noexcept;
 template <class Fn>

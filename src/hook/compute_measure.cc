@@ -52,16 +52,6 @@ void longest(shm::ComputeEntry& e, std::uint64_t ns) noexcept {
   }
 }
 
-void count_sums(shm::ComputeEntry& e, const InForce& in, std::uint64_t charged_ns,
-                std::uint64_t launches) noexcept {
-  add(e.used_ns, charged_ns);
-  add(e.launches, launches);
-  if (in.rate_x100 > in.limits.floor_x100) {  // the part above the floor is borrowed
-    add(e.borrowed_ns,
-        shares::detail::scaled(charged_ns, in.rate_x100 - in.limits.floor_x100, in.rate_x100));
-  }
-}
-
 void count_used(const Flight& f) noexcept {
   shm::ComputeEntry* const e = share_of(process.devices[f.device]);
   if (e == nullptr) return;
@@ -82,6 +72,17 @@ shares::Reading reading(StreamBook& b, Flight& f) noexcept {
   return r;
 }
 
+// `cost`, as far as what is loose on other streams leaves room for it in the part of its time that no segment has spoken for.
+std::uint64_t beside_loose(const StreamBook& b, const Flight& f, const shares::Reading& r,
+                           std::uint64_t cost, std::uint64_t fresh_ns) noexcept {
+  const std::uint64_t span = f.real_end_ns - f.real_start_ns;
+  const std::uint64_t part = f.segment.raw_ns == 0 && fresh_ns < span ? fresh_ns : span;
+  const std::uint64_t own =
+      r.clean ? part
+              : shares::detail::least(part, shares::detail::scaled(r.virtual_ns, part, span));
+  return beside_loose_ns(b, cost, own, f.real_end_ns - part, f.real_end_ns);
+}
+
 // The segment at the tail of a stream has ended, and the governor's clock covers it.
 void reap(StreamBook& b, Flight& f) noexcept {
   ContextBook& c = *f.context;
@@ -94,7 +95,7 @@ void reap(StreamBook& b, Flight& f) noexcept {
   // while it ran is spoken for by itself.
   const std::uint64_t fresh = c.cover.take(f.start_ns, f.end_ns);
   if (f.segment.raw_ns == 0) r.fresh_ns = fresh;
-  const std::uint64_t cost = shares::cost_ns(f.segment, r, slice);
+  const std::uint64_t cost = beside_loose(b, f, r, shares::cost_ns(f.segment, r, slice), fresh);
   b.row.end(share_of(f).history, f.real_end_ns);
   if (shm::ComputeEntry* const e = share_of(process.devices[f.device]);
       e != nullptr && f.segment.raw_ns == 0 && shares::is_short(f.segment, slice)) {
@@ -111,7 +112,7 @@ void reap(StreamBook& b, Flight& f) noexcept {
 
 // A segment that runs pays while it runs.
 // Of several streams' it is the one that has run longest: together they take no more than the time that passes.
-void accrue(ContextBook& c, Flight& f, std::uint64_t now) noexcept {
+void accrue(ContextBook& c, const StreamBook& b, Flight& f, std::uint64_t now) noexcept {
   if (f.began_ns == 0) {
     if (next.cuEventQuery(f.start) != CUDA_SUCCESS) return;  // others are before it
     f.began_ns = now;
@@ -125,7 +126,8 @@ void accrue(ContextBook& c, Flight& f, std::uint64_t now) noexcept {
   r.virtual_ns = r.paced_ns = to.v_ns > from.v_ns ? to.v_ns - from.v_ns : 0;
   r.alone = r.clean = to.shared_ns <= from.shared_ns;
   r.beside = !r.alone || shares::was_shared(share_of(f).history, to);
-  const std::uint64_t due = shares::running_ns(f.segment, r, share_of(f).slice_ns);
+  const std::uint64_t so_far = shares::running_ns(f.segment, r, share_of(f).slice_ns);
+  const std::uint64_t due = beside_loose_ns(b, so_far, so_far, f.began_ns, now);
   // before kappa on both sides: what was predicted stands for as much
   if (due > f.segment.raw_ns && due > f.segment.charged_ns) settle(f, due, !r.beside, now);
 }
@@ -140,10 +142,10 @@ void place(ContextBook& c, Flight& f, std::uint64_t now) noexcept {
 }
 
 // Whether a segment has ended, and when. False: not yet. A context in error ends it without a time.
-bool has_ended(ContextBook& c, Flight& f, std::uint64_t now) noexcept {
+bool has_ended(ContextBook& c, const StreamBook& b, Flight& f, std::uint64_t now) noexcept {
   const CUresult state = next.cuEventQuery(f.end);
   if (state == CUDA_ERROR_NOT_READY) {
-    accrue(c, f, now);
+    accrue(c, b, f, now);
     return false;
   }
   if (c.base == nullptr && state == CUDA_SUCCESS) {
@@ -170,7 +172,7 @@ void see_ends(ContextBook& c, std::uint64_t now) noexcept {
     const std::uint32_t head = b.head.load(kRelaxed);  // acquired above
     for (; b.ended != head; ++b.ended) {
       Flight& f = b.ring[b.ended % kInFlight];
-      if (!has_ended(c, f, now)) return;
+      if (!has_ended(c, b, f, now)) return;
       share_of(f).in_flight_ns.fetch_sub(f.window_ns, kRelaxed);  // sums
       compute.queued.fetch_sub(1, kRelaxed);
     }
@@ -217,28 +219,16 @@ bool reap_one(ContextBook& c, std::uint64_t now) noexcept {
   return true;
 }
 
-// Of streams that nobody launches on just now; the others' at the next look.
-void tell_all_loose(std::uint64_t now) noexcept {
-  for_each_book([now](StreamBook& b) {
-    if (!take(b)) return;
-    if (b.loose.launches != 0) tell_loose(b, now);
-    release_book(b);
-  });
-}
-
 }  // namespace
 
-// Only a process of one device has any.
-void tell_loose(StreamBook& b, std::uint64_t now) noexcept {
-  const Loose told = b.loose;
-  b.loose = {};
-  DeviceShare& share = compute.device[0];
-  shm::ComputeEntry* const e = share_of(process.devices[0]);
-  if (e == nullptr) return;
-  count_sums(*e, in_force(share, *e), told.charged_ns, told.launches);
-  add(e->raw_ns, told.predicted_ns);
-  if (!share.resting.load(kRelaxed)) add(e->shared_raw_ns, told.predicted_ns);  // own
-  if (now > share.busy_until_ns) share.busy_until_ns = now;
+void count_sums(shm::ComputeEntry& e, const InForce& in, std::uint64_t charged_ns,
+                std::uint64_t launches) noexcept {
+  add(e.used_ns, charged_ns);
+  add(e.launches, launches);
+  if (in.rate_x100 > in.limits.floor_x100) {  // the part above the floor is borrowed
+    add(e.borrowed_ns,
+        shares::detail::scaled(charged_ns, in.rate_x100 - in.limits.floor_x100, in.rate_x100));
+  }
 }
 
 void drop_flight(StreamBook& b) noexcept {

@@ -7,15 +7,14 @@
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/stream_class.h"
+#include "hook/thread_places.h"
 #include "policy/compute/hold.h"
 
 namespace bulkhead::hook {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr unsigned kQuickThreads = 256;
 constexpr unsigned kLines = 32;
-constexpr std::uint64_t kWantStep_ns = 1'000'000;
 
 struct alignas(64) QuickLine {
   QuickKey key;
@@ -26,13 +25,18 @@ struct QuickCache {
   QuickLine lines[kLines];
   std::uint32_t epoch;  // that they are of
 };
-// Zeros: each is one thread's own from its first launch on, and stays so when the thread ends.
-constinit QuickCache caches[kQuickThreads + 1]{};  // the first is nobody's and stays empty
-constinit std::atomic<std::uint32_t> caches_given{0};
+// Each is one thread's own from its first launch to its end.
+constinit QuickCache caches[ThreadPlaces::kPlaces + 1]{};  // the first is nobody's and stays empty
+constinit ThreadPlaces places{};
 constinit std::atomic<std::uint32_t> quick_epoch{1};
 // The thread's own; 0: none. Two bytes, for static storage of threads is scarce.
 [[gnu::visibility("hidden")]] thread_local constinit std::uint16_t mine
     __attribute__((tls_model("initial-exec"))) = 0;
+
+void left(void* place) noexcept {
+  mine = 0;  // a later destructor that launches asks again
+  places.give(static_cast<std::uint16_t>(reinterpret_cast<std::uintptr_t>(place)));
+}
 
 [[nodiscard]] inline QuickLine& line_of(QuickCache& cache, const QuickKey& k) noexcept {
   const std::uint64_t bits =
@@ -114,7 +118,7 @@ static_assert(kLines == 1u << (64 - 59));
   const std::uint64_t predicted = cost.prediction_ns.load(kRelaxed);  // one number
   if (!in.limits.limited() || predicted == 0 || shares::wants_sample(cost)) return false;
   const std::uint64_t now = monotonic_ns();
-  if (now >= e->wanted_at_ns.load(kRelaxed) + kWantStep_ns)  // a hint, which is due
+  if (now >= share.launched_ns.load(kRelaxed) + kWantStep_ns)  // a hint, which is due
     return false;
   if (!admitted(*e, share, in, now) || !take(book)) return false;
   const bool loose = book.cut.open == nullptr;
@@ -176,12 +180,9 @@ void quick_learn(const QuickKey& key, const Ticket& t) noexcept {
     return;
   const std::uint32_t epoch = quick_epoch.load(kRelaxed);  // as in quick_begin()
   if (mine == 0) {
-    const std::uint32_t n = caches_given.fetch_add(1, kRelaxed);  // a place of its own
-    if (n >= kQuickThreads) {
-      caches_given.store(kQuickThreads, kRelaxed);  // it does not wrap
-      return;
-    }
-    mine = static_cast<std::uint16_t>(n + 1);
+    mine = places.take(left);
+    if (mine == 0) return;
+    caches[mine].epoch = 0;  // its lines are of a thread that has ended
   }
   QuickCache& cache = caches[mine];
   if (cache.epoch != epoch) {
@@ -190,6 +191,8 @@ void quick_learn(const QuickKey& key, const Ticket& t) noexcept {
   }
   line_of(cache, key) = {key, t.cost, t.book};
 }
+
+void quick_forked_child() noexcept { places.forked_child(mine); }
 
 void quick_forget() noexcept {
   // a number that has to differ, and never 0: 2^31 modules later the oldest lines would be believed again

@@ -7,7 +7,8 @@
 //        cost entry and the book of its stream, which are never given to another key while the process lives (cost.h,
 //        compute_streams.cc), and goes with `quick_epoch`. Whatever may hold a launch, end a segment, begin one or have it
 //        measured by itself is asked here, and answered there.
-// Price  512 KiB of .bss, of which each launching thread touches 2 KiB; more than kQuickThreads threads go the long way.
+// Price  ThreadPlaces' 512 KiB of .bss, of which each launching thread touches 2 KiB; of more than 256 threads that launch at once the
+//        others go the long way.
 #pragma once
 #include "hook/compute.h"
 #include "policy/compute/cost.h"
@@ -70,6 +71,8 @@ CUresult quick_end(const Quick& q, CUresult r) noexcept;
 void quick_learn(const QuickKey& key, const Ticket& t) noexcept;
 // What was known of handles does not hold any longer (modules, a fork).
 void quick_forget() noexcept;
+// In the child of a fork: the other threads' caches are free.
+void quick_forked_child() noexcept;
 
 #endif
 

@@ -38,6 +38,19 @@ StreamBook* book_of(CUstream stream, Twin twin) noexcept {
   return nullptr;
 }
 
+// A wait on this stream was in vain, and nothing of it has been settled since: the next one would be, too. The book is ours.
+bool is_hopeless(StreamBook& b) noexcept {
+  b.gave_up = b.gave_up && b.tail.load(kRelaxed) == b.gave_up_tail;  // a look
+  return b.gave_up;
+}
+void give_up(CUstream stream, Twin twin) noexcept {
+  StreamBook* const b = take_book(stream, twin, 0);
+  if (b == nullptr) return;
+  b->gave_up = true;
+  b->gave_up_tail = b->tail.load(kRelaxed);  // as above
+  release_book(*b);
+}
+
 }  // namespace
 
 // An error is no reason to wait.
@@ -58,25 +71,33 @@ bool at_rest(CUstream stream) noexcept {
   release_book(*b);
 }
 
-[[gnu::cold, gnu::noinline]] std::uint64_t wait_for_rest(shm::ComputeEntry& e, const shares::Op& op,
-                                                         bool whole, CUstream stream, Twin twin,
-                                                         std::uint64_t now) noexcept {
+[[gnu::cold, gnu::noinline]] std::uint64_t wait_for_rest(DeviceShare& share, shm::ComputeEntry& e,
+                                                         const shares::Op& op, CUstream stream,
+                                                         Twin twin, std::uint64_t now) noexcept {
   const Undisturbed keep;
   const CUstream handle = named(stream, twin);
-  StreamBook* const b = book_of(stream, twin);
+  StreamBook* const b = take_book(stream, twin, 0);
   const shares::StreamCut none{};
-  bool waits = shares::waits_for_rest(b == nullptr ? none : b->cut, op, whole) && !at_rest(handle);
-  // What comes next waits for it, so the event parts nobody.
-  if (b != nullptr && waits && b->cut.open != nullptr) end_open(*b, handle, true);
-  if (b != nullptr) release_book(*b);
+  const bool whole = in_force(share, e).rules.rate_x100 == shares::kWhole_x100;
+  bool waits = shares::waits_for_rest(b == nullptr ? none : b->cut, op, whole);
+  const bool rests = waits && at_rest(handle);
+  waits = waits && !rests;
+  if (b != nullptr) {
+    if (rests) b->gave_up = false;
+    waits = waits && !is_hopeless(*b);
+    // What comes next waits for it, so the event parts nobody.
+    if (waits && b->cut.open != nullptr) end_open(*b, handle, true);
+    release_book(*b);
+  }
   const std::uint64_t since = now;
   // acquire pairs with a capture's beginning: a question to the driver would end it
   while (waits && now - since < kLongestRest_ns && captures.load(std::memory_order_acquire) == 0) {
-    e.wanted_at_ns.store(now, kRelaxed);  // a hint for who shares out what is idle
+    want(share, e, now, Wants::kWaits);
     pause_a_little(now - since >= kPauseFor_ns);
     waits = !at_rest(handle);
     now = monotonic_ns();
   }
+  if (waits && now - since >= kLongestRest_ns) give_up(stream, twin);
   if (now != since) e.held_ns.fetch_add(now - since, kRelaxed);  // a statistic
   return now;
 }

@@ -46,7 +46,7 @@ ContextBook* context_book(CUcontext context) noexcept {
   ContextBook* const c = context == nullptr ? nullptr : context_book(context);
   if (c == nullptr) return false;
   b.context = c;
-  b.pdl = b.lost = false;
+  b.pdl = b.lost = b.gave_up = false;
   b.last_end = b.start = b.also = nullptr;
   b.launches = 0;
   b.behind = false;
@@ -222,7 +222,7 @@ bool cut_before(StreamBook& b, CUstream stream, shares::Op& op) noexcept {
             (compute.used_count.load(kRelaxed) == 1 || compute.queued.load(kRelaxed) == 0);
   compute.queued.fetch_add(1, kRelaxed);
   f.collective = false;
-  f.comm_place = -1;
+  f.comm_place = kNotAgreed;
   shares::begin_segment(b.cut, &f.segment);
   return true;
 }
@@ -245,7 +245,7 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
   b.open_until_ns.store((until > t.now_ns ? until : t.now_ns) + t.predicted_ns, kRelaxed);
   if (t.collective) [[unlikely]] {
     f.collective = true;
-    f.comm_place = t.alone ? t.comm_place : std::int16_t{-1};
+    f.comm_place = t.alone ? t.comm_place : kNotAgreed;
     f.comm_number = t.comm_number;
   }
   const shares::Op op{t.cost, t.predicted_ns, t.alone, t.dependent, false};

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "hook/compute.h"
 #include "hook/compute_books.h"
+#include "hook/compute_quick.h"
 #include "hook/gate.h"
 #include "hook/mode.h"
 #include "hook/nccl.h"
@@ -189,6 +190,7 @@ void compute_forked_child() noexcept {
   nccl_forked_child();
   captures.store(0, kRelaxed);  // alone
   forget_names();
+  quick_forked_child();
   if (!compute.started.load(kRelaxed)) return;
   ::memset(static_cast<void*>(&compute), 0, sizeof compute);
 }

@@ -15,6 +15,9 @@ constexpr std::uint64_t kContextBytes = 543'162'368;
 
 // The primary contexts. 0: not active; else the context, charged.
 constinit std::atomic<std::uintptr_t> primary[kMaxDevices]{};
+// What keeps it alive beside the parts of stream_sms.cc: the program's references to each, and its green contexts of all devices.
+constinit std::atomic<std::uint32_t> retained[kMaxDevices]{};
+constinit std::atomic<std::uint32_t> own_greens{0};
 
 std::uint64_t bytes_for(const Device& d, bool first) noexcept {
   const std::uint64_t measured = context_bytes(d, first);
@@ -121,19 +124,46 @@ void primary_seen(Device& d, CUcontext ctx, std::uint64_t paid) noexcept {
   }
 }
 
-// After a release or a reset: if it ended the primary context, all of it goes.
+// One reference less; true: it was the last. Of what was never counted there is none to take.
+bool drop_one(std::atomic<std::uint32_t>& references) noexcept {
+  // relaxed, all of these counts: who sees the last one go ends under locks what others would use
+  std::uint32_t n = references.load(std::memory_order_relaxed);
+  while (n != 0 && !references.compare_exchange_weak(n, n - 1, std::memory_order_relaxed,
+                                                     std::memory_order_relaxed)) {
+  }
+  return n == 1;
+}
+
+CUresult counted(Device& d, CUresult r) noexcept {
+  if (r == CUDA_SUCCESS) retained[d.number].fetch_add(1, std::memory_order_relaxed);  // as above
+  return r;
+}
+
+// If the primary context has ended, all of it goes.
+void look_at_primary(Device& d) noexcept {
+  if (active(d.ordinal)) return;
+  // acq_rel pairs with primary_seen(): its record is written, and one of us ends it
+  const std::uintptr_t ctx = primary[d.number].exchange(0, std::memory_order_acq_rel);
+  if (ctx != 0) memory_context_gone(reinterpret_cast<CUcontext>(ctx));
+  stream_parts_gone(d.number);
+}
+
+// A release or a reset. The parts go with the program's last reference, or before all of it is reset: theirs would stay.
+enum class Ends : std::uint8_t { kRelease, kReset };
 template <class Call>
-CUresult primary_end(CUdevice dev, Call call) noexcept {
+CUresult primary_end(CUdevice dev, Ends how, Call call) noexcept {
   const TakingDown here_on;
   const ComputePause no_questions;
   places_changed();  // its memory goes with it
   Device* const d = device(dev);
+  if (d != nullptr && how == Ends::kReset) end_stream_parts(d->number);
   const CUresult r = call();
-  if (r != CUDA_SUCCESS || d == nullptr || !books_ready() || active(dev)) return r;
-  // acq_rel pairs with primary_seen(): its record is written, and one of us ends it
-  const std::uintptr_t ctx = primary[d->number].exchange(0, std::memory_order_acq_rel);
-  if (ctx != 0) memory_context_gone(reinterpret_cast<CUcontext>(ctx));
-  stream_parts_gone(d->number);
+  if (r != CUDA_SUCCESS || d == nullptr) return r;
+  // relaxed: as in drop_one()
+  if (how == Ends::kRelease && drop_one(retained[d->number]) &&
+      own_greens.load(std::memory_order_relaxed) == 0)
+    end_stream_parts(d->number);
+  if (books_ready()) look_at_primary(*d);
   return r;
 }
 
@@ -146,7 +176,9 @@ CUcontext primary_context(std::uint32_t number) noexcept {
 
 void forget_primaries() noexcept {
   forget_stream_parts();
-  for (auto& p : primary) p.store(0, std::memory_order_relaxed);  // alone after a fork
+  for (auto& p : primary) p.store(0, std::memory_order_relaxed);  // alone after a fork, all three
+  for (auto& n : retained) n.store(0, std::memory_order_relaxed);
+  own_greens.store(0, std::memory_order_relaxed);
 }
 
 // Everything booked under a tag is given back, and what the context itself took.
@@ -247,7 +279,8 @@ CUresult cuCtxDetach(CUcontext ctx) noexcept {
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
   Device* const d = pctx != nullptr ? device(dev) : nullptr;
-  if (d == nullptr || !usable()) return next.cuDevicePrimaryCtxRetain(pctx, dev);
+  if (d == nullptr) return next.cuDevicePrimaryCtxRetain(pctx, dev);
+  if (!usable()) return counted(*d, next.cuDevicePrimaryCtxRetain(pctx, dev));
   std::uint64_t paid = 0;
   // acquire pairs with primary_seen(): then the record is written
   if (primary[d->number].load(std::memory_order_acquire) == 0) {
@@ -255,7 +288,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
     leading_begin();
     charge_other(*d, static_cast<std::int64_t>(paid));  // before: growth of others stops in time
   }
-  const CUresult r = next.cuDevicePrimaryCtxRetain(pctx, dev);
+  const CUresult r = counted(*d, next.cuDevicePrimaryCtxRetain(pctx, dev));
   if (paid != 0) leading_end();
   if (r != CUDA_SUCCESS) {
     if (paid != 0) charge_other(*d, -static_cast<std::int64_t>(paid));
@@ -269,16 +302,16 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev) noexcept {
-  return primary_end(dev, [=] { return next.cuDevicePrimaryCtxRelease_v2(dev); });
+  return primary_end(dev, Ends::kRelease, [=] { return next.cuDevicePrimaryCtxRelease_v2(dev); });
 }
 CUresult cuDevicePrimaryCtxRelease(CUdevice dev) noexcept {
-  return primary_end(dev, [=] { return next.cuDevicePrimaryCtxRelease(dev); });
+  return primary_end(dev, Ends::kRelease, [=] { return next.cuDevicePrimaryCtxRelease(dev); });
 }
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev) noexcept {
-  return primary_end(dev, [=] { return next.cuDevicePrimaryCtxReset_v2(dev); });
+  return primary_end(dev, Ends::kReset, [=] { return next.cuDevicePrimaryCtxReset_v2(dev); });
 }
 CUresult cuDevicePrimaryCtxReset(CUdevice dev) noexcept {
-  return primary_end(dev, [=] { return next.cuDevicePrimaryCtxReset(dev); });
+  return primary_end(dev, Ends::kReset, [=] { return next.cuDevicePrimaryCtxReset(dev); });
 }
 
 // A green context is a view of the primary one, which it keeps alive; what else it takes was not measured.
@@ -286,6 +319,7 @@ CUresult cuGreenCtxCreate(CUgreenCtx* phCtx, CUdevResourceDesc desc, CUdevice de
                           unsigned int flags) noexcept {
   const CUresult r = next.cuGreenCtxCreate(phCtx, desc, dev, flags);
   Device* const d = device(dev);
+  if (r == CUDA_SUCCESS) own_greens.fetch_add(1, std::memory_order_relaxed);  // as in drop_one()
   if (r != CUDA_SUCCESS || d == nullptr || !usable() ||
       primary[d->number].load(std::memory_order_acquire) != 0) {  // pairs with primary_seen()
     return r;
@@ -302,15 +336,14 @@ CUresult cuGreenCtxCreate(CUgreenCtx* phCtx, CUdevResourceDesc desc, CUdevice de
 CUresult cuGreenCtxDestroy(CUgreenCtx hCtx) noexcept {
   const ComputePause no_questions;
   const CUresult r = next.cuGreenCtxDestroy(hCtx);
-  if (r != CUDA_SUCCESS || !books_ready()) return r;
+  if (r != CUDA_SUCCESS) return r;
+  const bool last = drop_one(own_greens);
   int n = 0;
   Device* const all = devices(&n);
   for (int i = 0; i < n; ++i) {
-    // relaxed: a look; the exchange decides
-    if (primary[i].load(std::memory_order_relaxed) == 0 || active(all[i].ordinal)) continue;
-    // acq_rel pairs with primary_seen(): its record is written, and one of us ends it
-    const std::uintptr_t ctx = primary[i].exchange(0, std::memory_order_acq_rel);  // one of us
-    if (ctx != 0) memory_context_gone(reinterpret_cast<CUcontext>(ctx));
+    // relaxed, both: as in drop_one(); a look, the exchange decides
+    if (last && retained[i].load(std::memory_order_relaxed) == 0) end_stream_parts(all[i].number);
+    if (books_ready() && primary[i].load(std::memory_order_relaxed) != 0) look_at_primary(all[i]);
   }
   return r;
 }

@@ -12,6 +12,7 @@
 #include "hook/audit_grant.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
+#include "hook/thread_places.h"
 #include "shm/files.h"
 #include "shm/grant_table.h"
 #include "wire/client.h"
@@ -54,21 +55,22 @@ struct alignas(64) Cache {
   shm::GrantHandle limited;
   std::uint32_t changes;
 };
-// Zeros: each is one thread's own from its first look on. Threads beyond these keep nothing and look each time.
-constexpr unsigned kCacheThreads = 256;
-constinit Cache caches[kCacheThreads + 1]{};  // the first is nobody's and stays empty
-constinit std::atomic<std::uint32_t> caches_given{0};
+// Each is one thread's own from its first look to its end. Of more threads that ask at once the others keep nothing and look each time.
+constinit Cache caches[ThreadPlaces::kPlaces + 1]{};  // the first is nobody's and stays empty
+constinit ThreadPlaces places{};
 // The thread's own; 0: none. Two bytes, for static storage of threads is scarce.
 thread_local constinit std::uint16_t mine __attribute__((tls_model("initial-exec"))) = 0;
 
+void left(void* place) noexcept {
+  mine = 0;  // a later destructor that transfers asks again
+  places.give(static_cast<std::uint16_t>(reinterpret_cast<std::uintptr_t>(place)));
+}
+
 Cache* own_cache() noexcept {
   if (mine == 0) {
-    const std::uint32_t n = caches_given.fetch_add(1, kRelaxed);  // a place of its own
-    if (n >= kCacheThreads) {
-      caches_given.store(kCacheThreads, kRelaxed);  // it does not wrap
-      return nullptr;
-    }
-    mine = static_cast<std::uint16_t>(n + 1);
+    mine = places.take(left);
+    if (mine == 0) return nullptr;
+    caches[mine] = {};  // what a thread kept that has ended
   }
   return &caches[mine];
 }
@@ -257,6 +259,7 @@ void grant_forked_child() noexcept {
   for (auto& word : spent) word.store(0, kRelaxed);
   mapped_used = 0;
   for (Cache& c : caches) c = {};
+  places.forked_child(mine);
 }
 
 }  // namespace bulkhead::hook

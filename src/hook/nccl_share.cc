@@ -11,7 +11,7 @@ void agree(const Flight& f, shares::Reading& r) noexcept {
     shm::CommEntry& comm =
         process.region->header.comms[static_cast<unsigned>(f.comm_place) % shm::kMaxComms];
     least = shares::agree_ns(comm.word, f.comm_number, r.elapsed_ns);
-  } else if (f.segment.predicted_ns < least) {
+  } else if (f.comm_place == kNotAgreed && f.segment.predicted_ns < least) {
     least = f.segment.predicted_ns;
   }
   const auto bound = [least](std::uint64_t& ns) { ns = ns < least ? ns : least; };

@@ -115,6 +115,17 @@ void stream_parts_gone(std::uint32_t number) noexcept {
   p = {};
 }
 
+void end_stream_parts(std::uint32_t number) noexcept {
+  if (asked_x100.load(kRelaxed) == 0) return;  // a number
+  const Held held{making};
+  Parts& p = parts[number];
+  for (const Part& part : {p.high, p.rest}) {
+    if (part.green != nullptr) static_cast<void>(next.cuGreenCtxDestroy(part.green));
+    if (part.context != nullptr) compute_context_gone(part.context);
+  }
+  p = {};
+}
+
 void forget_stream_parts() noexcept {
   for (Parts& p : parts) p = {};  // alone after a fork
 }

@@ -8,12 +8,15 @@ namespace bulkhead::hook {
 #ifdef BH_HOOK_FAKE  // the memory families' test on a model of the driver (memory_fake.h): no streams there
 inline void stream_parts_bound() noexcept {}
 inline void stream_parts_gone(std::uint32_t) noexcept {}
+inline void end_stream_parts(std::uint32_t) noexcept {}
 inline void forget_stream_parts() noexcept {}
 #else
 // Under process.binding: whether the setting asks for anything.
 void stream_parts_bound() noexcept;
 // The device's primary context has ended, and the parts with it. The measuring thread is paused.
 void stream_parts_gone(std::uint32_t number) noexcept;
+// The program lets go of the primary context, which the parts would keep alive: they end now. The measuring thread is paused.
+void end_stream_parts(std::uint32_t number) noexcept;
 // In the child of a fork.
 void forget_stream_parts() noexcept;
 #endif

@@ -105,9 +105,9 @@ class Signed(Shim):
         shown = self.call("audit", "show", str(index), "--dir", str(self.dir / "state" / "audit"))
         self.assertIn(copy.parent.name, shown.stdout)
         p.communicate(timeout=60)
-        # the library's objects linked into a program are not what was signed
         rows = self.at / "rows"
-        env = {**self.env, "BULKHEAD_TENANT": "seen", "LD_LIBRARY_PATH": str(CLIENT.parents[1] / "sim")}
+        # the library's objects linked into a program are not what was signed, even if it maps the signed file's bytes
+        env = {**self.env, "BULKHEAD_TENANT": "seen", "LD_LIBRARY_PATH": str(CLIENT.parents[1] / "sim"), "AUDIT_CLIENT_MAPS": str(copy)}
         subprocess.run([CLIENT, str(rows), "1", "10"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=60)
         until(lambda: [r for _, r in self.sessions() if r["shim"] == "none"], "a record that says so")
         # under enforce such a one gets no lane, and nothing of it gets through

@@ -2,7 +2,7 @@
 // Each thread publishes ENTRIES entries of its own numbers (source = thread << 32 | n, destination = the process's number)
 // and notes in FILE, shared and mapped, how many were told to be recorded: what it says survives its SIGKILL.
 // It prints "init CODE", and at the end "done". With `fork` a child, which finds no lanes of its own, starts the same program
-// on FILE.child; with `exec` the process itself does so at its end, and is another session then.
+// on FILE.child; with `exec` the process itself does so at its end, and is another session then. The file that AUDIT_CLIENT_MAPS names is mapped to be read.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -74,6 +74,10 @@ int main(int argc, char** argv) {
   void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED) return 3;
   Row* rows = static_cast<Row*>(at);
+  if (const char* only_bytes = std::getenv("AUDIT_CLIENT_MAPS"); only_bytes != nullptr) {
+    const int other = ::open(only_bytes, O_RDONLY | O_CLOEXEC);
+    if (::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, other, 0) == MAP_FAILED) return 3;
+  }
   ::dlopen("libcuda.so.1", RTLD_NOW);  // the simulated one
   std::printf("init %d\n", static_cast<int>(::cuInit(0)));
   std::fflush(stdout);

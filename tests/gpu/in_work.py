@@ -125,6 +125,7 @@ def decode():
         graph.replay()
         taken.copy_(said, non_blocking=True)
         torch.cuda.synchronize()
+    request.alive = tokens, kept  # the graph has their addresses alone: freed, they would be given to others
     return request
 
 

@@ -102,5 +102,49 @@ TEST_F(DependentTest, AnUnknownOneBehindAnEndlessKernelGoes) {
   });
 }
 
+// One such wait, not one for each: until something of that stream has ended there is nothing to wait for.
+TEST_F(DependentTest, ManyBehindOneLongKernelWaitOnce) {
+  in_child(100, [&] {
+    gpu.cost_ns[function(1)] = 3'600'000 * kMs;
+    live();
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    ASSERT_EQ(launch_after(function(2), stream(1)), CUDA_SUCCESS);
+    const std::uint64_t held = entry().held_ns.load();
+    EXPECT_GE(held, 100 * kMs);
+    for (unsigned i = 0; i < 20; ++i)
+      ASSERT_EQ(launch_after(function(2 + i), stream(1)), CUDA_SUCCESS);
+    EXPECT_EQ(entry().held_ns.load(), held);
+    // Another stream's are others.
+    ASSERT_EQ(launch(function(1), stream(2)), CUDA_SUCCESS);
+    ASSERT_EQ(launch_after(function(2), stream(2)), CUDA_SUCCESS);
+    EXPECT_GE(entry().held_ns.load(), held + 100 * kMs);
+  });
+}
+
+// Once the stream was at rest the next ones wait again, and are learned.
+TEST_F(DependentTest, WhenItHasEndedTheNextOnesWaitAgain) {
+  in_child(100, [&] {
+    gpu.cost_ns[function(1)] = 3'600'000 * kMs;
+    gpu.cost_ns[function(2)] = kMs;
+    live();
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    ASSERT_EQ(launch_after(function(2), stream(1)), CUDA_SUCCESS);
+    {
+      const fake::Lock l{gpu.lock};  // it ends at once
+      gpu.ready_ns[fake::key_of(stream(1))] = gpu.now_ns;
+      for (CUevent e : gpu.events) {
+        std::uint64_t& at = reinterpret_cast<fake::Event*>(e)->at_ns;
+        at = std::min(at, gpu.now_ns);
+      }
+    }
+    for (int i = 0; i < 6; ++i) ASSERT_EQ(launch_after(function(2), stream(1)), CUDA_SUCCESS);
+    eventually([] { return most_predicted() >= kMs; });
+    ASSERT_EQ(launch(function(1), stream(1)), CUDA_SUCCESS);
+    const std::uint64_t held = entry().held_ns.load();
+    ASSERT_EQ(launch_after(function(3), stream(1)), CUDA_SUCCESS);
+    EXPECT_GE(entry().held_ns.load(), held + 100 * kMs);
+  });
+}
+
 }  // namespace
 }  // namespace bulkhead::hook

@@ -7,12 +7,14 @@
 
 #include <cstdio>
 #include <string>
+#include <thread>
 
 #include "base/clock.h"
 #include "hook/compute_books.h"
 #include "hook/compute_quick.h"
 #include "hook/nccl.h"
 #include "hook/process.h"
+#include "hook/thread_places.h"
 #include "tests/hook/launch_fake.h"
 
 namespace bulkhead::hook {
@@ -194,6 +196,22 @@ TEST_F(QuickTest, WhatTheDriverRefusesIsGivenBack) {
     EXPECT_EQ(quick_end(q, CUDA_ERROR_UNKNOWN), CUDA_ERROR_UNKNOWN);
     EXPECT_EQ(entry().tat_ns.load(kRelaxed), far);
     EXPECT_EQ(q.book->cut.open->ops, ops) << "it is in no segment";
+  });
+}
+
+// The place of a thread that has ended is the next one's, and what was known there is not.
+TEST_F(QuickTest, ThreadsThatHaveEndedMakeRoom) {
+  in_child(50, [] {
+    for (unsigned i = 0; i < 2 * ThreadPlaces::kPlaces; ++i) {
+      std::thread{[i] {
+        Quick q;
+        EXPECT_FALSE(quick_begin(q, key())) << "nobody launched here yet";
+        EXPECT_EQ(launch(), CUDA_SUCCESS);
+        EXPECT_TRUE(i % 64 != 63 || opens());
+      }}.join();
+      if (i % 8 == 7) finish();
+    }
+    EXPECT_TRUE(opens());
   });
 }
 

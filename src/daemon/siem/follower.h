@@ -30,6 +30,10 @@ class Follower {
   // The batch that holds leaf `index`, which must lie at or behind where seek() went, and not before an earlier call's. Null: not
   // there yet. Its bytes stay until the next call.
   const LeafBatch* batch(std::uint64_t index);
+  // The tree before that leaf, if it is the first of the segment that is read: its header's word.
+  [[nodiscard]] std::optional<audit::Frontier> before(std::uint64_t index) const {
+    return open_ && index == segment_ ? before_ : std::nullopt;
+  }
   [[nodiscard]] const std::string& problem() const noexcept { return problem_; }
 
  private:

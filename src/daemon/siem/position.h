@@ -23,7 +23,7 @@ struct Position {
   std::uint64_t checkpoints_at =
       0;  // where in `checkpoints` the first note above `next` is looked for
   std::optional<audit::Frontier>
-      tree;         // of the leaves below next; none: roots are not compared any more
+      tree;         // of the leaves below next; none: roots are not compared until a segment begins
   std::string log;  // id of the host key
   std::shared_ptr<const Context> names = std::make_shared<Context>();
 };

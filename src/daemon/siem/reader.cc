@@ -65,7 +65,7 @@ bool Reader::start(const std::optional<Position>& from) {
   }
   if (at_ != wanted) {
     tree_ = before;
-    if (same && from->next != 0) missed_ += at_ - wanted;
+    if (same && from->next != 0) miss(wanted, at_);
   } else if (!tree_ && before) {
     tree_ = before;
   }
@@ -78,6 +78,16 @@ bool Reader::start(const std::optional<Position>& from) {
   if (at_ > signed_ && at_ == wanted)
     find("shorter", "more was sent than the log now holds", signed_, at_);
   return true;
+}
+
+// Leaves that were gone, each once: a new start may begin below them again.
+void Reader::miss(std::uint64_t from, std::uint64_t to) {
+  if (missed_log_ != log_) missed_to_ = 0;
+  missed_log_ = log_;
+  from = std::max(from, missed_to_);
+  if (from >= to) return;
+  missed_ += to - from;
+  missed_to_ = to;
 }
 
 void Reader::find(const char* what, const std::string& text, std::uint64_t from, std::uint64_t to) {
@@ -174,7 +184,7 @@ void Reader::skip_missing(Window& w) {
     const auto first = audit::segment_first(name, ".journal");
     if (first && *first > w.next()) to = std::min(to, *first);
   }
-  missed_ += to - w.next();
+  miss(w.next(), to);
   w.add_finding(ocsf_->finding("missing",
                                "entries that were signed cannot be read: " + follower_.problem(),
                                w.next(), to, target_->size, 0));
@@ -208,6 +218,9 @@ bool Reader::fill(Window& w, std::uint64_t& second) {
   const std::uint64_t of = batch->drained_ns / kSecond_ns;
   if (w.next() != w.first() && of != second) return false;
   second = of;
+  // Behind a finding, or a part that cannot be read: compared again from here on. What its header says is believed no further than
+  // the next signed root bears it out.
+  if (!tree_) tree_ = follower_.before(w.next());
   if (!batch->good && w.next() == batch->first) {
     w.add_finding(ocsf_->finding("damaged", "a batch of entries was changed after it was written",
                                  batch->first, batch->first + batch->count, target_->size, 0));

@@ -25,7 +25,7 @@ class Reader {
   // The next window that is whole, and the position behind it. False: there is none yet. After problem() is set: later, perhaps.
   bool next(std::vector<Event>& events, Position& behind);
 
-  // The newest signed size that is known, and how many leaves were gone before they were read.
+  // The newest signed size that is known, and how many leaves were gone before they were read: each once, however often start() is called.
   [[nodiscard]] std::uint64_t signed_size() const { return signed_; }
   [[nodiscard]] std::uint64_t at() const { return at_; }
   [[nodiscard]] std::uint64_t missed() const { return missed_; }
@@ -45,6 +45,7 @@ class Reader {
   bool fill(Window& window, std::uint64_t& second);
   bool leaves(Window& window, const LeafBatch& batch);
   void skip_missing(Window& window);
+  void miss(std::uint64_t from, std::uint64_t to);
   void find(const char* what, const std::string& text, std::uint64_t from, std::uint64_t to);
   void check_target(Window& window);
 
@@ -56,6 +57,8 @@ class Reader {
   std::unique_ptr<audit::File> checkpoints_;
 
   std::uint64_t at_ = 0, checkpoints_at_ = 0, signed_ = 0, missed_ = 0;
+  std::uint64_t missed_to_ = 0;  // all that was missed lies below
+  std::string missed_log_;       // of that log
   std::optional<audit::Frontier> tree_;
   std::shared_ptr<const Context> names_;
   Context context_;

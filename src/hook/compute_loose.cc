@@ -1,0 +1,56 @@
+// Launches in no segment: docs/compute.md, 'What a launch costs'. The compute thread's; only a process of one device has any.
+#include "hook/compute_books.h"
+#include "hook/process.h"
+
+namespace bulkhead::hook {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+// The book is ours.
+void tell_loose(StreamBook& b, std::uint64_t now) noexcept {
+  const Loose told = b.loose;
+  b.loose = {0, 0, 0, 0, told.until_ns};
+  DeviceShare& share = compute.device[0];
+  shm::ComputeEntry* const e = share_of(process.devices[0]);
+  if (e == nullptr) return;
+  // Streams that are loose at once share the time: who is told later pays for what is left of it.
+  const std::uint64_t ns = beside_loose_ns(b, told.predicted_ns, told.until_ns - told.from_ns,
+                                           told.from_ns, told.until_ns);
+  const std::uint64_t charged = shares::detail::scaled(told.charged_ns, ns, told.predicted_ns);
+  compute.loose.add({told.from_ns, told.until_ns, ns, &b});
+  const InForce& in = in_force(share, *e);
+  if (charged < told.charged_ns)
+    shares::refund(e->tat_ns, now, told.charged_ns - charged, in.rules);
+  count_sums(*e, in, charged, told.launches);
+  e->raw_ns.fetch_add(ns, kRelaxed);                                            // statistics, both
+  if (!share.resting.load(kRelaxed)) e->shared_raw_ns.fetch_add(ns, kRelaxed);  // own
+  if (now > share.busy_until_ns) share.busy_until_ns = now;
+}
+
+}  // namespace
+
+std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns, std::uint64_t own_ns,
+                              std::uint64_t from, std::uint64_t until) noexcept {
+  const std::uint64_t taken = compute.loose.within(from, until, &b);
+  if (taken == 0) return cost_ns;
+  return shares::detail::least(cost_ns, own_ns > taken ? own_ns - taken : 0);
+}
+
+// Of streams that nobody launches on just now; the others' at the next look. Books of which nothing is loose are left alone: a look at
+// one takes its line from the thread that launches there.
+void tell_all_loose(std::uint64_t now) noexcept {
+  for (unsigned i = 0; i < kStreamBooks / 64; ++i) {
+    // relaxed, here and below: a hint, changed by who has the book
+    for (std::uint64_t left = compute.has_loose[i].load(kRelaxed); left != 0; left &= left - 1) {
+      const unsigned bit = static_cast<unsigned>(__builtin_ctzll(left));
+      StreamBook& b = compute.streams[i * 64 + bit];
+      if (!take(b)) continue;
+      tell_loose(b, now);
+      compute.has_loose[i].fetch_and(~(1ull << bit), kRelaxed);
+      release_book(b);
+    }
+  }
+}
+
+}  // namespace bulkhead::hook
