@@ -229,7 +229,7 @@ AuditLanes::Shared AuditLanes::begin(const Peer& peer, const wire::LaneRequest& 
   s->pidfd = std::move(pidfd);
   s->enforce = (q.flags & wire::kLaneEnforce) != 0;
   if ((s->enforce || (outside_.enforced && outside_.enforced(s->tenant))) &&
-      s->shim == kOtherShim) {
+      (s->shim == kOtherShim || s->shim == kUnknownShim)) {
     answer.result = Errc::kUntrusted;
     answer.text = "the process has not loaded the signed library: start it with 'bulkhead run'";
     return nullptr;

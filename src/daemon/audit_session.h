@@ -14,6 +14,7 @@
 namespace bulkhead::daemon {
 
 inline constexpr const char* kOtherShim = "none";
+inline constexpr const char* kUnknownShim = "unknown";  // it could not be looked at in time
 
 struct AuditSession {
   // constant
@@ -24,7 +25,7 @@ struct AuditSession {
   std::string tenant;
   std::string exe;  // "" = not known any more
   std::string
-      shim;  // SHA-256 of the signed library it has mapped; "none": another; "": nothing is signed here
+      shim;  // SHA-256 of the signed library it has mapped; "none": another; "unknown"; "": nothing is signed here
   std::vector<std::string> devices;
   bool enforce = false;  // its mode when it began
   Sealed page;

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/clock.h"
 #include "daemon/node_whole.h"
 #include "daemon/pidfd.h"
 
@@ -14,6 +15,7 @@ using wire::Severity;
 
 // At a start, for a process whose session's record the daemon before us had not written.
 constexpr int kLook_ms = 1000;
+constexpr std::uint64_t kLooks_ns = 5'000'000'000;  // for all of them
 
 void WholeNode::wire_regions() {
   TenantRegions::Outside outside;
@@ -103,9 +105,12 @@ std::string WholeNode::take_shim() {
 // What a session's record says of the library; unset: nothing is signed here.
 std::function<std::string(std::uint32_t)> WholeNode::shim_of() {
   if (shim_.path.empty()) return nullptr;
-  return [this](std::uint32_t pid) {
-    const bool has = looks_.answering() ? looks_.has(pid) : looks_.wait(pid, kLook_ms);
-    return has ? shim_.sha256 : kOtherShim;
+  return [this, end_ns = std::uint64_t{0}](std::uint32_t pid) mutable -> std::string {
+    if (looks_.answering()) return looks_.has(pid) ? shim_.sha256 : kOtherShim;
+    const std::uint64_t now = monotonic_ns();
+    if (end_ns == 0) end_ns = now + kLooks_ns;
+    const std::optional<bool> has = looks_.wait(pid, now < end_ns ? kLook_ms : 0);
+    return !has ? kUnknownShim : *has ? shim_.sha256 : std::string{kOtherShim};
   };
 }
 

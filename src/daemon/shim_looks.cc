@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <mutex>
-#include <optional>
 #include <utility>
 
 namespace bulkhead::daemon {
@@ -91,15 +90,29 @@ bool ShimLooks::ask(const Process& process, Again again) {
     const auto at = std::find_if(all.begin(), all.end(),
                                  [&](const Asked& asked) { return same(asked.process); });
     if (at == all.end()) return false;
-    if (at->again.size() >= kMostAgain) at->again.erase(at->again.begin());
+    if (at->again.size() >= kMostAgain) {
+      displaced_.push_back({at->process, {std::move(at->again.front())}, nullptr});
+      at->again.erase(at->again.begin());
+    }
     at->again.push_back(std::move(again));
     return true;
   };
   if (join(running_) || join(waiting_)) return false;
+  make_room(process.tenant);
   waiting_.push_back({process, {}, nullptr});
   waiting_.back().again.push_back(std::move(again));
   begin_waiting();
   return false;
+}
+
+// A tenant whose looks hang asks as often as it likes: what waits for them stays few.
+void ShimLooks::make_room(const std::string& tenant) {
+  const auto is_its = [&tenant](const Asked& asked) { return asked.process.tenant == tenant; };
+  if (std::count_if(waiting_.begin(), waiting_.end(), is_its) < static_cast<long>(kMostWaiting))
+    return;
+  const auto oldest = std::find_if(waiting_.begin(), waiting_.end(), is_its);
+  displaced_.push_back(std::move(*oldest));
+  waiting_.erase(oldest);
 }
 
 bool ShimLooks::may_begin(const Asked& asked) const {
@@ -146,18 +159,20 @@ int ShimLooks::tick(const Now&) {
     done.emplace_back(std::move(*at), *result);
     at = running_.erase(at);
   }
+  for (Asked& asked : std::exchange(displaced_, {})) done.emplace_back(std::move(asked), false);
   for (const auto& [asked, has] : done) answer(asked, has);
   begin_waiting();
+  if (!displaced_.empty()) return 0;
   return running_.empty() && !waiting_.empty() ? 1000 : -1;  // no thread could be had
 }
 
-bool ShimLooks::wait(std::uint32_t pid, int most_ms) {
+std::optional<bool> ShimLooks::wait(std::uint32_t pid, int most_ms) {
   const std::shared_ptr<Job> job = begin(pid);
-  if (job == nullptr) return false;
+  if (job == nullptr) return std::nullopt;
   pollfd done{job->done.get(), POLLIN, 0};
   (void)::poll(&done, 1, most_ms);
   const std::lock_guard lock{job->mutex};
-  return job->result.value_or(false);
+  return job->result;
 }
 
 }  // namespace bulkhead::daemon

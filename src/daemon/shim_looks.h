@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ class ShimLooks final : public Duty {
   using Look = std::function<bool(std::uint32_t pid)>;
   using Again = std::function<void()>;
   static constexpr std::size_t kMost = 64, kMostOfOne = 4;
+  static constexpr std::size_t kMostWaiting =
+      64;  // of one tenant; of more the oldest is answered: no
 
   struct Process {
     std::uint32_t pid = 0;
@@ -42,8 +45,8 @@ class ShimLooks final : public Duty {
   [[nodiscard]] bool answering() const { return answered_ != nullptr; }
   // What the look that is being answered found; false for every other process.
   [[nodiscard]] bool has(std::uint32_t pid) const;
-  // Before the loop runs: waits, at most so long. False also for one that did not answer by then.
-  [[nodiscard]] bool wait(std::uint32_t pid, int most_ms);
+  // Before the loop runs: waits, at most so long. Nothing: it did not answer by then.
+  [[nodiscard]] std::optional<bool> wait(std::uint32_t pid, int most_ms);
   int tick(const Now& now) override;
   const char* name() const override { return "shim"; }
   [[nodiscard]] std::size_t looking() const { return running_.size(); }
@@ -56,11 +59,13 @@ class ShimLooks final : public Duty {
     std::vector<Again> again;
     std::shared_ptr<Job> job;  // null: not begun
   };
-  static constexpr std::size_t kMostAgain = 16;  // of one process; the oldest has given up by then
+  static constexpr std::size_t kMostAgain =
+      16;  // of one process; of more the oldest is answered: no
 
   [[nodiscard]] std::shared_ptr<Job> begin(std::uint32_t pid) const;
   [[nodiscard]] bool may_begin(const Asked& asked) const;
   void begin_waiting();
+  void make_room(const std::string& tenant);
   void answer(const Asked& asked, bool has);
 
   Look look_;
@@ -68,6 +73,7 @@ class ShimLooks final : public Duty {
   UniqueFd bell_;
   std::vector<Asked> running_;
   std::deque<Asked> waiting_;
+  std::vector<Asked> displaced_;  // answered at the next tick
   const Process* answered_ = nullptr;
   bool answered_has_ = false;
 };

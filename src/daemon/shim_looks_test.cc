@@ -108,6 +108,23 @@ TEST_F(ShimLooksTest, OneLookAProcessAndAFewATenant) {
   EXPECT_EQ(calls, 2 * (static_cast<int>(ShimLooks::kMostOfOne) + 3) + 1);
 }
 
+TEST_F(ShimLooksTest, WhatWaitsForATenantStaysFew) {
+  constexpr auto kLast = static_cast<std::uint32_t>(1000 + 2 * ShimLooks::kMostWaiting);
+  for (std::uint32_t pid = 1000; pid < kLast; ++pid) {
+    gate->hold(pid);
+    ask(pid, "slow");
+    EXPECT_LE(looks.waiting(), ShimLooks::kMostWaiting);
+  }
+  for (int i = 0; i < 20; ++i) ask(kLast - 1, "slow");
+  constexpr std::uint32_t kFirstWaiting = 1000 + ShimLooks::kMostOfOne;
+  until([&] { return answers.contains(kFirstWaiting) && answers.contains(kLast - 1); });
+  EXPECT_EQ(answers[kFirstWaiting], 0);  // nobody looked
+  EXPECT_EQ(answers[kLast - 1], 0);      // the oldest of too many from one process
+  EXPECT_FALSE(answers.contains(1000));
+  for (std::uint32_t pid = 1000; pid < kLast; ++pid) gate->let(pid);
+  until([&] { return looks.looking() + looks.waiting() == 0; });
+}
+
 TEST_F(ShimLooksTest, EndsWhileALookHangs) {
   gate->hold(2);
   {
@@ -116,8 +133,9 @@ TEST_F(ShimLooksTest, EndsWhileALookHangs) {
         other.open(loop.poller(), [g = gate](std::uint32_t pid) { return g->look(pid); }).ok());
     EXPECT_FALSE(other.ask({2, 5, "slow"}, [] {}));
     gate->wait_seen(2);
-    EXPECT_FALSE(other.wait(2, 1));
-    EXPECT_TRUE(other.wait(4, 60'000));
+    EXPECT_FALSE(other.wait(2, 1).has_value());
+    EXPECT_EQ(other.wait(4, 60'000), true);
+    EXPECT_EQ(other.wait(5, 60'000), false);
   }
   gate->let(2);  // its thread finds nobody
   ask(6, "a");

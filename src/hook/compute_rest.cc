@@ -55,7 +55,12 @@ void give_up(CUstream stream, Twin twin) noexcept {
 
 // An error is no reason to wait.
 bool at_rest(CUstream stream) noexcept {
-  return next.cuStreamQuery(stream) != CUDA_ERROR_NOT_READY;
+  // Another thread may begin a capture at any moment: in this mode the question leaves it alone.
+  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  const bool relaxed = next.cuThreadExchangeStreamCaptureMode(&mode) == CUDA_SUCCESS;
+  const CUresult r = next.cuStreamQuery(stream);
+  if (relaxed) static_cast<void>(next.cuThreadExchangeStreamCaptureMode(&mode));
+  return r != CUDA_ERROR_NOT_READY;
 }
 
 [[gnu::cold, gnu::noinline]] void end_before_hold(CUstream stream, Twin twin, std::uint64_t now,

@@ -134,8 +134,11 @@ bool drop_one(std::atomic<std::uint32_t>& references) noexcept {
   return n == 1;
 }
 
-CUresult counted(Device& d, CUresult r) noexcept {
-  if (r == CUDA_SUCCESS) retained[d.number].fetch_add(1, std::memory_order_relaxed);  // as above
+// Counted before the driver counts it: another thread's release must not take this one's for the last.
+CUresult counted_retain(Device& d, CUcontext* ctx, CUdevice dev) noexcept {
+  retained[d.number].fetch_add(1, std::memory_order_relaxed);  // as above
+  const CUresult r = next.cuDevicePrimaryCtxRetain(ctx, dev);
+  if (r != CUDA_SUCCESS) static_cast<void>(drop_one(retained[d.number]));
   return r;
 }
 
@@ -280,7 +283,7 @@ CUresult cuCtxDetach(CUcontext ctx) noexcept {
 CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
   Device* const d = pctx != nullptr ? device(dev) : nullptr;
   if (d == nullptr) return next.cuDevicePrimaryCtxRetain(pctx, dev);
-  if (!usable()) return counted(*d, next.cuDevicePrimaryCtxRetain(pctx, dev));
+  if (!usable()) return counted_retain(*d, pctx, dev);
   std::uint64_t paid = 0;
   // acquire pairs with primary_seen(): then the record is written
   if (primary[d->number].load(std::memory_order_acquire) == 0) {
@@ -288,7 +291,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* pctx, CUdevice dev) noexcept {
     leading_begin();
     charge_other(*d, static_cast<std::int64_t>(paid));  // before: growth of others stops in time
   }
-  const CUresult r = counted(*d, next.cuDevicePrimaryCtxRetain(pctx, dev));
+  const CUresult r = counted_retain(*d, pctx, dev);
   if (paid != 0) leading_end();
   if (r != CUDA_SUCCESS) {
     if (paid != 0) charge_other(*d, -static_cast<std::int64_t>(paid));

@@ -19,10 +19,11 @@ struct alignas(64) ContextRecord {
   std::atomic<std::uint64_t> other_bytes;  // charged for the context itself
   std::atomic<std::uint32_t> device;       // number + 1; 0: not known (created before we looked)
   std::atomic<std::uint32_t> attached;     // cuCtxAttach: further references
-  std::atomic<std::uint64_t> epoch;        // frees of small allocations; orders `no_hole`
-  std::atomic<std::uint64_t> no_hole;      // epoch << 13 | largest hole known, in units
-  std::atomic<std::uint64_t> unpaid;       // calls on a known hole: number << 32 | units
-  std::atomic<std::uint32_t> donated;      // slabs paid for and left to such calls
+  std::atomic<std::uint64_t>
+      epoch;  // new holes: frees of small allocations, slabs opened; orders `no_hole`
+  std::atomic<std::uint64_t> no_hole;  // epoch << 13 | largest hole known, in units
+  std::atomic<std::uint64_t> unpaid;   // calls on a known hole: number << 32 | units
+  std::atomic<std::uint32_t> donated;  // slabs paid for and left to such calls
 };
 
 class ContextTable {

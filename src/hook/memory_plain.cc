@@ -43,7 +43,7 @@ void donate(Device& d, ContextRecord& r) noexcept {
 bool small_hole(Device& d, std::uint8_t tag, std::uint32_t units) noexcept {
   if (tag == ContextTable::kUntagged) return false;
   ContextRecord& r = books.contexts.record(tag);
-  // relaxed, both: a stale pair only costs a scan, or a refusal that a free in the same moment would have spared
+  // relaxed, both: a stale pair only costs a scan, or a refusal that a free or a new slab in the same moment would have spared
   const std::uint64_t epoch = r.epoch.load(std::memory_order_relaxed) & 0x7'FFFF'FFFF'FFFF;
   const std::uint64_t seen = r.no_hole.load(std::memory_order_relaxed);
   if (seen != 0 && seen >> 13 == epoch + 1 && units > (seen & 0x1FFF)) return false;

@@ -77,7 +77,11 @@ inline bool book_small(Device& d, std::uint8_t tag, CUdeviceptr p, std::uint32_t
     unbook_small(d, tag, p, opened, paid);
     return false;
   }
-  if (opened) return paid || pay_late(d, tag, p);
+  if (opened) {
+    // relaxed: a number that only has to differ, for there is a hole that no earlier search saw
+    books.contexts.record(tag).epoch.fetch_add(1, std::memory_order_relaxed);
+    return paid || pay_late(d, tag, p);
+  }
   if (paid) slab_back(d, tag);
   return true;
 }

@@ -65,6 +65,21 @@ TEST_F(Memory, SmallOnesShareSlabsAndUseTheLastHole) {
   same();
 }
 
+// What was remembered of holes does not outlive a slab that was opened since.
+TEST_F(Memory, ANewSlabIsAHoleThatNoSearchSaw) {
+  start(4 * kMiB);
+  CUdeviceptr a = 0, large = 0, b = 0, c = 0;
+  ASSERT_EQ(hook::cuMemAlloc_v2(&a, kMiB + kMiB / 2), CUDA_SUCCESS);
+  ASSERT_EQ(hook::cuMemAlloc_v2(&large, 2 * kMiB), CUDA_SUCCESS);
+  EXPECT_EQ(hook::cuMemAlloc_v2(&b, kMiB),
+            CUDA_ERROR_OUT_OF_MEMORY);  // the largest hole is half of it
+  ASSERT_EQ(hook::cuMemFree_v2(large), CUDA_SUCCESS);
+  ASSERT_EQ(hook::cuMemAlloc_v2(&b, kMiB), CUDA_SUCCESS);  // opens a slab; the quota is full again
+  EXPECT_EQ(hook::cuMemAlloc_v2(&c, kMiB), CUDA_SUCCESS);
+  EXPECT_EQ(driver.most, kContext + 4 * kMiB);
+  same();
+}
+
 // What the driver is still freeing is no hole for another thread's request.
 TEST_F(Memory, WhatIsBeingFreedIsNoHole) {
   start(2 * kMiB);

@@ -145,8 +145,7 @@ Holes find_holes(const AllocMap& map, const SlabBook& book, std::uint8_t context
     const std::uint64_t at = key & ((std::uint64_t{1} << 61) - 1), block = at >> kSlabShift;
     std::size_t slot = (block * 0x9E37'79B9'7F4A'7C15ull >> 40) % (2 * kSlots);
     while (s->block[slot] != 0 && s->block[slot] != block + 1) slot = (slot + 1) % (2 * kSlots);
-    const bool first = s->block[slot] == 0;
-    if (first) {
+    if (s->block[slot] == 0) {
       if (slabs == kSlots) return;
       s->block[slot] = block + 1;
       s->index[slot] = slabs;
@@ -157,8 +156,9 @@ Holes find_holes(const AllocMap& map, const SlabBook& book, std::uint8_t context
     }
     const std::uint32_t i = s->index[slot];
     const auto unit = static_cast<std::uint32_t>(key >> kUnitShift & (kSlabUnits - 1));
-    // The one that was seen before the word has to be there after it, too; and none counts twice. acquire: as in for_each()
-    const bool gone = first && c.entry->word.load(std::memory_order_acquire) != c.word;
+    // It has to be there still: the first one was seen before the slab's word, and a key that was read beside another entry's word
+    // is not this one's. And none counts twice. acquire: as in for_each()
+    const bool gone = c.entry->word.load(std::memory_order_acquire) != c.word;
     if (s->found[i] == kDoubt) return;
     s->found[i] = gone || is_marked(s->bits[i], unit) ? kDoubt : s->found[i] + 1;
     mark(s->bits[i], unit, v.units);
