@@ -115,7 +115,7 @@ void Upkeep::tell_room(bool short_of_it) {
   if (told_)
     told_(!short_of_it, short_of_it
                             ? "no room to pack a segment of the audit log: it stays as it is"
-                            : "segments of the audit log are packed again");
+                            : "no segment of the audit log waits for room to be packed any more");
 }
 
 // The oldest that can be. False: there is none.
