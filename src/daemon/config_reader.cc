@@ -1,7 +1,5 @@
 #include "daemon/config_reader.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -10,6 +8,8 @@
 #include <cstring>
 #include <mutex>
 #include <optional>
+
+#include "daemon/side_thread.h"
 
 namespace bulkhead::daemon {
 
@@ -21,17 +21,14 @@ struct ConfigReader::Job {
   std::mutex mutex;
   std::optional<Outcome<Config>> result;  // under mutex
 
-  static void* run(void* mine) {
-    const std::unique_ptr<std::shared_ptr<Job>> held{static_cast<std::shared_ptr<Job>*>(mine)};
-    Job& job = **held;
-    Outcome<Config> read = job.load(job.file);
+  void run() {
+    Outcome<Config> read = load(file);
     {
-      const std::lock_guard lock{job.mutex};
-      job.result.emplace(std::move(read));
+      const std::lock_guard lock{mutex};
+      result.emplace(std::move(read));
     }
     const std::uint64_t one = 1;
-    (void)!::write(job.bell.get(), &one, sizeof one);
-    return nullptr;
+    (void)!::write(bell.get(), &one, sizeof one);
   }
 };
 
@@ -60,20 +57,10 @@ void ConfigReader::begin(const Now& now) {
   job->load = load_;
   job->file = file_;
   job->bell = UniqueFd{::dup(bell_.get())};
-  auto* const held = new std::shared_ptr<Job>{job};  // the thread's
-  // It takes no signal: they are the control loop's.
-  sigset_t all, before;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread{};
-  const int failed = ::pthread_create(&thread, nullptr, Job::run, held);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (failed != 0) {
-    delete held;
+  if (const int failed = run_beside(job); failed != 0) {
     return answer(waiting_, Outcome<Config>::because(
                                 file_ + ": no thread to read it: " + std::strerror(failed)));
   }
-  ::pthread_detach(thread);
   job_ = std::move(job);
   given_up_ = false;
   began_ns_ = now.mono_ns;

@@ -1,6 +1,5 @@
 #include "daemon/sentinel.h"
 
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 
 #include "base/clock.h"
 #include "daemon/proc.h"
+#include "daemon/side_thread.h"
 
 namespace bulkhead::daemon {
 namespace {
@@ -177,11 +177,8 @@ struct Sentinel::Shared {
 std::unique_ptr<Sentinel> Sentinel::start(SentinelOptions options) {
   std::unique_ptr<Sentinel> out{new Sentinel};
   out->shared_ = std::make_shared<Shared>(std::move(options));
-  sigset_t all, before;
-  sigfillset(&all);  // signals are the control loop's
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const NoSignals quiet;
   std::thread{[shared = out->shared_] { shared->work(); }}.detach();
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return out;
 }
 

@@ -2,8 +2,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,6 +9,8 @@
 #include <algorithm>
 #include <mutex>
 #include <utility>
+
+#include "daemon/side_thread.h"
 
 namespace bulkhead::daemon {
 
@@ -22,18 +22,15 @@ struct ShimLooks::Job {
   std::mutex mutex;
   std::optional<bool> result;  // under mutex
 
-  static void* run(void* mine) {
-    const std::unique_ptr<std::shared_ptr<Job>> held{static_cast<std::shared_ptr<Job>*>(mine)};
-    Job& job = **held;
-    const bool has = job.look(job.pid);
+  void run() {
+    const bool has = look(pid);
     {
-      const std::lock_guard lock{job.mutex};
-      job.result = has;
+      const std::lock_guard lock{mutex};
+      result = has;
     }
     const std::uint64_t one = 1;
-    (void)!::write(job.done.get(), &one, sizeof one);
-    (void)!::write(job.bell.get(), &one, sizeof one);
-    return nullptr;
+    (void)!::write(done.get(), &one, sizeof one);
+    (void)!::write(bell.get(), &one, sizeof one);
   }
 };
 
@@ -61,20 +58,7 @@ std::shared_ptr<ShimLooks::Job> ShimLooks::begin(std::uint32_t pid) const {
   job->bell = UniqueFd{::dup(bell_.get())};
   job->done = UniqueFd{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   if (!job->bell.ok() || !job->done.ok()) return nullptr;
-  auto* const held = new std::shared_ptr<Job>{job};  // the thread's
-  // It takes no signal: they are the control loop's.
-  sigset_t all, before;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread{};
-  const int failed = ::pthread_create(&thread, nullptr, Job::run, held);
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (failed != 0) {
-    delete held;
-    return nullptr;
-  }
-  ::pthread_detach(thread);
-  return job;
+  return run_beside(job) == 0 ? job : nullptr;
 }
 
 bool ShimLooks::has(std::uint32_t pid) const {

@@ -1,8 +1,6 @@
 #include "daemon/store.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "daemon/side_thread.h"
 #include "daemon/usage_compact.h"
 
 namespace bulkhead::daemon {
@@ -62,12 +61,8 @@ Outcome<std::unique_ptr<Store>> Store::open(StoreOptions options) {
     return Out::because(std::string{path} + ": " + std::strerror(errno) +
                         "; it is where events and usage are kept");
   }
-  // The thread takes no signal: they are the control loop's, and SIGXFSZ becomes EFBIG.
-  sigset_t all, before;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const NoSignals quiet;  // SIGXFSZ becomes EFBIG
   store->thread_ = std::thread{[raw = store.get()] { raw->work(); }};
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return Out{std::move(store)};
 }
 
