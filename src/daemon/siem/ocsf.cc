@@ -371,14 +371,15 @@ Event Ocsf::record(const Json& r, std::uint64_t leaf, std::uint64_t checkpoint,
                  starts  ? "Start"
                  : stops ? "Stop"
                          : kind.c_str()},
-                uid, utc_ns, leaf, text_in(r, "tenant"));
+                uid, utc_ns, leaf, text_in(r, "tenant", 63));
   j["app"] = {{"name", "bulkheadd"}, {"vendor_name", "Bulkhead"}, {"version", origin_.version}};
   j["device"] = {{"hostname", origin_.host}, {"type_id", 1}};
   j["metadata"]["profiles"] = {"host"};
   j["unmapped"] = Json::object();
-  for (const char* key :
-       {"boot_id", "unknown", "why", "mode", "was", "by", "step", "from", "target"})
+  for (const char* key : {"boot_id", "unknown", "why"})
     if (r.contains(key)) j["unmapped"][key] = text_in(r, key, kMostText);
+  for (const char* key : {"mode", "was", "by", "step", "from", "target"})  // words of a few letters
+    if (r.contains(key)) j["unmapped"][key] = text_in(r, key, 16);
   for (const char* key : {"cut_bytes", "recovered", "step_ns", "retained_from", "by_uid", "by_pid"})
     if (r.contains(key)) j["unmapped"][key] = number_in(r, key);
   return finish(j, "LOG", 6);

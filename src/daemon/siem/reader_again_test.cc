@@ -35,6 +35,28 @@ TEST(SiemReader, ASecondChangeIsToldByItsRootToo) {
   }
 }
 
+// Whose mode it is, and whether less is recorded or refused from then on.
+TEST(SiemOcsf, AModeNamesItsTenantAndStandsOutIfItIsWeaker) {
+  const Ocsf ocsf{{"log", "0123abcd", "host", "0.1.0"}};
+  const Context context;
+  const auto severity = [&](const char* was, const char* mode) {
+    const Json r = {{"record", "mode"}, {"tenant", "trade"}, {"was", was},
+                    {"mode", mode},     {"by_uid", 7},       {"utc", 1}};
+    const Event event = ocsf.record(r, 3, 4, context);
+    const Json j = Json::parse(event.json);
+    EXPECT_NE(event.json.find("\"trade\""), std::string::npos) << event.json;
+    EXPECT_EQ(j["unmapped"]["was"], was);
+    EXPECT_EQ(j["unmapped"]["mode"], mode);
+    EXPECT_EQ(j["unmapped"]["by_uid"], 7);
+    return j["severity_id"].get<int>();
+  };
+  EXPECT_EQ(severity("off", "observe"), 1);
+  EXPECT_EQ(severity("observe", "enforce"), 1);
+  EXPECT_EQ(severity("enforce", "observe"), 4);
+  EXPECT_EQ(severity("enforce", "off"), 4);
+  EXPECT_EQ(severity("observe", "off"), 4);
+}
+
 // Each reconnection begins at what was confirmed last: what was missed then is missed once.
 TEST(SiemReader, WhatIsMissedIsCountedOnce) {
   Bench b;
