@@ -6,6 +6,7 @@
 // held around calls that may end a context.
 #pragma once
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "abi/cuda_types.h"
@@ -46,9 +47,9 @@ struct Flight {
   std::uint64_t start_ns;  // of the pair, on its context's clock; good once
   std::uint64_t end_ns;    // this is not 0
   std::uint64_t real_start_ns, real_end_ns;  // on CLOCK_MONOTONIC, as near as is known
-  std::uint64_t window_ns;                   // what it counts for in the window
+  std::uint64_t
+      window_ns;  // what it counts for in the window; while it is open, beyond its prediction
   std::uint64_t others_ns;  // predicted, of launches of this stream that were in no segment
-  std::uint64_t launches;
   std::uint8_t device;
   bool own_start;           // its start event is of its own, recorded at queued_ns
   bool fresh;               // the process had nothing queued then
@@ -78,30 +79,39 @@ struct Loose {
   std::uint64_t until_ns, since_end_ns;
 };
 
+// The last launch that went the short way, as long as its thread has the book (compute_quick.h).
+struct QuickOp {
+  shares::CostEntry* cost;  // of the part it is in; null: it is loose
+  std::uint64_t predicted_ns, charged_ns;
+};
+
 struct alignas(64) StreamBook {
   std::atomic<std::uint64_t> key;            // 0: free
   std::atomic<std::uint32_t> held;           // 1: somebody launches on it
   std::atomic<std::uint32_t> tail;           // reaped so far
-  std::atomic<std::uint32_t> head;           // ended so far
-  std::atomic<std::uint64_t> others_ns;      // predicted, of launches that found it held
   std::atomic<std::uint64_t> open_until_ns;  // what is open may run until then; 0: nothing is open
+  shares::StreamCut cut;
+  std::atomic<std::uint32_t> head;  // ended so far
+  bool pdl;                         // programmatic dependents were seen here
+  bool lost;    // its context is gone, or the stream: opened anew at the next launch
+  bool behind;  // a loose launch is behind last_end: nothing can begin there
+  std::atomic<bool> had_loose;  // once
+  std::uint64_t quick_ops;      // that went the short way and are not among the region's yet
+  // What a usual launch needs ends with the second line.
+  Loose loose;  // not told yet
+  QuickOp quick;
+  ContextBook* context;
+  std::atomic<std::uint64_t> others_ns;  // predicted, of launches that found it held
   std::uint32_t ended;  // the measuring thread's: before it what has ended, not settled yet
   shares::Row row;      // the same
-  ContextBook* context;
-  bool pdl;          // programmatic dependents were seen here
-  bool lost;         // its context is gone, or the stream: opened anew at the next launch
-  CUevent last_end;  // end of the latest segment; null: none since the last idle time
-  CUevent start;     // of the open segment
+  CUevent last_end;     // end of the latest segment; null: none since the last idle time
+  CUevent start;        // of the open segment
   CUevent also;
-  std::uint64_t launches;
-  bool gave_up;                 // a wait for its rest was in vain
-  std::uint32_t gave_up_tail;   // when so much was reaped
-  bool behind;                  // a loose launch is behind last_end: nothing can begin there
-  std::atomic<bool> had_loose;  // once
-  Loose loose;                  // not told yet
-  shares::StreamCut cut;
+  bool gave_up;                // a wait for its rest was in vain
+  std::uint32_t gave_up_tail;  // when so much was reaped
   Flight ring[kInFlight];
 };
+static_assert(offsetof(StreamBook, loose) == 64 && offsetof(StreamBook, context) == 136);
 
 // The rules in force, published whole.
 struct InForce {
@@ -113,29 +123,32 @@ struct InForce {
   std::uint32_t seen_rate_x100 = 0;  // the region's word
   std::uint32_t due_x100 = 0;        // where the rate goes
   std::uint32_t generation = 0;      // `rules` of the region
+  bool quick =
+      false;  // a launch may go the short way, as far as these and the process's settings say
 };
 
-struct DeviceShare {
+struct alignas(64) DeviceShare {
+  // The first line is all that a usual launch reads, and it is seldom written.
   std::atomic<const InForce*> now{nullptr};
+  // When this process last said so, and that a thread of it waits. The tenant's own word is its siblings', too.
+  std::atomic<std::uint64_t> launched_ns{0}, waited_ns{0};
+  std::atomic<std::uint64_t> in_flight_ns{0};  // of segments that have ended, in window terms
+  std::atomic<std::uint32_t> kappa{0};         // of what is launched now; 0: one
+  std::atomic<bool> resting{false};
   InForce ring[kInForceRing]{};
   unsigned next = 0;
   PrivateLock changing{};
-  // What the governor tells (compute_govern.cc). Of the first three: set each second, and each millisecond by the
-  // compute thread; the rest is that thread's own.
+  // What the governor tells (compute_govern.cc). Of the first two, `kappa` and `resting`: set each second, and each
+  // millisecond by the compute thread; the rest is that thread's own.
   std::atomic<const std::atomic<std::uint16_t>*> given_place{nullptr};
   std::atomic<std::uint32_t> given_x100{0};  // 0: nobody says
-  std::atomic<std::uint32_t> kappa{0};       // of what is launched now; 0: one
   shares::VHistory history{};
   shares::VPoint clock{};
   std::uint32_t kappa_told = 0;
   std::atomic<std::uint32_t> launched{0};  // something was, since the compute thread looked last
-  // When this process last said so, and that a thread of it waits. The tenant's own word is its siblings', too.
-  std::atomic<std::uint64_t> launched_ns{0}, waited_ns{0};
-  std::atomic<bool> resting{false};
   bool had_work = false;
   std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;
-  std::atomic<std::uint64_t> in_flight_ns{0};  // of segments that have ended, in window terms
-  std::uint64_t threads = 0;                   // resident at once
+  std::uint64_t threads = 0;  // resident at once
 };
 
 struct Compute {
@@ -250,8 +263,14 @@ void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept;
 [[nodiscard]] shm::ComputeEntry* share_of(const Device& d) noexcept;  // null: no grant
 // What a stream was when something was put on it; docs/compute.md, 'Streams'.
 enum class StreamClass : std::uint8_t { kCompute, kCopy, kCollective, kCapturing };
-inline void count_class(shm::ComputeEntry& e, StreamClass what) noexcept {
-  e.stream_ops[static_cast<unsigned>(what)].fetch_add(1, std::memory_order_relaxed);  // a statistic
+inline void count_class(shm::ComputeEntry& e, StreamClass what, std::uint64_t n = 1) noexcept {
+  e.stream_ops[static_cast<unsigned>(what)].fetch_add(n, std::memory_order_relaxed);  // a statistic
+}
+// What went the short way on this stream is told, if anything did. The book is ours.
+inline void tell_quick_ops(shm::ComputeEntry& e, StreamBook& b) noexcept {
+  if (b.quick_ops == 0) return;
+  count_class(e, StreamClass::kCompute, b.quick_ops);
+  b.quick_ops = 0;
 }
 // nccl_share.cc. What a segment with a collective in it is taken to have cost: the least that any rank of its communicator
 // measured (its own figure where the communicator is not known), and beside others no more than is known of its keys: the rest was waiting.

@@ -16,6 +16,7 @@ void tell_loose(StreamBook& b, std::uint64_t now) noexcept {
   DeviceShare& share = compute.device[0];
   shm::ComputeEntry* const e = share_of(process.devices[0]);
   if (e == nullptr) return;
+  tell_quick_ops(*e, b);
   // Streams that are loose at once share the time: who is told later pays for what is left of it.
   const std::uint64_t ns = beside_loose_ns(b, told.predicted_ns, told.until_ns - told.from_ns,
                                            told.from_ns, told.until_ns);

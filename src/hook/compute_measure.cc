@@ -55,7 +55,7 @@ void longest(shm::ComputeEntry& e, std::uint64_t ns) noexcept {
 void count_used(const Flight& f) noexcept {
   shm::ComputeEntry* const e = share_of(process.devices[f.device]);
   if (e == nullptr) return;
-  count_sums(*e, in_force(share_of(f), *e), f.segment.charged_ns, f.launches);
+  count_sums(*e, in_force(share_of(f), *e), f.segment.charged_ns, f.segment.ops);
   if (f.segment.ops == 1) longest(*e, f.segment.charged_ns);
 }
 

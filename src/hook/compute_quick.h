@@ -5,11 +5,13 @@
 //        compute_end() would have done; whoever is not sure goes there.
 // Proof  A line of a thread's cache is made only by a launch that went the long way into a segment. It names what was launched, the
 //        cost entry and the book of its stream, which are never given to another key while the process lives (cost.h,
-//        compute_streams.cc), and goes with `quick_epoch`. Whatever may hold a launch, end a segment, begin one or have it
+//        compute_streams.cc), and the epoch of then: `quick_epoch` moves when handles may come to mean something else. Whatever may hold a launch, end a segment, begin one or have it
 //        measured by itself is asked here, and answered there.
 // Price  ThreadPlaces' 512 KiB of .bss, of which each launching thread touches 2 KiB; of more than 256 threads that launch at once the
 //        others go the long way.
 #pragma once
+#include <atomic>
+
 #include "hook/compute.h"
 #include "policy/compute/cost.h"
 
@@ -21,23 +23,15 @@ struct QuickKey {
   std::uint64_t shape;  // grid x, dynamic shared bytes; of a graph its generation
   std::uint64_t grid;   // y, z
   std::uint64_t block;  // of a graph all ones
-  std::uint64_t cluster;
+  std::uint64_t
+      cluster;  // and, in the upper half, the epoch: what was known before it does not hold any longer
   CUstream stream;  // never null: quick_stream()
 };
-// A launch under way; `book` is ours from the one call to the other.
-struct Quick {
-  shm::ComputeEntry* entry;
-  policy::compute::CostEntry* cost;
-  StreamBook* book;
-  std::uint64_t predicted_ns, charged_ns, now_ns;
-  bool loose;  // in no segment
-};
-
 #if defined(BH_HOOK_FAKE)
 
 inline QuickKey quick_graph(CUgraphExec, CUstream, Twin) noexcept { return {}; }
-inline bool quick_begin(Quick&, const QuickKey&) noexcept { return false; }
-inline CUresult quick_end(const Quick&, CUresult r) noexcept { return r; }
+inline StreamBook* quick_begin(const QuickKey&) noexcept { return nullptr; }
+inline CUresult quick_end(StreamBook&, CUresult r) noexcept { return r; }
 inline void quick_learn(const QuickKey&, const Ticket&) noexcept {}
 
 #else
@@ -49,24 +43,32 @@ inline void quick_learn(const QuickKey&, const Ticket&) noexcept {}
              ? stream
              : reinterpret_cast<CUstream>(twin == Twin::kPerThread ? kPerThread : kLegacy);
 }
+// Odd. relaxed, where it is read: who unloads a module or forks orders its own launches.
+[[gnu::visibility("hidden")]] extern constinit std::atomic<std::uint32_t> quick_epoch;
+inline constexpr std::uint64_t kNoQuick = std::uint64_t{0xffff'fffe} << 32;  // of no epoch
+[[nodiscard]] inline std::uint64_t quick_cluster(const policy::compute::Shape& s) noexcept {
+  constexpr std::uint32_t kMost = 1u << 10;
+  const std::uint32_t x = s.cluster[0], y = s.cluster[1], z = s.cluster[2];
+  if ((x | y | z) >= kMost) [[unlikely]]
+    return kNoQuick;
+  const std::uint32_t cluster = (x | y | z) > 1 ? (x << 20) | (y << 10) | z : 0;
+  return (std::uint64_t{quick_epoch.load(std::memory_order_relaxed)} << 32) | cluster;
+}
 [[nodiscard]] inline QuickKey quick_kernel(CUfunction f, const policy::compute::Shape& s,
                                            CUstream stream, Twin twin) noexcept {
   const auto pair = [](std::uint32_t high, std::uint32_t low) {
     return (std::uint64_t{high} << 32) | low;
   };
-  const bool clusters = (s.cluster[0] | s.cluster[1] | s.cluster[2]) > 1;
   return {reinterpret_cast<std::uintptr_t>(f),
           pair(s.grid[0], s.shared_bytes),
           pair(s.grid[1], s.grid[2]),
           pair(s.block[0], (s.block[1] << 16) | (s.block[2] & 0xffff)),
-          clusters ? pair(s.cluster[0], (s.cluster[1] << 16) | (s.cluster[2] & 0xffff)) : 0,
+          quick_cluster(s),
           quick_stream(stream, twin)};
 }
 [[nodiscard]] QuickKey quick_graph(CUgraphExec exec, CUstream stream, Twin twin) noexcept;
 
-// False: nothing was done, the long way is to be gone. True: launch now, then quick_end().
-[[nodiscard]] bool quick_begin(Quick& q, const QuickKey& key) noexcept;
-CUresult quick_end(const Quick& q, CUresult r) noexcept;
+// compute_quick_way.h has quick_begin() and quick_end().
 // After compute_begin(): if it put this launch into a segment, the next of its kind may go quickly.
 void quick_learn(const QuickKey& key, const Ticket& t) noexcept;
 // What was known of handles does not hold any longer (modules, a fork).

@@ -7,6 +7,7 @@
 #include "hook/mode.h"
 #include "hook/node_view.h"
 #include "hook/process.h"
+#include "hook/stream_class.h"
 #include "policy/compute/rates.h"
 #include "shm/compute.h"
 
@@ -69,6 +70,11 @@ std::uint32_t allowed_rate(const shm::ComputeRules& limits, std::uint32_t rate,
   return rate < most ? rate : most;
 }
 
+// Nothing but the share may hold a launch or has to know of it.
+bool share_alone_binds(const shm::ComputeRules& limits) noexcept {
+  return limits.limited() && !gate_active() && !streams_shaped();
+}
+
 // Under share.changing.
 const InForce& publish(DeviceShare& share, const shm::ComputeRules& limits, std::uint32_t seen_rate,
                        std::uint32_t due, std::uint32_t generation) noexcept {
@@ -81,6 +87,7 @@ const InForce& publish(DeviceShare& share, const shm::ComputeRules& limits, std:
   made.seen_rate_x100 = seen_rate;
   made.due_x100 = due;
   made.generation = generation;
+  made.quick = share_alone_binds(limits);
   share.now.store(&made, std::memory_order_release);  // pairs with in_force()
   return made;
 }
@@ -101,7 +108,7 @@ const InForce& publish(DeviceShare& share, const shm::ComputeRules& limits, std:
     rate = e.rate_x100.load(kRelaxed);  // ours, or another process's
   }
   if (was != nullptr && !moved && limits == was->limits && rate == was->seen_rate_x100 &&
-      due == was->due_x100) {
+      due == was->due_x100 && share_alone_binds(limits) == was->quick) {
     return *was;
   }
   return publish(share, limits, rate == 0 ? 1 : rate, due, generation);

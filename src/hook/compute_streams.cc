@@ -4,6 +4,7 @@
 #include "hook/compute.h"
 #include "hook/compute_books.h"
 #include "hook/next.h"
+#include "hook/process.h"
 
 namespace bulkhead::hook {
 namespace {
@@ -48,7 +49,6 @@ ContextBook* context_book(CUcontext context) noexcept {
   b.context = c;
   b.pdl = b.lost = b.gave_up = false;
   b.last_end = b.start = b.also = nullptr;
-  b.launches = 0;
   b.behind = false;
   b.cut = {};
   b.row = {};
@@ -105,8 +105,9 @@ void end_open(StreamBook& b, CUstream stream, bool tight) noexcept {
   f.ended_ns = monotonic_ns();
   f.began_ns = f.end_ns = 0;
   f.others_ns = b.others_ns.exchange(0, kRelaxed);  // a sum
-  f.launches = b.launches;
-  b.launches = 0;
+  f.window_ns += f.segment.predicted_ns;
+  if (shm::ComputeEntry* const e = share_of(process.devices[f.device]); e != nullptr)
+    tell_quick_ops(*e, b);
   b.last_end = end;
   b.start = b.also = nullptr;
   b.open_until_ns.store(0, kRelaxed);  // a time, for who tells the governor
@@ -235,10 +236,9 @@ void cut_after(StreamBook& b, const Ticket& t, bool taken) noexcept {
     if (b.cut.open->ops == 0) abandon_open(b);
     return;
   }
-  ++b.launches;
   Flight& f = b.ring[b.head.load(kRelaxed) % kInFlight];  // the holder's own
   f.device = t.device;
-  f.window_ns += t.window_ns;
+  f.window_ns += t.window_ns - t.predicted_ns;
   // relaxed, both: the holder's own, read by who tells the governor
   const std::uint64_t until = b.open_until_ns.load(kRelaxed);
   if (f.queued_ns == 0) f.queued_ns = t.now_ns;

@@ -2,7 +2,7 @@
 // launched, from the device's graph memory, which keeps it until it is trimmed. docs/formats/charge.md.
 #include "hook/books.h"
 #include "hook/compute.h"
-#include "hook/compute_quick.h"
+#include "hook/compute_quick_way.h"
 #include "hook/next.h"
 #include "hook/node_list.h"
 #include "hook/transfer.h"
@@ -140,18 +140,23 @@ inline CUresult launch(CUgraphExec exec, Call call) noexcept {
   return launch_with_memory(exec, call);
 }
 
+template <class Call>
+[[gnu::cold, gnu::noinline]] CUresult long_launch(const QuickKey& key, CUgraphExec exec,
+                                                  CUstream stream, Twin twin, Call call) noexcept {
+  Ticket t;
+  compute_begin(t, graph_what(exec), stream, twin);
+  quick_learn(key, t);
+  return compute_end(t, launch(exec, call));
+}
+
 // A launch that starts work, unlike an upload: it also waits for the tenant's share.
 template <class Call>
 [[gnu::noinline]] CUresult limited_launch(CUgraphExec exec, CUstream stream, Twin twin,
                                           Call call) noexcept {
   const QuickKey key = quick_graph(exec, stream, twin);
-  Quick q;
-  if (quick_begin(q, key)) [[likely]]
-    return quick_end(q, launch(exec, call));
-  Ticket t;
-  compute_begin(t, graph_what(exec), stream, twin);
-  quick_learn(key, t);
-  return compute_end(t, launch(exec, call));
+  if (StreamBook* const book = quick_begin(key)) [[likely]]
+    return quick_end(*book, launch(exec, call));
+  return long_launch(key, exec, stream, twin, call);
 }
 
 template <class Call>

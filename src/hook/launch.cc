@@ -1,7 +1,7 @@
 // Everything that starts work on a device: each waits for the tenant's share, is charged and measured.
 #include "hook/compute.h"
 #include "hook/compute_books.h"
-#include "hook/compute_quick.h"
+#include "hook/compute_quick_way.h"
 #include "hook/next.h"
 
 namespace bulkhead::hook {
@@ -32,14 +32,24 @@ template <class Call>
   quick_learn(key, t);
   return compute_end(t, call());
 }
+// A ticket that is made when it is needed.
+union Long {
+  Long() noexcept {}
+  Ticket ticket;
+};
+[[gnu::cold, gnu::noinline]] void long_begin(Long& way, CUfunction f, const shares::Shape& s,
+                                             CUstream stream, Twin twin) noexcept {
+  way.ticket = {};
+  compute_begin(way.ticket, kernel(f, s), stream, twin);
+  quick_learn(quick_kernel(f, s, stream, twin), way.ticket);
+}
 template <class Call>
 [[gnu::always_inline]] inline CUresult shaped_launch(CUfunction f, const shares::Shape& s,
                                                      CUstream stream, Twin twin,
                                                      Call call) noexcept {
   const QuickKey key = quick_kernel(f, s, stream, twin);
-  Quick q;
-  if (quick_begin(q, key)) [[likely]]
-    return quick_end(q, call());
+  if (StreamBook* const book = quick_begin(key)) [[likely]]
+    return quick_end(*book, call());
   return long_launch(key, kernel(f, s), stream, twin, call);
 }
 
@@ -112,20 +122,26 @@ CUresult launch_parts(CUDA_LAUNCH_PARAMS* list, unsigned count, unsigned flags) 
     {gridDimX, gridDimY, gridDimZ}, {blockDimX, blockDimY, blockDimZ}, {1, 1, 1}, sharedMemBytes \
   }
 
-// The limited forms have their own functions with the same arguments, which then stay where they are.
-#define BH_LIMITED(name, twin)                                                                   \
-  namespace {                                                                                    \
-  [[gnu::noinline]] CUresult limited_##name(CUfunction f, unsigned int gridDimX,                 \
-                                            unsigned int gridDimY, unsigned int gridDimZ,        \
-                                            unsigned int blockDimX, unsigned int blockDimY,      \
-                                            unsigned int blockDimZ, unsigned int sharedMemBytes, \
-                                            CUstream hStream, void** kernelParams,               \
-                                            void** extra) noexcept {                             \
-    return shaped_launch(f, BH_SHAPE, hStream, twin, [&] {                                       \
-      return next.name(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ,         \
-                       sharedMemBytes, hStream, kernelParams, extra);                            \
-    });                                                                                          \
-  }                                                                                              \
+// The limited forms have their own functions with the same arguments, which then stay where they are. The long way returns to them, for a
+// call at their end or a closure would have all the arguments put into memory first.
+#define BH_LIMITED(name, twin)                                                                     \
+  namespace {                                                                                      \
+  [[gnu::noinline]] CUresult limited_##name(CUfunction f, unsigned int gridDimX,                   \
+                                            unsigned int gridDimY, unsigned int gridDimZ,          \
+                                            unsigned int blockDimX, unsigned int blockDimY,        \
+                                            unsigned int blockDimZ, unsigned int sharedMemBytes,   \
+                                            CUstream hStream, void** kernelParams,                 \
+                                            void** extra) noexcept {                               \
+    Long way;                                                                                      \
+    StreamBook* const book = quick_begin(quick_kernel(f, BH_SHAPE, hStream, twin));                \
+    if (book == nullptr) [[unlikely]]                                                              \
+      long_begin(way, f, BH_SHAPE, hStream, twin);                                                 \
+    const CUresult r = next.name(f, gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, \
+                                 sharedMemBytes, hStream, kernelParams, extra);                    \
+    if (book == nullptr) [[unlikely]]                                                              \
+      return compute_end(way.ticket, r);                                                           \
+    return quick_end(*book, r);                                                                    \
+  }                                                                                                \
   }
 BH_LIMITED(cuLaunchKernel, Twin::kPlain)
 BH_LIMITED(cuLaunchKernel_ptsz, Twin::kPerThread)

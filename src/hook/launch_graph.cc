@@ -52,7 +52,7 @@ QuickKey quick_graph(CUgraphExec exec, CUstream stream, Twin twin) noexcept {
           generation_of(exec).load(std::memory_order_relaxed),  // as above
           0,
           ~std::uint64_t{0},
-          0,
+          std::uint64_t{quick_epoch.load(std::memory_order_relaxed)} << 32,
           quick_stream(stream, twin)};
 }
 

@@ -11,7 +11,7 @@
 
 #include "base/clock.h"
 #include "hook/compute_books.h"
-#include "hook/compute_quick.h"
+#include "hook/compute_quick_way.h"
 #include "hook/nccl.h"
 #include "hook/process.h"
 #include "hook/thread_places.h"
@@ -75,9 +75,9 @@ class QuickTest : public ::testing::Test {
   }
   // A launch by the short way, if it is open; by the long one `forgotten`.
   static bool quick() {
-    Quick q;
-    if (!quick_begin(q, key())) return false;
-    quick_end(q, fake::launch_fn(kKernel, 1, 1, 1, 32, 1, 1, 0, kStream, nullptr, nullptr));
+    StreamBook* const book = quick_begin(key());
+    if (book == nullptr) return false;
+    quick_end(*book, fake::launch_fn(kKernel, 1, 1, 1, 32, 1, 1, 0, kStream, nullptr, nullptr));
     return true;
   }
   // The way is open for the next launch, whatever was due: samples, the millisecond's sign of life, a full segment.
@@ -140,43 +140,42 @@ TEST_F(QuickTest, AKnownLaunchGoesTheShortWayAndIsChargedAtOnce) {
 
 TEST_F(QuickTest, WhateverMayHoldALaunchClosesIt) {
   in_child(50, [] {
-    Quick q;
     ASSERT_TRUE(opens());
     entry().tat_ns.store(monotonic_ns() + 3'600'000 * kMs, kRelaxed);
-    EXPECT_FALSE(quick_begin(q, key())) << "over its share";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "over its share";
     entry().tat_ns.store(0, kRelaxed);
     ASSERT_TRUE(opens());
     compute.device[0].in_flight_ns.fetch_add(3'600'000 * kMs, kRelaxed);
-    EXPECT_FALSE(quick_begin(q, key())) << "a full window";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "a full window";
     compute.device[0].in_flight_ns.fetch_sub(3'600'000 * kMs, kRelaxed);
     ASSERT_TRUE(opens());
     captures.fetch_add(1, kRelaxed);
-    EXPECT_FALSE(quick_begin(q, key())) << "something captures";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "something captures";
     captures.fetch_sub(1, kRelaxed);
     ASSERT_TRUE(opens());
     nccl_groups = 1;
-    EXPECT_FALSE(quick_begin(q, key())) << "inside a group of collectives";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "inside a group of collectives";
     nccl_groups = 0;
     ASSERT_TRUE(opens());
     in_callback = true;
-    EXPECT_FALSE(quick_begin(q, key())) << "inside a host function";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "inside a host function";
     in_callback = false;
     ASSERT_TRUE(opens());
     limit(25);
-    EXPECT_FALSE(quick_begin(q, key())) << "the limit is another";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "the limit is another";
     ASSERT_TRUE(opens());
     quick_forget();
-    EXPECT_FALSE(quick_begin(q, key())) << "the function may be another";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "the function may be another";
     ASSERT_TRUE(opens());
     QuickKey other = key();
     other.grid += 1;
-    EXPECT_FALSE(quick_begin(q, other)) << "another shape";
+    EXPECT_EQ(quick_begin(other), nullptr) << "another shape";
     other = key();
     other.stream = reinterpret_cast<CUstream>(std::uintptr_t{0x10040});
-    EXPECT_FALSE(quick_begin(q, other)) << "another stream";
+    EXPECT_EQ(quick_begin(other), nullptr) << "another stream";
     ASSERT_TRUE(opens());
     compute_stream_gone(kStream);
-    EXPECT_FALSE(quick_begin(q, key())) << "the stream is gone";
+    EXPECT_EQ(quick_begin(key()), nullptr) << "the stream is gone";
   });
 }
 
@@ -184,18 +183,62 @@ TEST_F(QuickTest, WhatTheDriverRefusesIsGivenBack) {
   in_child(50, [] {
     ASSERT_TRUE(opens());
     const std::uint64_t far = monotonic_ns() + 500 * kMs;
-    Quick q;
-    bool went = false;
-    for (int i = 0; i < 1000 && !went; ++i) {
+    StreamBook* book = nullptr;
+    shares::Segment before{};
+    std::uint64_t until = 0;
+    for (int i = 0; i < 1000 && book == nullptr; ++i) {
       ASSERT_TRUE(opens());
+      StreamBook& b = compute.streams[compute.used[0].load(kRelaxed) - 1];
+      if (b.cut.open == nullptr) continue;
+      before = *b.cut.open;
+      until = b.open_until_ns.load(kRelaxed);
       entry().tat_ns.store(far, kRelaxed);
-      went = quick_begin(q, key());
+      book = quick_begin(key());
     }
-    ASSERT_TRUE(went);
-    const std::uint32_t ops = q.loose ? 0 : q.book->cut.open->ops;
-    EXPECT_EQ(quick_end(q, CUDA_ERROR_UNKNOWN), CUDA_ERROR_UNKNOWN);
+    ASSERT_NE(book, nullptr);
+    ASSERT_NE(book->cut.open, nullptr);
+    const shares::Segment& g = *book->cut.open;
+    EXPECT_EQ(g.ops, before.ops + 1);
+    EXPECT_EQ(quick_end(*book, CUDA_ERROR_UNKNOWN), CUDA_ERROR_UNKNOWN);
     EXPECT_EQ(entry().tat_ns.load(kRelaxed), far);
-    EXPECT_EQ(q.book->cut.open->ops, ops) << "it is in no segment";
+    EXPECT_EQ(g.ops, before.ops) << "it is in no segment";
+    EXPECT_EQ(g.predicted_ns, before.predicted_ns);
+    EXPECT_EQ(g.charged_ns, before.charged_ns);
+    EXPECT_EQ(g.parts[0].count, before.parts[0].count);
+    EXPECT_EQ(g.parts[0].predicted_ns, before.parts[0].predicted_ns);
+    EXPECT_GE(book->open_until_ns.load(kRelaxed), until);
+  });
+}
+
+TEST_F(QuickTest, WhatTheDriverRefusesOfLooseOnesIsGivenBack) {
+  in_child(100, [] {
+    StreamBook& b = compute.streams[compute.used[0].load(kRelaxed) - 1];
+    const std::uint64_t far = monotonic_ns() + 500 * kMs;
+    StreamBook* book = nullptr;
+    for (int i = 0; i < 1000 && book == nullptr; ++i) {
+      ASSERT_TRUE(opens());
+      finish();
+      entry().tat_ns.store(far, kRelaxed);
+      book = quick_begin(key());
+    }
+    ASSERT_EQ(book, &b);
+    ASSERT_EQ(book->cut.open, nullptr);
+    const Loose with = b.loose;
+    EXPECT_EQ(quick_end(*book, CUDA_ERROR_UNKNOWN), CUDA_ERROR_UNKNOWN);
+    EXPECT_EQ(entry().tat_ns.load(kRelaxed), far);
+    // Nothing else launches, and what is told of the rest meanwhile takes the sums with it.
+    EXPECT_LT(b.loose.launches, with.launches);
+    EXPECT_LT(b.loose.until_ns, with.until_ns);
+  });
+}
+
+TEST_F(QuickTest, ShortLaunchesAreCountedByTheirClass) {
+  in_child(50, [] {
+    for (int i = 0; i < 300; ++i) ASSERT_EQ(launch(), CUDA_SUCCESS);
+    finish();
+    // all but those of a segment that may still be open
+    eventually([] { return entry().stream_ops[0].load(kRelaxed) + 64 > kLearned + 300; });
+    EXPECT_LE(entry().stream_ops[0].load(kRelaxed), kLearned + 300u);
   });
 }
 
@@ -204,8 +247,7 @@ TEST_F(QuickTest, ThreadsThatHaveEndedMakeRoom) {
   in_child(50, [] {
     for (unsigned i = 0; i < 2 * ThreadPlaces::kPlaces; ++i) {
       std::thread{[i] {
-        Quick q;
-        EXPECT_FALSE(quick_begin(q, key())) << "nobody launched here yet";
+        EXPECT_EQ(quick_begin(key()), nullptr) << "nobody launched here yet";
         EXPECT_EQ(launch(), CUDA_SUCCESS);
         EXPECT_TRUE(i % 64 != 63 || opens());
       }}.join();

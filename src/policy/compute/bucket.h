@@ -58,6 +58,13 @@ struct Rules {
       (static_cast<unsigned __int128>(c) * rules.stretch_q24 + (1u << 23)) >> 24);
 }
 
+// The same of a cost of at most kShortCost_ns, in 64 bits: 1/q is below 2^14.
+inline constexpr std::uint64_t kShortCost_ns = 1'000'000;
+[[nodiscard]] constexpr std::uint64_t short_stretched_ns(std::uint64_t cost_ns,
+                                                         const Rules& rules) noexcept {
+  return (cost_ns * rules.stretch_q24 + (1u << 23)) >> 24;
+}
+
 // 0: admitted now. Else the exact time until it would be, if nothing more is charged. Never above the clamp, so a word
 // that someone scribbled on holds nobody for longer.
 [[nodiscard]] constexpr std::uint64_t wait_ns(std::uint64_t tat, std::uint64_t now,
@@ -106,6 +113,25 @@ inline std::uint64_t charge(Bucket& tat, std::uint64_t now, std::uint64_t cost_n
   // 64 others came first: the word is ahead of now, so the addition alone is right. Relaxed as above.
   tat.fetch_add(wait, std::memory_order_relaxed);
   return 0;
+}
+
+// charge() where the tenant is admitted now, or is `free` of that, and nothing would be forgiven: one look and one CAS. False:
+// nothing was charged. Never more than kShortCost_ns.
+[[nodiscard]] inline bool charge_admitted(Bucket& tat, std::uint64_t now, std::uint64_t cost_ns,
+                                          const Rules& rules, bool free) noexcept {
+  if (cost_ns > kShortCost_ns) return false;
+  const std::uint64_t wait = short_stretched_ns(cost_ns, rules);
+  std::uint64_t seen = tat.load(std::memory_order_relaxed);  // a guess, the CAS decides
+  for (int i = 0; i < kBucketTries; ++i) {
+    const std::uint64_t ahead = seen > now ? seen - now : 0;
+    if (ahead > rules.burst_wait_ns && !free) return false;
+    if (ahead + wait > rules.most_wait_ns) return false;
+    // Relaxed: the word orders nothing but itself.
+    if (tat.compare_exchange_weak(seen, now + ahead + wait, std::memory_order_relaxed,
+                                  std::memory_order_relaxed)) [[likely]]
+      return true;
+  }
+  return false;
 }
 
 // Gives back `refund_ns` of GPU time that was charged and not used; never beyond a full bucket.
