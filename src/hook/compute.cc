@@ -15,6 +15,7 @@
 #include "hook/next.h"
 #include "hook/process.h"
 #include "hook/stream_class.h"
+#include "hook/thread_launch.h"
 #include "policy/compute/hold.h"
 
 namespace bulkhead::hook {
@@ -31,7 +32,7 @@ constinit const std::atomic<std::uint32_t> kNeverLimited{0};
 constinit const std::atomic<std::uint32_t> kAskAlways{1};
 constinit std::atomic<const std::atomic<std::uint32_t>*> compute_word{&kNeverLimited};
 constinit std::atomic<std::uint32_t> captures{0};
-thread_local constinit bool in_callback = false;
+thread_local constinit ThreadLaunch thread_launch{};
 constinit Compute compute{};
 
 namespace {
@@ -166,7 +167,8 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   std::uint64_t now = monotonic_ns();
   const Gate gate{share, *e};
   const bool collective = what.function != nullptr && is_collective(what.function);
-  const bool never_held = in_callback || collective || nccl_groups != 0 ||
+  const bool never_held = thread_launch.in_callback || collective ||
+                          thread_launch.nccl_groups != 0 ||
                           compute.account_only.load(kRelaxed);  // a flag of its own
   if (!never_held && left_ns(gate, *in, now, 0) != 0) [[unlikely]] {
     const std::uint64_t tat = e->tat_ns.load(kRelaxed);  // a number

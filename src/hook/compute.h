@@ -116,9 +116,6 @@ void compute_stream_gone(CUstream stream) noexcept;
 // Captures under way in this process, at least; while there are any, each launch asks whether its stream is in one.
 [[gnu::visibility("hidden")]] extern constinit std::atomic<std::uint32_t> captures;
 [[nodiscard]] bool is_capturing(CUstream stream, Twin twin) noexcept;
-// The calling thread runs a host function that a stream called: never held.
-[[gnu::visibility("hidden")]] extern thread_local constinit bool in_callback
-    __attribute__((tls_model("initial-exec")));
 
 #endif
 

@@ -248,15 +248,16 @@ void count_sums(shm::ComputeEntry& e, const InForce& in, std::uint64_t charged_n
 
 // compute_rules.cc. What the tenant may use now of the device with this entry; the step of a changed limit is made here.
 [[nodiscard]] const InForce& in_force(DeviceShare& share, shm::ComputeEntry& e) noexcept;
+// relaxed: two numbers, each good by itself
+[[nodiscard]] inline bool stands(const InForce& in, const shm::ComputeEntry& e) noexcept {
+  return in.seen_rate_x100 == e.rate_x100.load(std::memory_order_relaxed) &&
+         in.generation == e.rules.load(std::memory_order_relaxed);
+}
 // The usual case of it: what was published last is still so. Null: ask in_force().
 [[nodiscard]] inline const InForce* still_in_force(const DeviceShare& share,
                                                    const shm::ComputeEntry& e) noexcept {
   const InForce* const now = share.now.load(std::memory_order_acquire);  // pairs with publish()
-  // relaxed: two numbers, each good by itself
-  return now != nullptr && now->seen_rate_x100 == e.rate_x100.load(std::memory_order_relaxed) &&
-                 now->generation == e.rules.load(std::memory_order_relaxed)
-             ? now
-             : nullptr;
+  return now != nullptr && stands(*now, e) ? now : nullptr;
 }
 // One millisecond's step of the rate.
 void step_rate(DeviceShare& share, shm::ComputeEntry& e) noexcept;

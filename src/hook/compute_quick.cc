@@ -9,8 +9,6 @@ namespace bulkhead::hook {
 constinit QuickCache
     quick_caches[ThreadPlaces::kPlaces + 1]{};  // the first is nobody's and stays empty
 constinit std::atomic<std::uint32_t> quick_epoch{1};
-[[gnu::visibility("hidden")]] thread_local constinit std::uint16_t quick_place
-    __attribute__((tls_model("initial-exec"))) = 0;
 
 namespace {
 
@@ -19,7 +17,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constinit ThreadPlaces places{};
 
 void left(void* place) noexcept {
-  quick_place = 0;  // a later destructor that launches asks again
+  thread_launch.place = 0;  // a later destructor that launches asks again
   places.give(static_cast<std::uint16_t>(reinterpret_cast<std::uintptr_t>(place)));
 }
 
@@ -61,15 +59,15 @@ void quick_learn(const QuickKey& key, const Ticket& t) noexcept {
   if (t.book == nullptr || key.cluster == kNoQuick || t.collective || t.dependent ||
       process.device_count != 1 || shares::is_coarse(compute.costs, *t.cost))
     return;
-  if (quick_place == 0) {
-    quick_place = places.take(left);
-    if (quick_place == 0) return;
-    quick_caches[quick_place] = {};  // of a thread that has ended
+  if (thread_launch.place == 0) {
+    thread_launch.place = places.take(left);
+    if (thread_launch.place == 0) return;
+    quick_caches[thread_launch.place] = {};  // of a thread that has ended
   }
-  quick_caches[quick_place].lines[quick_line(key)] = {key, t.cost, t.book};
+  quick_caches[thread_launch.place].lines[quick_line(key)] = {key, t.cost, t.book};
 }
 
-void quick_forked_child() noexcept { places.forked_child(quick_place); }
+void quick_forked_child() noexcept { places.forked_child(thread_launch.place); }
 
 void quick_forget() noexcept {
   // a number that has to differ, and never 0: 2^31 modules later the oldest lines would be believed again

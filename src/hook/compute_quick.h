@@ -66,7 +66,24 @@ inline constexpr std::uint64_t kNoQuick = std::uint64_t{0xffff'fffe} << 32;  // 
           quick_cluster(s),
           quick_stream(stream, twin)};
 }
-[[nodiscard]] QuickKey quick_graph(CUgraphExec exec, CUstream stream, Twin twin) noexcept;
+// Executable -> its generation, hashed: two that share a place learn anew a little more often.
+inline constexpr unsigned kGraphGenerations = 4096;
+[[gnu::visibility("hidden")]] extern constinit std::atomic<std::uint32_t>
+    graph_generations[kGraphGenerations];
+[[nodiscard]] inline std::atomic<std::uint32_t>& generation_of(CUgraphExec exec) noexcept {
+  const auto bits = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(exec));
+  return graph_generations[bits * 0x9E37'79B9'7F4A'7C15ull >> 52];
+}
+static_assert(kGraphGenerations == 1u << (64 - 52));
+[[nodiscard]] inline QuickKey quick_graph(CUgraphExec exec, CUstream stream, Twin twin) noexcept {
+  // relaxed, both: who launches an executable knows of its updates; as above
+  return {reinterpret_cast<std::uintptr_t>(exec),
+          generation_of(exec).load(std::memory_order_relaxed),
+          0,
+          ~std::uint64_t{0},
+          std::uint64_t{quick_epoch.load(std::memory_order_relaxed)} << 32,
+          quick_stream(stream, twin)};
+}
 
 // compute_quick_way.h has quick_begin() and quick_end().
 // After compute_begin(): if it put this launch into a segment, the next of its kind may go quickly.

@@ -7,9 +7,9 @@
 
 #include "base/clock.h"
 #include "hook/compute_books.h"
-#include "hook/nccl.h"
 #include "hook/next.h"
 #include "hook/process.h"
+#include "hook/thread_launch.h"
 #include "hook/thread_places.h"
 
 namespace bulkhead::hook {
@@ -27,9 +27,6 @@ struct QuickCache {
 };
 // Each is one thread's own from its first launch to its end; the first is nobody's, and stays zeros.
 [[gnu::visibility("hidden")]] extern constinit QuickCache quick_caches[ThreadPlaces::kPlaces + 1];
-// The thread's own; 0: none. Two bytes, for static storage of threads is scarce.
-[[gnu::visibility("hidden")]] extern thread_local constinit std::uint16_t quick_place
-    __attribute__((tls_model("initial-exec")));
 
 [[nodiscard]] inline std::uint64_t quick_line(const QuickKey& k) noexcept {
   const std::uint64_t bits =
@@ -48,9 +45,9 @@ namespace quick {
 }
 
 // Whether this launch may have to be held or left alone for a reason beside its share; InForce::quick is of the reasons that last.
-[[nodiscard]] inline bool unusual() noexcept {
+[[nodiscard]] inline bool unusual(std::uint64_t thread_bits) noexcept {
   // acquire pairs with a capture's beginning in this thread or one that told it
-  return captures.load(std::memory_order_acquire) != 0 || in_callback || nccl_groups != 0;
+  return captures.load(std::memory_order_acquire) != 0 || ThreadLaunch::unusual(thread_bits);
 }
 
 // A default stream's book is of one context.
@@ -138,24 +135,27 @@ void quick_refused(StreamBook& b) noexcept;
 
 // Null: nothing was done, the long way is to be gone. Else the book, ours: launch now, then quick_end().
 [[nodiscard, gnu::always_inline]] inline StreamBook* quick_begin(const QuickKey& key) noexcept {
-  if (quick::unusual()) return nullptr;
+  const std::uint64_t thread = thread_launch.bits();
+  if (quick::unusual(thread)) return nullptr;
   const std::uint64_t now = monotonic_ns();  // first: what is known by then would have to be kept
   // zeros: of no key, a stream is never null
-  const QuickLine& line = quick_caches[quick_place].lines[quick_line(key)];
+  const QuickLine& line = quick_caches[thread].lines[quick_line(key)];
   const int index = process.devices[0].index;
   if (!quick::same(line.key, key) || index < 0) return nullptr;
+  shares::CostEntry& cost = *line.cost;
+  StreamBook& b = *line.book;
   const DeviceShare& share = compute.device[0];
   shm::ComputeEntry& e = process.region->compute[index];
-  const InForce* const in = still_in_force(share, e);
-  if (in == nullptr || !in->quick || shares::wants_sample(*line.cost) ||
+  // Never null: there were some when the line was made. acquire pairs with publish()
+  const InForce* const in = share.now.load(std::memory_order_acquire);
+  if (!stands(*in, e) || !in->quick || shares::wants_sample(cost) ||
       // relaxed, both: a hint, which is due; a sum
       now >= share.launched_ns.load(std::memory_order_relaxed) + kWantStep_ns ||
       share.in_flight_ns.load(std::memory_order_relaxed) >= in->window_ns)
     return nullptr;
-  StreamBook& b = *line.book;
   if (!take(b)) return nullptr;
   const bool is_default = reinterpret_cast<std::uintptr_t>(key.stream) <= kStreamPerThread;
-  if ((is_default && !quick::is_current(b)) || !quick::enter(b, *line.cost, e, share, *in, now)) {
+  if ((is_default && !quick::is_current(b)) || !quick::enter(b, cost, e, share, *in, now)) {
     release_book(b);
     return nullptr;
   }

@@ -10,6 +10,7 @@
 #include "hook/compute_books.h"
 #include "hook/gate.h"
 #include "hook/process.h"
+#include "hook/thread_launch.h"
 #include "policy/compute/copy_pace.h"
 
 namespace bulkhead::hook {
@@ -54,7 +55,7 @@ bool copy_admit(unsigned device, std::uint64_t, CopyDirection) noexcept {
   if (e == nullptr || e->copy_rate_mb_s.load(kRelaxed) == 0) [[likely]]  // a number, read anew
     return true;
   // acquire pairs with a capture's beginning in this thread or one that told it
-  if (in_callback || captures.load(std::memory_order_acquire) != 0) return true;
+  if (thread_launch.in_callback || captures.load(std::memory_order_acquire) != 0) return true;
   const std::uint64_t now = monotonic_ns();
   // relaxed: the word orders nothing but itself
   if (shares::copy_wait_ns(e->copy_tat_ns.load(kRelaxed), now, 0) != 0) [[unlikely]]

@@ -2,6 +2,7 @@
 #include "hook/compute.h"
 #include "hook/next.h"
 #include "hook/stream_class.h"
+#include "hook/thread_launch.h"
 #include "hook/transfer_where.h"
 
 namespace bulkhead::hook {
@@ -63,8 +64,8 @@ void drop_callback(Callback& c) noexcept {
 
 class InCallback {
  public:
-  InCallback() noexcept : was_(in_callback) { in_callback = true; }
-  ~InCallback() { in_callback = was_; }
+  InCallback() noexcept : was_(thread_launch.in_callback) { thread_launch.in_callback = true; }
+  ~InCallback() { thread_launch.in_callback = was_; }
   InCallback(const InCallback&) = delete;
   InCallback& operator=(const InCallback&) = delete;
 

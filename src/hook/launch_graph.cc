@@ -6,17 +6,10 @@
 #include "hook/transfer_graph.h"
 
 namespace bulkhead::hook {
+
+constinit std::atomic<std::uint32_t> graph_generations[kGraphGenerations]{};
+
 namespace {
-
-// Executable -> its generation, hashed: two that share a place learn anew a little more often.
-constexpr unsigned kPlaces = 4096;
-constinit std::atomic<std::uint32_t> generations[kPlaces]{};
-
-std::atomic<std::uint32_t>& generation_of(CUgraphExec exec) noexcept {
-  const auto bits = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(exec));
-  return generations[bits * 0x9E37'79B9'7F4A'7C15ull >> 52];
-}
-static_assert(kPlaces == 1u << (64 - 52));
 
 // A failed update may have changed a part.
 template <class Moves>
@@ -45,15 +38,6 @@ What graph_what(CUgraphExec exec) noexcept {
   const std::uint32_t generation = generation_of(exec).load(std::memory_order_relaxed);
   return {shares::graph_key(reinterpret_cast<std::uintptr_t>(exec), generation),
           shares::prior_ns(0, 0), nullptr, false};
-}
-
-QuickKey quick_graph(CUgraphExec exec, CUstream stream, Twin twin) noexcept {
-  return {reinterpret_cast<std::uintptr_t>(exec),
-          generation_of(exec).load(std::memory_order_relaxed),  // as above
-          0,
-          ~std::uint64_t{0},
-          std::uint64_t{quick_epoch.load(std::memory_order_relaxed)} << 32,
-          quick_stream(stream, twin)};
 }
 
 void graph_changed(CUgraphExec exec) noexcept {

@@ -5,10 +5,9 @@
 #include "hook/next.h"
 #include "hook/private_lock.h"
 #include "hook/process.h"
+#include "hook/thread_launch.h"
 
 namespace bulkhead::hook {
-
-thread_local constinit std::uint16_t nccl_groups = 0;
 
 namespace {
 
@@ -126,7 +125,7 @@ Collective nccl_launched(unsigned device) noexcept {
 void nccl_forked_child() noexcept {
   for (Comm& c : comms) c.handle = nullptr;  // alone
   for (auto& n : newest) n.store(0, kRelaxed);
-  nccl_groups = 0;
+  thread_launch.nccl_groups = 0;
 }
 
 }  // namespace bulkhead::hook
@@ -188,13 +187,13 @@ BH_EXPORT ncclResult_t ncclCommAbort(ncclComm_t comm) noexcept {
 }
 BH_EXPORT ncclResult_t ncclGroupStart() noexcept {
   BH_REAL(ncclGroupStart);
-  if (r == ncclSuccess) ++nccl_groups;
+  if (r == ncclSuccess) ++thread_launch.nccl_groups;
   return r;
 }
 // What was grouped is launched in here: the group ends behind it.
 BH_EXPORT ncclResult_t ncclGroupEnd() noexcept {
   BH_REAL(ncclGroupEnd);
-  if (nccl_groups != 0) --nccl_groups;
+  if (thread_launch.nccl_groups != 0) --thread_launch.nccl_groups;
   return r;
 }
 #undef BH_EXPORT

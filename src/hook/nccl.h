@@ -30,10 +30,6 @@ struct NcclCalls {
 // without us.
 [[nodiscard]] void* nccl_answer(const char* name, void* found, const void* caller) noexcept;
 
-// Between ncclGroupStart and the end of ncclGroupEnd in this thread: never held.
-[[gnu::visibility("hidden")]] extern thread_local constinit std::uint16_t nccl_groups
-    __attribute__((tls_model("initial-exec")));
-
 // A launch of a collective on the device: the place in the region's `comms` where its ranks agree, and its number; place < 0: no
 // communicator is known there.
 struct Collective {

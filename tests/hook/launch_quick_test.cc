@@ -153,13 +153,13 @@ TEST_F(QuickTest, WhateverMayHoldALaunchClosesIt) {
     EXPECT_EQ(quick_begin(key()), nullptr) << "something captures";
     captures.fetch_sub(1, kRelaxed);
     ASSERT_TRUE(opens());
-    nccl_groups = 1;
+    thread_launch.nccl_groups = 1;
     EXPECT_EQ(quick_begin(key()), nullptr) << "inside a group of collectives";
-    nccl_groups = 0;
+    thread_launch.nccl_groups = 0;
     ASSERT_TRUE(opens());
-    in_callback = true;
+    thread_launch.in_callback = true;
     EXPECT_EQ(quick_begin(key()), nullptr) << "inside a host function";
-    in_callback = false;
+    thread_launch.in_callback = false;
     ASSERT_TRUE(opens());
     limit(25);
     EXPECT_EQ(quick_begin(key()), nullptr) << "the limit is another";

@@ -115,6 +115,31 @@ inline std::uint64_t charge(Bucket& tat, std::uint64_t now, std::uint64_t cost_n
   return 0;
 }
 
+namespace detail {
+// One try. kNo: it is not to be charged here; `seen` is what the word was.
+enum class Tried : std::uint8_t { kDone, kNo, kAgain };
+[[nodiscard]] inline Tried try_charge(Bucket& tat, std::uint64_t& seen, std::uint64_t now,
+                                      std::uint64_t wait, const Rules& rules, bool free) noexcept {
+  const std::uint64_t ahead = seen > now ? seen - now : 0;
+  if ((ahead > rules.burst_wait_ns && !free) || ahead + wait > rules.most_wait_ns)
+    return Tried::kNo;
+  // Relaxed: the word orders nothing but itself.
+  return tat.compare_exchange_strong(seen, now + ahead + wait, std::memory_order_relaxed,
+                                     std::memory_order_relaxed)
+             ? Tried::kDone
+             : Tried::kAgain;
+}
+[[gnu::cold, gnu::noinline]] inline bool charge_again(Bucket& tat, std::uint64_t now,
+                                                      std::uint64_t wait, const Rules& rules,
+                                                      bool free) noexcept {
+  std::uint64_t seen = tat.load(std::memory_order_relaxed);  // a guess, the CAS decides
+  Tried last = Tried::kAgain;
+  for (int i = 0; i < kBucketTries && last == Tried::kAgain; ++i)
+    last = try_charge(tat, seen, now, wait, rules, free);
+  return last == Tried::kDone;
+}
+}  // namespace detail
+
 // charge() where the tenant is admitted now, or is `free` of that, and nothing would be forgiven: one look and one CAS. False:
 // nothing was charged. Never more than kShortCost_ns.
 [[nodiscard]] inline bool charge_admitted(Bucket& tat, std::uint64_t now, std::uint64_t cost_ns,
@@ -122,16 +147,10 @@ inline std::uint64_t charge(Bucket& tat, std::uint64_t now, std::uint64_t cost_n
   if (cost_ns > kShortCost_ns) return false;
   const std::uint64_t wait = short_stretched_ns(cost_ns, rules);
   std::uint64_t seen = tat.load(std::memory_order_relaxed);  // a guess, the CAS decides
-  for (int i = 0; i < kBucketTries; ++i) {
-    const std::uint64_t ahead = seen > now ? seen - now : 0;
-    if (ahead > rules.burst_wait_ns && !free) return false;
-    if (ahead + wait > rules.most_wait_ns) return false;
-    // Relaxed: the word orders nothing but itself.
-    if (tat.compare_exchange_weak(seen, now + ahead + wait, std::memory_order_relaxed,
-                                  std::memory_order_relaxed)) [[likely]]
-      return true;
-  }
-  return false;
+  const detail::Tried first = detail::try_charge(tat, seen, now, wait, rules, free);
+  if (first == detail::Tried::kAgain) [[unlikely]]
+    return detail::charge_again(tat, now, wait, rules, free);
+  return first == detail::Tried::kDone;
 }
 
 // Gives back `refund_ns` of GPU time that was charged and not used; never beyond a full bucket.

@@ -112,6 +112,37 @@ TEST(Bucket, ExtremesDoNotWrap) {
   EXPECT_EQ(make_rules(20'000, 0).rate_x100, kWhole_x100);
 }
 
+// The short form is charge() where that admits and forgives nothing, to the nanosecond; else it does nothing.
+TEST(Bucket, TheShortChargeIsTheSame) {
+  for (const std::uint32_t rate : {1u, 333u, 2'500u, 9'999u, 10'000u}) {
+    const Rules rules = make_rules(rate, 5 * kMs);
+    for (const bool free : {false, true}) {
+      for (const std::uint64_t ahead :
+           {std::uint64_t{0}, 2 * kMs, rules.burst_wait_ns, rules.burst_wait_ns + 1,
+            rules.most_wait_ns - 1, rules.most_wait_ns, rules.most_wait_ns + 7}) {
+        for (const std::uint64_t cost : {std::uint64_t{1}, std::uint64_t{4'999}, kShortCost_ns}) {
+          for (const std::uint64_t was : {kNow + ahead, kNow - ahead}) {
+            Bucket fast{was}, slow{was};
+            const bool admitted = free || wait_ns(was, kNow, rules) == 0;
+            const bool whole = charge(slow, kNow, cost, rules) == 0 &&
+                               (was <= kNow || was - kNow <= rules.most_wait_ns);
+            const bool went = charge_admitted(fast, kNow, cost, rules, free);
+            if (went) {
+              EXPECT_TRUE(admitted && whole);
+              EXPECT_EQ(fast.load(), slow.load());
+            } else {
+              EXPECT_EQ(fast.load(), was);
+              EXPECT_TRUE(!admitted || slow.load() == kNow + rules.most_wait_ns);
+            }
+          }
+        }
+      }
+    }
+  }
+  Bucket tat{kNow};
+  EXPECT_FALSE(charge_admitted(tat, kNow, kShortCost_ns + 1, make_rules(5'000, 5 * kMs), true));
+}
+
 TEST(Bucket, RacingThreadsLoseNoCharge) {
   const Rules rules = make_rules(5'000, 5 * kMs);
   Bucket tat{kNow};
@@ -119,7 +150,8 @@ TEST(Bucket, RacingThreadsLoseNoCharge) {
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&] {
       for (int i = 0; i < 20'000; ++i) {
-        charge(tat, kNow, 1'000, rules);
+        if (i % 2 == 0 || !charge_admitted(tat, kNow, 1'000, rules, true))
+          charge(tat, kNow, 1'000, rules);
         settle(tat, kNow, 200, rules);
       }
     });
