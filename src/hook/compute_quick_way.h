@@ -74,10 +74,11 @@ namespace quick {
 }
 // Whether it needs no segment. The book is ours.
 [[nodiscard]] inline bool may_be_loose(const StreamBook& b, const DeviceShare& share,
-                                       const InForce& in, std::uint64_t predicted_ns,
-                                       std::uint64_t now) noexcept {
+                                       const InForce& in, const shares::CostEntry& cost,
+                                       std::uint64_t predicted_ns, std::uint64_t now) noexcept {
   return !b.lost && within(b, now, in.window_ns) && b.context != nullptr &&
-         predicted_ns < shares::kSegment_ns && is_sparse(share, in);
+         predicted_ns < shares::kSegment_ns &&
+         (is_sparse(share, in) || is_steady_run(b, cost, share, predicted_ns));
 }
 
 // cut_after(), into a segment that is open and stays so.
@@ -110,7 +111,7 @@ inline void put(StreamBook& b, shares::Part& part, std::uint64_t now) noexcept {
   if (b.cut.open != nullptr) [[likely]] {
     part = part_of(b, cost, predicted);
     if (part == nullptr) return false;
-  } else if (!may_be_loose(b, share, in, predicted, now)) {
+  } else if (!may_be_loose(b, share, in, cost, predicted, now)) {
     return false;
   }
   const std::uint64_t charged =

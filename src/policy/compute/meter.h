@@ -121,6 +121,8 @@ class Row {
   bool begun_ = false, fresh_ = false;
 };
 
+inline constexpr std::uint32_t kBoundOps = 8;  // of so many the events' own time is a small part
+
 // A row of this length is worth telling by: the host's own delay before its first operation is a few us.
 inline constexpr std::uint64_t kLeastRow_ns = 50'000;
 
@@ -197,13 +199,15 @@ struct Known {
 }
 
 // A segment of one key teaches what one of its launches costs. One that is not gapless has the host's pauses in it,
-// and one that overlapped another stream of the tenant has run slower than by itself.
+// and one that overlapped another stream of the tenant has run slower than by itself: no launch costs more than that.
 inline void teach(const Segment& g, const Reading& r, std::uint64_t slice_ns = kSlice_ns) noexcept {
-  if (g.part_count != 1 || g.parts[0].count != g.ops || !unbroken(g, r) || r.elapsed_ns == 0)
-    return;
+  if (g.part_count != 1 || g.parts[0].count != g.ops || r.elapsed_ns == 0) return;
   CostEntry& e = *g.parts[0].entry;
   std::uint64_t sample = r.elapsed_ns / g.ops;
   const std::uint64_t known_ns = predict(e, 0);
+  const bool bounds =
+      g.ops >= kBoundOps && !g.dependents && sample < known_ns && known_ns <= short_ns(slice_ns);
+  if (!bounds && !unbroken(g, r)) return;
   if (!r.clean && sample > short_ns(slice_ns) && (known_ns == 0 || known_ns > short_ns(slice_ns))) {
     // Foreign slices may be inside. What was seen clean is better knowledge; else the shared clock, right on average.
     // A short key's low quantile wants the stamps as they are.
