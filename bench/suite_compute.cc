@@ -18,12 +18,15 @@ namespace {
 struct Size {
   const char* name;
   std::uint64_t ns;
+  bool cooperative = false;
   std::uint64_t rounds = 0;
   double solo = 0;  // kernels a second with nobody else and no share
   bool tried = false;
 };
 
-std::uint64_t load_ms(const Bench& b) { return b.lab.quick ? 1500 : 10'000; }
+std::uint64_t load_ms(const Bench& b) {
+  return b.lab.load_s != 0 ? b.lab.load_s * 1000ull : b.lab.quick ? 1500 : 10'000;
+}
 
 // What a worker of `load` logged: kernels a second in the judged window, and the worst window of 100 ms.
 struct Throughput {
@@ -54,6 +57,7 @@ Params load_of(const Size& s, std::uint64_t ms) {
   p.set("rounds", s.rounds);
   p.set("ns", s.ns);
   p.set("ms", ms);
+  if (s.cooperative) p.set("cooperative", 1);
   return p;
 }
 
@@ -251,6 +255,7 @@ void suite_compute(Bench& b) {
 
   std::vector<Size> sizes = {
       {"5 us", 5'000}, {"0.1 ms", 100'000}, {"1 ms", 1'000'000}, {"10 ms", 10'000'000}};
+  Size cooperative{"1 ms cooperative", 1'000'000, true};
   if (b.lab.quick) sizes = {{"0.1 ms", 100'000}, {"1 ms", 1'000'000}};
   const std::vector<unsigned> shares =
       b.lab.quick ? std::vector<unsigned>{25, 50} : std::vector<unsigned>{10, 25, 50, 75, 90};
@@ -259,6 +264,9 @@ void suite_compute(Bench& b) {
   for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (Size& s : sizes)
       for (const Variant& v : b.lab.variants) alone(b, v, s, shares);
+  if (!b.lab.quick)
+    for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+      for (const Variant& v : b.lab.variants) alone(b, v, cooperative, shares);
   b.results.print(b.lab, stdout);
 
   b.results.begin(7, "compute: shares against each other");
@@ -268,7 +276,12 @@ void suite_compute(Bench& b) {
       contended(b, v, {30, 70}, {large, large});
       contended(b, v, {25, 75}, {small, large});
       contended(b, v, {20, 30, 50}, {large, large, large});
-      if (!b.lab.quick) contended(b, v, {25, 25, 25, 25}, {&sizes[0], small, large, &sizes[3]});
+      if (b.lab.quick) continue;
+      contended(b, v, {25, 25, 25, 25}, {&sizes[0], small, large, &sizes[3]});
+      for (const unsigned q : {10u, 25u, 50u}) {
+        for (Size& s : sizes) contended(b, v, {q, 100 - q}, {&s, &s}, "pair: ");
+        contended(b, v, {q, 100 - q}, {&cooperative, large}, "pair: ");
+      }
     }
   b.results.print(b.lab, stdout);
 

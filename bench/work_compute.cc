@@ -27,6 +27,7 @@ struct Loader {
   Worker& w;
   Api& cu;
   CUfunction work{}, null{};
+  const bool cooperative = w.params.number("cooperative") != 0;
 
   // False: fail() has been called.
   bool open() {
@@ -40,6 +41,8 @@ struct Loader {
   CUresult launch(std::uint64_t rounds) {
     std::uint64_t out = 0;
     void* args[] = {&rounds, &out};
+    if (cooperative)
+      return cu.cuLaunchCooperativeKernel(work, kBlocks, 1, 1, kThreads, 1, 1, 0, nullptr, args);
     return cu.cuLaunchKernel(work, kBlocks, 1, 1, kThreads, 1, 1, 0, nullptr, args, nullptr);
   }
   // ns that `n` kernels of so many rounds take one after the other.
@@ -108,7 +111,7 @@ int work_launch(Worker& w) {
   return 0;
 }
 
-// Kernels of `rounds` one after the other, two batches ahead of the GPU, for `ms`. The log holds a batch each: when it was
+// Kernels of `rounds` (cooperative launches with cooperative=1) one after the other, two batches ahead of the GPU, for `ms`. The log holds a batch each: when it was
 // done (CLOCK_MONOTONIC) and how many kernels it held. With calibrate=NS: finds the rounds of a kernel of NS first, with nobody
 // else on the GPU; value[0] the rounds, value[1] the ns measured with them.
 int work_load(Worker& w) {
