@@ -1,4 +1,4 @@
-// Rows 1 (launches), 7, 8, 10, 11, by suite_compute_change.cc 9 and 12, by suite_density.cc 13: shares of a GPU's time.
+// Rows 7, 8, 10, 11, by suite_launch.cc 1 (launches), by suite_compute_change.cc 9 and 12, by suite_density.cc 13: shares of a GPU's time.
 //
 // Work, not busy time, is what is counted: kernels of a fixed number of arithmetic rounds, found by calibration with nobody else
 // on the GPU. A tenant's throughput is its kernels done in the judged window; the window leaves the first and last tenth out.
@@ -115,33 +115,6 @@ bool known(Bench& b, Size& s) {
   return s.solo != 0;
 }
 
-void launches(Bench& b, const Variant& v, bool graph, unsigned share) {
-  const std::string name = std::string(graph ? "cuGraphLaunch" : "cuLaunchKernel") +
-                           (share == 0 ? "" : ", with " + std::to_string(share) + "%");
-  if (!b.lab.asked(name)) return;
-  Tenant t = b.lab.make_tenant(4 * kGiB);
-  t.compute_percent = share;
-  {
-    Crew crew(b.lab, v, t, "run");
-    Params p;
-    p.set("graph", graph ? 1 : 0);
-    p.set("n", b.lab.quick ? 10'000 : 50'000);
-    crew.start("launch", p);
-    bool good = crew.all_said(60);
-    if (good) crew.go(), good = crew.finish(120);
-    if (!good) {
-      b.results.failed(name, v.name, crew.error());
-    } else {
-      const double rate = ns_per_tick();
-      b.results.add(name, "p50", "ns", v.name, crew.block(0).histogram[0].quantile(0.5) * rate);
-      b.results.add(name, "p99", "ns", v.name, crew.block(0).histogram[0].quantile(0.99) * rate);
-      b.results.add(name, "best of 64", "ns", v.name, crew.block(0).value[0]);
-      b.results.add(name, "mean", "ns", v.name, crew.block(0).value[1]);
-    }
-  }
-  b.lab.drop_tenant(t);
-}
-
 void alone(Bench& b, const Variant& v, Size& s, const std::vector<unsigned>& shares) {
   const std::string prefix = std::string(s.name) + " kernels alone at ";
   if (std::none_of(shares.begin(), shares.end(),
@@ -246,12 +219,7 @@ void gated(Bench& b, Size& request, std::uint64_t times, std::uint64_t period_us
 
 void suite_compute(Bench& b) {
   b.lab.timed = true;
-  b.results.begin(1, "compute: cost of a launch");
-  for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
-    for (const bool graph : {false, true})
-      for (const unsigned share : {0u, 90u, 100u})  // 90: these never use it up
-        for (const Variant& v : b.lab.variants) launches(b, v, graph, share);
-  b.results.print(b.lab, stdout);
+  suite_launch(b);
 
   std::vector<Size> sizes = {
       {"5 us", 5'000}, {"0.1 ms", 100'000}, {"1 ms", 1'000'000}, {"10 ms", 10'000'000}};

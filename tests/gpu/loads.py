@@ -28,9 +28,15 @@ class Load:
             raise RuntimeError(f"{self.name} ended with {self.process.wait(PATIENCE_S)}")
         return said
 
+    def stay_on(self, core):
+        """All its threads there, from now on."""
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            os.sched_setaffinity(int(task), {core})
+
     def ready(self):
         """Multiprocessors that it was told of."""
-        word, sms, _ = self.line().split()
+        word, sms, pid = self.line().split()
+        self.pid = int(pid)
         if word != "ready":
             raise RuntimeError(f"{self.name} said {word}")
         return int(sms)

@@ -83,7 +83,7 @@ def density_table(one):
 
 
 def whole_table(one):
-    lines = ["### Whole programs without limits", "", "| program | native /s | to native | smallest and largest | p50 to native |", "|---|---|---|---|---|"]
+    lines = ["### Whole programs without limits", "", "| program | native /s | to native | 95 % interval | p50 to native |", "|---|---|---|---|---|"]
     for kind in ("gemm", "prefill", "decode", "train"):
         if kind in one:
             k = one[kind]
