@@ -9,7 +9,6 @@ One line of JSON: for each the ratio of rates (median of the repeats, each of tw
 import argparse
 import json
 import os
-import random
 import shutil
 import signal
 import statistics
@@ -17,18 +16,12 @@ import sys
 import tempfile
 import time
 
+from figures import interval
 from loads import Load, end, together
 from node import Node
 
 KINDS = ("gemm", "prefill", "decode", "train")
 GOAL = 0.99
-
-
-def interval(values):
-    """95 % of the median, by 2,000 resamples."""
-    draw = random.Random(1)
-    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(2000))
-    return [round(medians[50], 4), round(medians[1949], 4)]
 
 
 def measure(node, options):
