@@ -225,8 +225,8 @@ fi
 if wants density; then
   JOBS=1
   check "end to end without limits" python3 check_end_to_end.py
-  check "density of an MLP" python3 check_density.py --load mlp --share 10 --most 10 --all
-  check "density of an MLP, native MPS" python3 check_density.py --load mlp --share 10 --most 10 --all --native
+  check "density of an MLP" python3 check_density.py --load mlp --share 10 --most 10
+  check "density of an MLP, native MPS" python3 check_density.py --load mlp --share 10 --most 10 --native
   check "density of decode" python3 check_density.py --load decode --share 20 --most 5
   [ -z "${RIVAL_LIB:-}" ] || check "density of an MLP, rival" python3 check_density.py --load mlp --share 10 --most 3 --rival "$RIVAL_LIB"
   settle
