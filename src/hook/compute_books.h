@@ -110,6 +110,7 @@ struct alignas(64) StreamBook {
   CUevent also;
   bool gave_up;                // a wait for its rest was in vain
   std::uint32_t gave_up_tail;  // when so much was reaped
+  std::uint32_t device;        // its number here; of a book that was launched on the long way
   Flight ring[kInFlight];
 };
 static_assert(offsetof(StreamBook, loose) == 64 && offsetof(StreamBook, context) == 136);
@@ -150,6 +151,7 @@ struct alignas(64) DeviceShare {
   bool had_work = false;
   std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;
   std::uint64_t threads = 0;  // resident at once
+  shares::LooseTime loose{};  // under `measuring`
 };
 
 struct Compute {
@@ -168,7 +170,6 @@ struct Compute {
   std::atomic<std::uint32_t> used_count{0};         // streams with a key, in order of their
   std::atomic<std::uint16_t> used[kStreamBooks]{};  // arrival: index + 1
   shares::CostTable costs{};
-  shares::LooseTime loose{};  // under `measuring`
   std::atomic<std::uint64_t>
       has_loose[kStreamBooks / 64]{};  // a bit a stream; changed under its book
 };
@@ -241,9 +242,9 @@ void tell_all_loose(std::uint64_t now) noexcept;
 // A segment was seen to end: what is loose behind it begins there at the earliest, and by the predictions no later.
 void place_loose(StreamBook& b, const Flight& f) noexcept;
 // What is left for this stream's measured work of [from, until), `own_ns` of it the process's, beside what is loose on others.
-[[nodiscard]] std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns,
-                                            std::uint64_t own_ns, std::uint64_t from,
-                                            std::uint64_t until) noexcept;
+[[nodiscard]] std::uint64_t beside_loose_ns(const StreamBook& b, std::uint32_t device,
+                                            std::uint64_t cost_ns, std::uint64_t own_ns,
+                                            std::uint64_t from, std::uint64_t until) noexcept;
 void count_sums(shm::ComputeEntry& e, const InForce& in, std::uint64_t charged_ns,
                 std::uint64_t launches) noexcept;  // compute_measure.cc
 
