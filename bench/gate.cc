@@ -2,6 +2,7 @@
 // the instructions spent in libbulkhead.so itself, over the difference of the calls, is what a call costs. Start-up,
 // the simulator, libc and the library's own threads drop out. Instructions do not depend on how busy the machine is; they depend on the compiler,
 // so the budgets name theirs.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -16,6 +17,7 @@ constexpr const char* kOps[] = {
     "alloc",  "alloc_growing", "free",         "alloc_async_pair",    "mem_get_info", "refused",
     "launch", "launch_capped", "graph_launch", "graph_launch_capped", "copy"};
 constexpr std::uint64_t kFew = 50, kMany = 250;
+constexpr int kTakes = 3;
 constexpr double kSlack = 0.02;
 constexpr const char* kCompiler = "g++ " __VERSION__;
 
@@ -72,8 +74,14 @@ int run_gate(Bench& b, const GateOptions& options) {
     over += judge(op, each, budgets.value(op, -1.0), same_compiler);
   };
   for (const char* op : kOps) {
-    std::uint64_t few = 0, many = 0;
-    if (!count(lab, *ours, op, kFew, few) || !count(lab, *ours, op, kMany, many)) return 2;
+    // A launch a millisecond goes the long way whatever it is, so a busy machine counts more of those: the least is nearest.
+    const int takes = std::string{op}.find("capped") == std::string::npos ? 1 : kTakes;
+    std::uint64_t few = ~0ull, many = ~0ull;
+    for (int i = 0; i < takes; ++i) {
+      std::uint64_t fewer = 0, more = 0;
+      if (!count(lab, *ours, op, kFew, fewer) || !count(lab, *ours, op, kMany, more)) return 2;
+      few = std::min(few, fewer), many = std::min(many, more);
+    }
     const double each =
         std::round((static_cast<double>(many) - static_cast<double>(few)) / (kMany - kFew) * 10) /
         10;

@@ -116,9 +116,11 @@ inline void put(StreamBook& b, shares::Part& part, std::uint64_t now) noexcept {
   }
   const std::uint64_t charged =
       kappa == 0 ? predicted : predicted * kappa / shares::kKappaOne;  // both are short
-  const bool free = in.rules.rate_x100 == shares::kWhole_x100 ||
-                    compute.account_only.load(std::memory_order_relaxed);  // a flag of its own
-  if (!shares::charge_admitted(e.tat_ns, now, charged, in.rules, free)) return false;
+  const auto is_free = [&in] {
+    return in.rules.rate_x100 == shares::kWhole_x100 ||
+           compute.account_only.load(std::memory_order_relaxed);  // a flag of its own
+  };
+  if (!shares::charge_admitted(e.tat_ns, now, charged, in.rules, is_free)) return false;
   shares::count_quick(cost);
   ++b.quick_ops;
   b.quick = {part == nullptr ? nullptr : &cost, predicted, charged};

@@ -118,38 +118,41 @@ inline std::uint64_t charge(Bucket& tat, std::uint64_t now, std::uint64_t cost_n
 namespace detail {
 // One try. kNo: it is not to be charged here; `seen` is what the word was.
 enum class Tried : std::uint8_t { kDone, kNo, kAgain };
+template <class Free>
 [[nodiscard]] inline Tried try_charge(Bucket& tat, std::uint64_t& seen, std::uint64_t now,
-                                      std::uint64_t wait, const Rules& rules, bool free) noexcept {
+                                      std::uint64_t wait, const Rules& rules,
+                                      Free is_free) noexcept {
   const std::uint64_t ahead = seen > now ? seen - now : 0;
-  if ((ahead > rules.burst_wait_ns && !free) || ahead + wait > rules.most_wait_ns)
-    return Tried::kNo;
+  if (ahead > rules.burst_wait_ns && !is_free()) return Tried::kNo;
+  if (ahead + wait > rules.most_wait_ns) return Tried::kNo;
   // Relaxed: the word orders nothing but itself.
   return tat.compare_exchange_strong(seen, now + ahead + wait, std::memory_order_relaxed,
                                      std::memory_order_relaxed)
              ? Tried::kDone
              : Tried::kAgain;
 }
-[[gnu::cold, gnu::noinline]] inline bool charge_again(Bucket& tat, std::uint64_t now,
-                                                      std::uint64_t wait, const Rules& rules,
-                                                      bool free) noexcept {
+template <class Free>
+[[gnu::cold, gnu::noinline]] bool charge_again(Bucket& tat, std::uint64_t now, std::uint64_t wait,
+                                               const Rules& rules, Free is_free) noexcept {
   std::uint64_t seen = tat.load(std::memory_order_relaxed);  // a guess, the CAS decides
   Tried last = Tried::kAgain;
   for (int i = 0; i < kBucketTries && last == Tried::kAgain; ++i)
-    last = try_charge(tat, seen, now, wait, rules, free);
+    last = try_charge(tat, seen, now, wait, rules, is_free);
   return last == Tried::kDone;
 }
 }  // namespace detail
 
-// charge() where the tenant is admitted now, or is `free` of that, and nothing would be forgiven: one look and one CAS. False:
+// charge() where the tenant is admitted now, or `is_free()` of that, and nothing would be forgiven: one look and one CAS. False:
 // nothing was charged. Never more than kShortCost_ns.
+template <class Free>
 [[nodiscard]] inline bool charge_admitted(Bucket& tat, std::uint64_t now, std::uint64_t cost_ns,
-                                          const Rules& rules, bool free) noexcept {
+                                          const Rules& rules, Free is_free) noexcept {
   if (cost_ns > kShortCost_ns) return false;
   const std::uint64_t wait = short_stretched_ns(cost_ns, rules);
   std::uint64_t seen = tat.load(std::memory_order_relaxed);  // a guess, the CAS decides
-  const detail::Tried first = detail::try_charge(tat, seen, now, wait, rules, free);
+  const detail::Tried first = detail::try_charge(tat, seen, now, wait, rules, is_free);
   if (first == detail::Tried::kAgain) [[unlikely]]
-    return detail::charge_again(tat, now, wait, rules, free);
+    return detail::charge_again(tat, now, wait, rules, is_free);
   return first == detail::Tried::kDone;
 }
 

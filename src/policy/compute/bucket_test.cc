@@ -126,7 +126,7 @@ TEST(Bucket, TheShortChargeIsTheSame) {
             const bool admitted = free || wait_ns(was, kNow, rules) == 0;
             const bool whole = charge(slow, kNow, cost, rules) == 0 &&
                                (was <= kNow || was - kNow <= rules.most_wait_ns);
-            const bool went = charge_admitted(fast, kNow, cost, rules, free);
+            const bool went = charge_admitted(fast, kNow, cost, rules, [free] { return free; });
             if (went) {
               EXPECT_TRUE(admitted && whole);
               EXPECT_EQ(fast.load(), slow.load());
@@ -140,7 +140,8 @@ TEST(Bucket, TheShortChargeIsTheSame) {
     }
   }
   Bucket tat{kNow};
-  EXPECT_FALSE(charge_admitted(tat, kNow, kShortCost_ns + 1, make_rules(5'000, 5 * kMs), true));
+  EXPECT_FALSE(charge_admitted(tat, kNow, kShortCost_ns + 1, make_rules(5'000, 5 * kMs),
+                               [] { return true; }));
 }
 
 TEST(Bucket, RacingThreadsLoseNoCharge) {
@@ -150,7 +151,7 @@ TEST(Bucket, RacingThreadsLoseNoCharge) {
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&] {
       for (int i = 0; i < 20'000; ++i) {
-        if (i % 2 == 0 || !charge_admitted(tat, kNow, 1'000, rules, true))
+        if (i % 2 == 0 || !charge_admitted(tat, kNow, 1'000, rules, [] { return true; }))
           charge(tat, kNow, 1'000, rules);
         settle(tat, kNow, 200, rules);
       }

@@ -129,6 +129,7 @@ struct CostTable {
   if (n % kSampleEvery != 0) [[likely]]
     return e.samples.load(std::memory_order_relaxed) < 2;
   if (is_steady(e)) return n % kSteadyEvery == 0;
+  // Relaxed: as above.
   return n % kKnownEvery == 0 || e.samples.load(std::memory_order_relaxed) < kSamples;
 }
 // Counts one that wants none: a load and a store, for of two at once one may be lost.

@@ -1,3 +1,4 @@
+// atomics: launching threads ask what the one that measures has found, inside one process.
 // When launches need no measuring though a share may hold them: docs/compute.md, 'What a launch costs'. Pure; who judges is the
 // process's compute thread, who asks is any thread.
 //
