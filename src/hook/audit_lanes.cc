@@ -25,6 +25,9 @@
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 namespace bulkhead::hook {
 
@@ -104,6 +107,7 @@ bool put_lane(unsigned index, const UniqueFd& fd) noexcept {
   lane.end = shm::adopt_lane(*static_cast<shm::Lane*>(at), table->page->cells[index]);
   lane.marked = lane.end.next;
   lane.shared = index == shm::kSharedLane;
+  if (!lane.shared) lane_present(lane);
   return true;
 }
 
@@ -151,6 +155,7 @@ ThreadLane* from_pool(std::uint32_t me) noexcept {
     ThreadLane& lane = table->lanes[i];
     if (lane.tid != 0 && !gone(lane.tid)) continue;
     lane.end = shm::adopt_lane(*lane.end.lane, *lane.end.cell);
+    lane.plain_until = 0;
     lane.tid = me;
     return &lane;
   }
@@ -214,6 +219,21 @@ ThreadLane* claim_lane(bool patient) noexcept {
   }
   inside = was_inside;
   return my_lane;
+}
+
+void lane_present(ThreadLane& lane) noexcept {
+  constexpr std::uint64_t kInPage = 4096 / sizeof(shm::LaneSlot);
+  constexpr std::uint64_t kAhead = std::uint64_t{2} * shm::kMarkEvery;
+  if (lane.present >= shm::kLaneSlots) return;
+  const Undisturbed keep;
+  const std::uint64_t next = lane.end.next / kInPage * kInPage;
+  const std::uint64_t from = next > lane.present ? next : lane.present;
+  const std::uint64_t until = next + kAhead < shm::kLaneSlots ? next + kAhead : shm::kLaneSlots;
+  if (until <= from) return;
+  const bool done = ::madvise(&lane.end.lane->slots[from], (until - from) * sizeof(shm::LaneSlot),
+                              MADV_POPULATE_WRITE) == 0;
+  // a kernel without it (before 5.14): by faults
+  lane.present = static_cast<std::uint32_t>(done ? until : shm::kLaneSlots);
 }
 
 Status lanes_answer() noexcept {

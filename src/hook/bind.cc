@@ -16,6 +16,7 @@
 #include "hook/mode.h"
 #include "hook/next.h"
 #include "hook/node_view.h"
+#include "hook/own_counts.h"
 #include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -60,6 +61,9 @@ void set_place(shm::Seat seat) noexcept {
       const int index = i < p.device_count ? p.devices[i].index : -1;
       made.cells[i] = index < 0 ? &no_cell : &p.region->cells[index][seat.slot];
     }
+    if (p.devices[kOwnDevice].index >= 0)
+      shm::own_counts_for(*p.region, *made.slot,
+                          static_cast<unsigned>(p.devices[kOwnDevice].index));
     at = &made;
   }
   p.place.store(at, std::memory_order_release);  // pairs with place_now()
@@ -244,6 +248,7 @@ void forked_child() noexcept {
   for (auto& bytes : p.remembered) bytes.store(0, kRelaxed);
   forget_contexts();
   forget_threads();
+  forget_counting();
   forget_shares();
   forget_node();
   compute_forked_child();

@@ -58,7 +58,7 @@ inline void places_changed() noexcept {}
 
 void move_failed(const AuditTicket& ticket, CUresult result) noexcept;
 // The stream is being captured.
-[[nodiscard]] bool captured_now(const On& on) noexcept;
+[[nodiscard]] bool captured_now(On on) noexcept;
 // The stream of such a call is being captured: nothing moves.
 [[nodiscard, gnu::always_inline]] inline bool move_captured(const On& on) noexcept {
   // acquire pairs with a capture's beginning in this thread or one that told it
