@@ -16,6 +16,9 @@
 #include "shm/node.h"
 
 namespace bulkhead::hook {
+
+constinit std::atomic<std::uint8_t> audit_state{kAuditUndecided};
+
 namespace {
 
 using abi::Decision;
@@ -23,8 +26,7 @@ using abi::DenyReason;
 using abi::EntryKind;
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-enum State : std::uint8_t { kUndecided = 0, kOff = 1, kObserve = 2, kEnforce = 3 };
-constinit std::atomic<std::uint8_t> state{kUndecided};
+constexpr std::uint8_t kUndecided = kAuditUndecided, kOff = kAuditOff, kEnforce = kAuditEnforce;
 constexpr std::uint64_t kMostOfOne = 4;  // gap, mark, entry, geometry
 constexpr std::uint64_t kSpin_ns = 2'000;
 constexpr timespec kLook{0, 100'000};
@@ -36,7 +38,7 @@ std::uint8_t state_of(std::uint32_t page) noexcept {
 }
 
 // relaxed: a word of its own; what it decides about is asked for separately
-void set_state(std::uint8_t to) noexcept { state.store(to, kRelaxed); }
+void set_state(std::uint8_t to) noexcept { audit_state.store(to, kRelaxed); }
 
 std::uint32_t page_audit() noexcept {
   const Undisturbed keep;
@@ -53,7 +55,7 @@ std::uint32_t page_audit() noexcept {
   }
   if (mode() == Mode::kUndecided) return false;  // the driver is not initialised: nothing moves
   set_state(state_of(page_audit()));
-  return state.load(kRelaxed) > kOff;  // as set_state()
+  return audit_state.load(kRelaxed) > kOff;  // as set_state()
 }
 
 // Nothing was recorded. Enforced: the transfer does not happen.
@@ -202,6 +204,16 @@ abi::EntryWords words_of(const AuditEvent& event, Decision decision, const Grant
       abi::entry_where(event.bytes, event.source_device, event.destination_device),
       event.stream};
 }
+// entry_head() of an event that is allowed: its first four bytes, but for the version and where the flags lie.
+[[gnu::always_inline]] inline std::uint32_t allowed_head(const AuditEvent& event) noexcept {
+  std::uint32_t four = 0;
+  __builtin_memcpy(&four, &event, sizeof four);
+  return (four & 0xff'ffff) | four >> 24 << 21 | abi::kEntryVersion << 4;
+}
+static_assert(abi::entry_head(EntryKind::kTransfer, abi::AuditOp::k_cuMemcpy, abi::Direction::kSet,
+                              Decision::kAllowed, abi::kAsynchronous, DenyReason::kNone) ==
+              (1u | static_cast<unsigned>(abi::AuditOp::k_cuMemcpy) << 8 | 5u << 16 | 1u << 21 |
+               abi::kEntryVersion << 4));
 [[gnu::always_inline]] inline bool has_shape(const AuditEvent& event) noexcept {
   return ((event.width_bytes | event.height) | (event.depth | event.pitch)) != 0;
 }
@@ -283,7 +295,7 @@ void record_failure(ThreadLane& lane, std::uint64_t sequence, CUresult result) n
 }  // namespace
 
 bool audit_on() noexcept {
-  const std::uint8_t now = state.load(kRelaxed);  // a word of its own
+  const std::uint8_t now = audit_state.load(kRelaxed);  // a word of its own
   if (now == kUndecided) [[unlikely]]
     return decide();
   return now != kOff;
@@ -294,7 +306,7 @@ namespace {
 [[gnu::noinline]] CUresult before_at_length(const AuditEvent& event, AuditTicket& ticket) noexcept {
   ticket = AuditTicket{};
   if (!audit_on()) return CUDA_SUCCESS;
-  const std::uint8_t now = state.load(kRelaxed);  // as audit_on()
+  const std::uint8_t now = audit_state.load(kRelaxed);  // as audit_on()
   const GrantAnswer grant = grant_check(event, monotonic_ns());
   ThreadLane* lane = my_lane;
   if (lane == nullptr || lane->end.lane == nullptr) [[unlikely]] {
@@ -313,8 +325,8 @@ namespace {
 CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
   ThreadLane* const lane = my_lane;
   // relaxed: as audit_on()
-  if (lane == nullptr || state.load(kRelaxed) <= kOff || lane->end.next >= lane->plain_until ||
-      has_shape(event)) [[unlikely]]
+  if (lane == nullptr || audit_state.load(kRelaxed) <= kOff ||
+      lane->end.next >= lane->plain_until || has_shape(event)) [[unlikely]]
     return before_at_length(event, ticket);
   const std::uint64_t now_ns = monotonic_ns();
   const GrantCache* const kept = grant_kept(event, now_ns);
@@ -322,8 +334,11 @@ CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
     return before_at_length(event, ticket);
   ticket.lane = lane;
   ticket.sequence = shm::lane_publish(
-      lane->end, words_of(event, Decision::kAllowed, {DenyReason::kNone, kept->kept.serial},
-                          utc_now(*lane, now_ns)));
+      lane->end,
+      abi::EntryWords{allowed_head(event), kept->kept.serial, utc_now(*lane, now_ns), event.source,
+                      event.destination,
+                      abi::entry_where(event.bytes, event.source_device, event.destination_device),
+                      event.stream});
   shm::lane_ahead(lane->end);
   count_allowed(event);
   ring();
@@ -340,7 +355,7 @@ CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
 
 void audit_page(const shm::NodePage& page) noexcept {
   // before decide() there is nothing to change: it looks at the page itself
-  if (state.load(kRelaxed) == kUndecided) return;  // as audit_on()
+  if (audit_state.load(kRelaxed) == kUndecided) return;  // as audit_on()
   set_state(state_of(shm::node_audit(page, settings().tenant)));
 }
 

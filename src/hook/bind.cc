@@ -183,12 +183,14 @@ void match_devices() noexcept {
     Device& d = p.devices[i];
     d.index = -1;
     d.entry = nullptr;
+    d.compute = nullptr;
     for (unsigned j = 0; j < p.tenant.get().device_count(); ++j) {
       if ((p.granted >> j & 1) == 0) continue;
       const shm::DeviceEntry& entry = p.region->devices[j];
       if (std::memcmp(entry.uuid, d.uuid.bytes, shm::kUuidBytes) != 0) continue;
       d.index = static_cast<int>(j);
       d.entry = &entry;
+      d.compute = &p.region->compute[j];
       d.unit_shift = entry.unit_shift & 31;
     }
   }
@@ -245,6 +247,7 @@ void forked_child() noexcept {
   set_seat(shm::Seat{});
   p.thread_runs = false;
   p.device_count = 0;
+  for (Device& d : p.devices) d.compute = nullptr;
   for (auto& bytes : p.remembered) bytes.store(0, kRelaxed);
   forget_contexts();
   forget_threads();

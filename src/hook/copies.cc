@@ -20,14 +20,11 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 // A copy is of a stream that is not told here: only a wait for the context covers it.
 const auto kNoStream = reinterpret_cast<CUstream>(~std::uintptr_t{0});
 
-// Null: nothing to count in.
+// Of a device < kMaxDevices. Null: nothing to count in.
 [[gnu::always_inline]] inline shm::ComputeEntry* books_of(unsigned device) noexcept {
-  const Process& p = process;
   // acquire pairs with bind_locked(): the region is mapped
-  if (p.mode.load(std::memory_order_acquire) != Mode::kOn) return nullptr;
-  if (device >= static_cast<unsigned>(p.device_count)) return nullptr;
-  const int index = p.devices[device].index;
-  return index < 0 ? nullptr : &p.region->compute[index];
+  if (process.mode.load(std::memory_order_acquire) != Mode::kOn) return nullptr;
+  return process.devices[device].compute;
 }
 
 [[gnu::cold, gnu::noinline]] void charge(shm::ComputeEntry& e, std::uint64_t bytes,

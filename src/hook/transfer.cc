@@ -2,7 +2,7 @@
 
 namespace bulkhead::hook {
 
-bool captured_now(On on) noexcept { return is_capturing(on.stream, on.twin); }
+bool captured_now(CUstream stream, Twin twin) noexcept { return is_capturing(stream, twin); }
 
 void move_failed(const AuditTicket& ticket, CUresult result) noexcept {
   if (ticket.lane != nullptr) audit_failed(ticket, result);

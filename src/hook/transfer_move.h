@@ -34,7 +34,8 @@ template <class Real, class Make, class... A>
   if (move_captured(m.on)) [[unlikely]]
     return real(args...);
   AuditTicket ticket;
-  if (audit_on()) {
+  // relaxed: as audit_on(), which decides while nobody has
+  if (audit_state.load(std::memory_order_relaxed) != kAuditOff && audit_on()) {
     const CUresult refused = audit_before(event_of(m), ticket);
     if (refused != CUDA_SUCCESS) [[unlikely]]
       return refused;
