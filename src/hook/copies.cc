@@ -62,13 +62,17 @@ const auto kNoStream = reinterpret_cast<CUstream>(~std::uintptr_t{0});
 
 namespace {
 
-[[gnu::cold, gnu::noinline]] void admit_by_rate(shm::ComputeEntry& e) noexcept {
+// A latency tenant's, or one with a rate.
+[[gnu::noinline]] bool admit_at_length(shm::ComputeEntry& e, unsigned device) noexcept {
+  gate_raise(device, kNoStream);
+  if (e.copy_rate_mb_s.load(kRelaxed) == 0) return true;  // a number, read anew
   // acquire pairs with a capture's beginning in this thread or one that told it
-  if (in_callback || captures.load(std::memory_order_acquire) != 0) return;
+  if (in_callback || captures.load(std::memory_order_acquire) != 0) return true;
   const std::uint64_t now = monotonic_ns();
   // relaxed: the word orders nothing but itself
   if (shares::copy_wait_ns(e.copy_tat_ns.load(kRelaxed), now, 0) != 0) [[unlikely]]
     wait_for_rate(e, now);
+  return true;
 }
 
 }  // namespace
@@ -77,9 +81,9 @@ bool copy_admit(unsigned device, std::uint64_t, CopyDirection) noexcept {
   shm::ComputeEntry* const e = books_of(device);
   if (e == nullptr) [[unlikely]]
     return true;
-  gate_raise(device, kNoStream);
-  if (e->copy_rate_mb_s.load(kRelaxed) != 0) [[unlikely]]  // a number, read anew
-    admit_by_rate(*e);
+  // relaxed, both: numbers; who acts on them asks again
+  if (latency_gate.latency.load(kRelaxed) || e->copy_rate_mb_s.load(kRelaxed) != 0) [[unlikely]]
+    return admit_at_length(*e, device);
   return true;
 }
 

@@ -35,7 +35,8 @@ template <class Real, class Make, class... A>
     return real(args...);
   AuditTicket ticket;
   // relaxed: as audit_on(), which decides while nobody has
-  if (audit_state.load(std::memory_order_relaxed) != kAuditOff && audit_on()) {
+  const std::uint8_t audit = audit_state.load(std::memory_order_relaxed);
+  if (audit != kAuditOff && (audit != kAuditUndecided || audit_on())) {
     const CUresult refused = audit_before(event_of(m), ticket);
     if (refused != CUDA_SUCCESS) [[unlikely]]
       return refused;
