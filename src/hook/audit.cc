@@ -141,7 +141,6 @@ abi::AuditEntry plain(EntryKind kind, std::uint64_t utc_ns) noexcept {
   abi::AuditEntry e = plain(EntryKind::kMark, utc_ns);
   e.source = lane.end.next - 1;  // kMarkEvery entries lie before it
   lane.marked = shm::lane_publish(lane.end, e);
-  lane_present(lane);
 }
 
 [[gnu::cold, gnu::noinline]] void publish_geometry(ThreadLane& lane, const AuditEvent& event,

@@ -21,12 +21,11 @@ struct alignas(64) ThreadLane {
   std::uint64_t marked = 0;  // the sequence of the last mark
   std::uint64_t timed_at =
       0;  // the next call at this sequence or beyond is timed. From here on a second line
-  std::uint64_t lost = 0;     // entries without room since the last gap entry
-  std::uint32_t present = 0;  // slots below it were made present
-  std::uint32_t tid = 0;      // whose it is; 0: nobody's. Under the table's lock
-  bool waited = false;        // the call under way was timed by its wait
-  bool shared = false;        // many threads': under `lock`
-  bool choked = false;        // a wait for room has failed, and none was found since
+  std::uint64_t lost = 0;  // entries without room since the last gap entry
+  std::uint32_t tid = 0;   // whose it is; 0: nobody's. Under the table's lock
+  bool waited = false;     // the call under way was timed by its wait
+  bool shared = false;     // many threads': under `lock`
+  bool choked = false;     // a wait for room has failed, and none was found since
   PrivateLock lock{};
 };
 
@@ -40,9 +39,6 @@ struct alignas(64) ThreadLane {
 [[nodiscard]] ThreadLane* claim_lane(bool patient) noexcept;
 // Whether the daemon would give this process lanes.
 [[nodiscard]] Status lanes_answer() noexcept;
-// Makes the pages of the next two thousand slots present, in one call instead of a fault for each 64 entries. Cold: once in kMarkEvery
-// entries, until the ring has been round once.
-void lane_present(ThreadLane& lane) noexcept;
 // In the child of a fork.
 void lanes_forked_child() noexcept;
 // One futex call: the writer sleeps.
