@@ -121,6 +121,42 @@ constexpr void set_bytes(AuditEntry& e, std::uint64_t bytes) noexcept {  // < 2^
   e.bytes_low = static_cast<std::uint32_t>(bytes);
   e.bytes_high = static_cast<std::uint16_t>(bytes >> 32);
 }
+// An entry as the words that a producer stores: each field of it once, but for those that the daemon writes.
+struct EntryWords {
+  std::uint32_t head;  // entry_head()
+  std::uint32_t grant;
+  std::uint64_t utc_ns;
+  std::uint64_t source;
+  std::uint64_t destination;
+  std::uint64_t where;  // entry_where()
+  std::uint16_t stream;
+};
+constexpr std::uint32_t entry_head(EntryKind kind, AuditOp op, Direction direction,
+                                   Decision decision, std::uint8_t flags,
+                                   DenyReason reason) noexcept {
+  return version_kind(kind) | static_cast<std::uint32_t>(op) << 8 |
+         std::uint32_t{pack_verdict(direction, decision, flags)} << 16 |
+         static_cast<std::uint32_t>(reason) << 24;
+}
+constexpr std::uint64_t entry_where(std::uint64_t bytes, std::uint8_t source_device,
+                                    std::uint8_t destination_device) noexcept {  // bytes < 2^48
+  return bytes | std::uint64_t{source_device} << 48 | std::uint64_t{destination_device} << 56;
+}
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
+[[gnu::always_inline]] inline void put_entry(AuditEntry& to, const EntryWords& w,
+                                             std::uint64_t sequence) noexcept {
+  const auto put = [&to](std::size_t offset, auto word) {
+    __builtin_memcpy(reinterpret_cast<unsigned char*>(&to) + offset, &word, sizeof word);
+  };
+  put(0, std::uint64_t{w.head});  // session 0
+  put(8, std::uint64_t{w.grant} | sequence << 32);
+  put(16, static_cast<std::uint32_t>(sequence >> 32 & 0xffff));  // lane 0
+  put(20, w.utc_ns);
+  put(28, w.source);
+  put(36, w.destination);
+  put(44, w.where);
+  put(52, w.stream);
+}
 // "cuMemcpyHtoDAsync", or null.
 constexpr const char* name_of(AuditOp op) noexcept {
   switch (op) {

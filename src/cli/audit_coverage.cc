@@ -65,10 +65,9 @@ Counted counted_of(const AuditTotals& t, const shm::Region& r) {
   out.missed_bytes = sum.missed_bytes;
   out.unlogged_refused = sum.unlogged_refused;
   out.unlogged_refused_bytes = sum.unlogged_refused_bytes;
-  for (const shm::ComputeEntry& e : r.compute) {
-    for (unsigned d = 0; d < shm::kCopyDirections; ++d)
-      out.moved[d] += e.moved_bytes[d].load(std::memory_order_relaxed);  // of our own copy
-  }
+  std::uint64_t moved[shm::kCopyDirections] = {};
+  shm::moved_bytes(r, moved);
+  std::copy(std::begin(moved), std::end(moved), out.moved.begin());
   return out;
 }
 
@@ -381,7 +380,7 @@ int audit_coverage(const AuditOptions& o) {
   if (!shot.ok())
     return fail(kNotCompared, fmt::format("tenant {}: {}", o.tenant, describe(shot.status())));
   AuditTotals totals;
-  shm::read_audit_count(shot->region().header.audit, totals);
+  shm::read_audit_counts(shot->region(), totals);
   const Counted now = counted_of(totals, shot->region());
   Reading reading{o, inode_of(dir, o.tenant), since};
   Result r;

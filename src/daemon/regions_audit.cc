@@ -10,11 +10,8 @@ bool TenantRegions::audit_counts(const std::string& name, AuditCounts& out) {
   const shm::Region* const words = tenant->region.words();
   if (words == nullptr) return false;
   out = AuditCounts{};
-  shm::read_audit_count(words->header.audit, out.totals);
-  for (const shm::ComputeEntry& e : words->compute) {
-    for (unsigned d = 0; d < shm::kCopyDirections; ++d)
-      out.moved_bytes[d] += e.moved_bytes[d].load(kRelaxed);  // a statistic
-  }
+  shm::read_audit_counts(*words, out.totals);
+  shm::moved_bytes(*words, out.moved_bytes);
   out.region = tenant->region.inode();
   return tenant->region.whole();
 }

@@ -16,6 +16,9 @@
 #include "shm/node.h"
 
 namespace bulkhead::hook {
+
+constinit std::atomic<std::uint8_t> audit_state{kAuditUndecided};
+
 namespace {
 
 using abi::Decision;
@@ -23,8 +26,7 @@ using abi::DenyReason;
 using abi::EntryKind;
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-enum State : std::uint8_t { kUndecided = 0, kOff = 1, kObserve = 2, kEnforce = 3 };
-constinit std::atomic<std::uint8_t> state{kUndecided};
+constexpr std::uint8_t kUndecided = kAuditUndecided, kOff = kAuditOff, kEnforce = kAuditEnforce;
 constexpr std::uint64_t kMostOfOne = 4;  // gap, mark, entry, geometry
 constexpr std::uint64_t kSpin_ns = 2'000;
 constexpr timespec kLook{0, 100'000};
@@ -36,7 +38,7 @@ std::uint8_t state_of(std::uint32_t page) noexcept {
 }
 
 // relaxed: a word of its own; what it decides about is asked for separately
-void set_state(std::uint8_t to) noexcept { state.store(to, kRelaxed); }
+void set_state(std::uint8_t to) noexcept { audit_state.store(to, kRelaxed); }
 
 std::uint32_t page_audit() noexcept {
   const Undisturbed keep;
@@ -53,7 +55,7 @@ std::uint32_t page_audit() noexcept {
   }
   if (mode() == Mode::kUndecided) return false;  // the driver is not initialised: nothing moves
   set_state(state_of(page_audit()));
-  return state.load(kRelaxed) > kOff;  // as set_state()
+  return audit_state.load(kRelaxed) > kOff;  // as set_state()
 }
 
 // Nothing was recorded. Enforced: the transfer does not happen.
@@ -150,12 +152,69 @@ abi::AuditEntry plain(EntryKind kind, std::uint64_t utc_ns) noexcept {
   shm::lane_publish(lane.end, e);
 }
 
+// The calls that have no more to do than write an entry.
+void look_ahead(ThreadLane& lane) noexcept {
+  if (lane.shared || lane.lost != 0) {
+    lane.plain_until = 0;
+    return;
+  }
+  const std::uint64_t mark = lane.marked + shm::kMarkEvery;
+  const std::uint64_t full = lane.end.seen_tail + shm::kLaneSlots + 1 - kMostOfOne;
+  const std::uint64_t sooner = mark < full ? mark : full;
+  lane.plain_until = sooner < lane.timed_at ? sooner : lane.timed_at;
+}
+
+// What CLOCK_REALTIME has more than CLOCK_MONOTONIC: one number from step to step of the former, for both are slewed alike. The coarse
+// clocks are both set at the timer's tick, so what is read of them between two equal readings is of one moment, to the nanosecond.
+[[gnu::cold, gnu::noinline]] void renew_offset(ThreadLane& lane, std::uint64_t now_ns) noexcept {
+  constexpr std::uint64_t kOffset_ns = 1'000'000;
+  lane.offset_until_ns = now_ns + kOffset_ns;
+  for (int tries = 0; tries < 8; ++tries) {
+    const std::uint64_t before = clock_ns(CLOCK_MONOTONIC_COARSE);
+    lane.utc_offset_ns = clock_ns(CLOCK_REALTIME_COARSE) - before;
+    if (clock_ns(CLOCK_MONOTONIC_COARSE) == before) return;
+  }
+  const std::uint64_t between = monotonic_ns();  // to some ten nanoseconds
+  lane.utc_offset_ns = clock_ns(CLOCK_REALTIME) - between;
+}
+[[gnu::always_inline]] inline std::uint64_t utc_now(ThreadLane& lane,
+                                                    std::uint64_t now_ns) noexcept {
+  if (now_ns >= lane.offset_until_ns) [[unlikely]]
+    renew_offset(lane, now_ns);
+  return now_ns + lane.utc_offset_ns;
+}
+
 // After the commit: wakes the writer if it says that it sleeps (lane.md, "Sleeping").
 inline void ring() noexcept {
   // the compiler keeps the order; between the cores the writer's barrier does
   std::atomic_signal_fence(std::memory_order_seq_cst);
   if (bell->asleep.load(kRelaxed) != 0) [[unlikely]]
     wake_writer();
+}
+
+abi::EntryWords words_of(const AuditEvent& event, Decision decision, const GrantAnswer& grant,
+                         std::uint64_t utc_ns) noexcept {
+  return {
+      abi::entry_head(event.kind, event.op, event.direction, decision, event.flags, grant.reason),
+      grant.serial,
+      utc_ns,
+      event.source,
+      event.destination,
+      abi::entry_where(event.bytes, event.source_device, event.destination_device),
+      event.stream};
+}
+// entry_head() of an event that is allowed: its first four bytes, but for the version and where the flags lie.
+[[gnu::always_inline]] inline std::uint32_t allowed_head(const AuditEvent& event) noexcept {
+  std::uint32_t four = 0;
+  __builtin_memcpy(&four, &event, sizeof four);
+  return (four & 0xff'ffff) | four >> 24 << 21 | abi::kEntryVersion << 4;
+}
+static_assert(abi::entry_head(EntryKind::kTransfer, abi::AuditOp::k_cuMemcpy, abi::Direction::kSet,
+                              Decision::kAllowed, abi::kAsynchronous, DenyReason::kNone) ==
+              (1u | static_cast<unsigned>(abi::AuditOp::k_cuMemcpy) << 8 | 5u << 16 | 1u << 21 |
+               abi::kEntryVersion << 4));
+[[gnu::always_inline]] inline bool has_shape(const AuditEvent& event) noexcept {
+  return ((event.width_bytes | event.height) | (event.depth | event.pitch)) != 0;
 }
 
 CUresult record(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
@@ -165,7 +224,7 @@ CUresult record(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
     count_unlogged(event, r, true);
     return r;
   }
-  const std::uint64_t utc_ns = clock_ns(CLOCK_REALTIME);
+  const std::uint64_t utc_ns = utc_now(lane, monotonic_ns());
   if (lane.lost != 0) [[unlikely]]
     publish_gap(lane, utc_ns);
   constexpr std::uint8_t kOneOfMany = abi::kBatchMember | abi::kGraphReplay;
@@ -177,39 +236,34 @@ CUresult record(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
   const Decision decision = grant.reason == DenyReason::kNone ? Decision::kAllowed
                             : denied                          ? Decision::kDenied
                                                               : Decision::kObserved;
-  abi::AuditEntry e;
-  e.version_kind = abi::version_kind(event.kind);
-  e.operation = static_cast<std::uint8_t>(event.op);
-  e.direction_decision_flags = abi::pack_verdict(event.direction, decision, event.flags);
-  e.reason = static_cast<std::uint8_t>(grant.reason);
-  e.session = 0;
-  e.grant = grant.serial;
-  e.lane = 0;
-  e.utc_ns = utc_ns;
-  e.source = event.source;
-  e.destination = event.destination;
-  abi::set_bytes(e, event.bytes);
-  e.source_device = event.source_device;
-  e.destination_device = event.destination_device;
-  e.stream = event.stream;
-  ticket.sequence = shm::lane_publish(lane.end, e);
+  ticket.sequence = shm::lane_publish(lane.end, words_of(event, decision, grant, utc_ns));
   ticket.lane = &lane;
-  if ((event.width_bytes | event.height) != 0 || (event.depth | event.pitch) != 0) [[unlikely]]
+  if (has_shape(event)) [[unlikely]]
     publish_geometry(lane, event, utc_ns);
+  shm::lane_note_head(lane.end);
+  shm::lane_ahead(lane.end);
   count_logged(event, decision);
   ring();
   return denied ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
 }
 
-// As record(); one in kTimedEvery is timed, one that waits times itself.
+// As record(); one call in kTimedEvery is timed, one that waits times itself.
 CUresult record_timed(ThreadLane& lane, std::uint8_t now, const AuditEvent& event,
                       const GrantAnswer& grant, AuditTicket& ticket) noexcept {
-  if (lane.calls++ % kTimedEvery != 0) [[likely]]
-    return record(lane, now, event, grant, ticket);
-  const std::uint64_t began = monotonic_ns();
+  const std::uint64_t before = lane.end.next;
+  const bool timed = before >= lane.timed_at;
   lane.waited = false;
+  const std::uint64_t began = timed ? monotonic_ns() : 0;
   const CUresult r = record(lane, now, event, grant, ticket);
-  if (!lane.waited) count_held(monotonic_ns() - began, kTimedEvery);
+  if (timed) {
+    if (!lane.waited) count_held(monotonic_ns() - began, kTimedEvery);
+    lane.timed_at = lane.end.next + kTimedEvery - 1;
+  } else if (lane.end.next != before) {
+    lane.timed_at += lane.end.next - before - 1;  // of several entries of one call
+  } else {
+    lane.timed_at -= 1;  // one without
+  }
+  look_ahead(lane);
   return r;
 }
 
@@ -224,30 +278,35 @@ CUresult record_timed(ThreadLane& lane, std::uint8_t now, const AuditEvent& even
 void record_failure(ThreadLane& lane, std::uint64_t sequence, CUresult result) noexcept {
   if (!make_room(lane)) [[unlikely]] {
     ++lane.lost;
+    lane.plain_until = 0;
     lane.end.lane->header.unrecorded.fetch_add(1, kRelaxed);  // a statistic
     return;
   }
-  abi::AuditEntry e = plain(EntryKind::kFailure, clock_ns(CLOCK_REALTIME));
+  abi::AuditEntry e = plain(EntryKind::kFailure, utc_now(lane, monotonic_ns()));
   e.source = sequence;
   abi::set_bytes(e, static_cast<std::uint32_t>(result));
   shm::lane_publish(lane.end, e);
+  lane.timed_at += 1;  // no call of its own
+  look_ahead(lane);
   ring();
 }
 
 }  // namespace
 
 bool audit_on() noexcept {
-  const std::uint8_t now = state.load(kRelaxed);  // a word of its own
+  const std::uint8_t now = audit_state.load(kRelaxed);  // a word of its own
   if (now == kUndecided) [[unlikely]]
     return decide();
   return now != kOff;
 }
 
-CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
+namespace {
+
+[[gnu::noinline]] CUresult before_at_length(const AuditEvent& event, AuditTicket& ticket) noexcept {
   ticket = AuditTicket{};
   if (!audit_on()) return CUDA_SUCCESS;
-  const std::uint8_t now = state.load(kRelaxed);  // as audit_on()
-  const GrantAnswer grant = grant_check(event);
+  const std::uint8_t now = audit_state.load(kRelaxed);  // as audit_on()
+  const GrantAnswer grant = grant_check(event, monotonic_ns());
   ThreadLane* lane = my_lane;
   if (lane == nullptr || lane->end.lane == nullptr) [[unlikely]] {
     lane = claim_timed(now == kEnforce);
@@ -256,6 +315,33 @@ CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
   if (lane->shared) [[unlikely]]
     return record_shared(*lane, now, event, grant, ticket);
   return record_timed(*lane, now, event, grant, ticket);
+}
+
+}  // namespace
+
+// Here what most calls are: one entry, and a grant that was found before. One clock is read, and nothing is changed by a locked
+// instruction.
+CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
+  ThreadLane* const lane = my_lane;
+  // relaxed: as audit_on()
+  if (lane == nullptr || audit_state.load(kRelaxed) <= kOff ||
+      lane->end.next >= lane->plain_until || has_shape(event)) [[unlikely]]
+    return before_at_length(event, ticket);
+  const std::uint64_t now_ns = monotonic_ns();
+  const GrantCache* const kept = grant_kept(event, now_ns);
+  if (kept == nullptr) [[unlikely]]
+    return before_at_length(event, ticket);
+  ticket.lane = lane;
+  ticket.sequence = shm::lane_publish(
+      lane->end,
+      abi::EntryWords{allowed_head(event), kept->kept.serial, utc_now(*lane, now_ns), event.source,
+                      event.destination,
+                      abi::entry_where(event.bytes, event.source_device, event.destination_device),
+                      event.stream});
+  shm::lane_ahead(lane->end);
+  count_allowed(event);
+  ring();
+  return CUDA_SUCCESS;
 }
 
 [[gnu::cold]] void audit_failed(const AuditTicket& ticket, CUresult result) noexcept {
@@ -268,7 +354,7 @@ CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
 
 void audit_page(const shm::NodePage& page) noexcept {
   // before decide() there is nothing to change: it looks at the page itself
-  if (state.load(kRelaxed) == kUndecided) return;  // as audit_on()
+  if (audit_state.load(kRelaxed) == kUndecided) return;  // as audit_on()
   set_state(state_of(shm::node_audit(page, settings().tenant)));
 }
 

@@ -3,6 +3,8 @@
 //
 // Any thread; never allocates, logs or changes errno where it does not refuse. With auditing off it is one load.
 #pragma once
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "abi/audit_entry.h"
@@ -25,12 +27,21 @@ struct AuditEvent {
   std::uint32_t width_bytes = 0, height = 0;
   std::uint64_t depth = 0, pitch = 0;
 };
+static_assert(offsetof(AuditEvent, op) == 1 && offsetof(AuditEvent, direction) == 2 &&
+              offsetof(AuditEvent, flags) == 3);
 // Which entry it was, for audit_failed().
 struct AuditTicket {
   std::uint64_t sequence = 0;
   void* lane = nullptr;  // null: nothing was recorded
 };
 
+enum AuditState : std::uint8_t {
+  kAuditUndecided = 0,
+  kAuditOff = 1,
+  kAuditObserve = 2,
+  kAuditEnforce = 3
+};
+[[gnu::visibility("hidden")]] extern constinit std::atomic<std::uint8_t> audit_state;
 // Whether this process's transfers are recorded at all (observe or enforce). One load.
 [[nodiscard]] bool audit_on() noexcept;
 // Checks the grant and publishes the entry (also of a refusal). CUDA_SUCCESS: call the driver.

@@ -9,12 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <new>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "hook/audit_mode.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
 #include "shm/dir.h"
@@ -24,6 +26,9 @@
 
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
 #endif
 
 namespace bulkhead::hook {
@@ -37,6 +42,7 @@ constexpr int kConnect_ms = 1000;
 constexpr int kAnswer_ms = 5000;  // cold: once a thread
 constexpr std::uint64_t kPatience_ns = 2'000'000'000;
 constexpr std::uint64_t kAskAgain_ns = 1'000'000'000;
+constexpr std::uint64_t kFirstSlots = 8192;  // made present with the lane
 
 // Zeroed in a fork's child by the kernel.
 struct Table {
@@ -50,6 +56,8 @@ constinit Table* table = nullptr;  // under `claiming`
 constinit PrivateLock claiming{};
 constinit pthread_key_t leaving{};
 constinit bool has_key = false;
+// Lanes whose pages are not all asked for; without the lock, which may be held for as long as a daemon takes.
+constinit std::atomic<shm::Lane*> sparse[shm::kOwnLanes]{};
 
 struct Given {
   wire::LaneReply reply{};
@@ -96,6 +104,12 @@ void* map(const UniqueFd& fd, std::size_t bytes, int protection) noexcept {
   return at;
 }
 
+// The pages of the first slots, in one call: else each 64th entry of the first round waits for a fault. What a kernel without it (before
+// 5.14) refuses comes by faults.
+void make_present(shm::Lane& lane, std::uint64_t slots) noexcept {
+  ::madvise(&lane, sizeof lane.header + slots * sizeof(shm::LaneSlot), MADV_POPULATE_WRITE);
+}
+
 bool put_lane(unsigned index, const UniqueFd& fd) noexcept {
   if (index >= shm::kLanes || table->page == nullptr) return false;
   void* const at = map(fd, sizeof(shm::Lane), PROT_READ | PROT_WRITE);
@@ -104,6 +118,10 @@ bool put_lane(unsigned index, const UniqueFd& fd) noexcept {
   lane.end = shm::adopt_lane(*static_cast<shm::Lane*>(at), table->page->cells[index]);
   lane.marked = lane.end.next;
   lane.shared = index == shm::kSharedLane;
+  if (!lane.shared) {
+    make_present(*lane.end.lane, kFirstSlots);
+    sparse[index].store(lane.end.lane, std::memory_order_release);  // pairs with lanes_second()
+  }
   return true;
 }
 
@@ -151,6 +169,7 @@ ThreadLane* from_pool(std::uint32_t me) noexcept {
     ThreadLane& lane = table->lanes[i];
     if (lane.tid != 0 && !gone(lane.tid)) continue;
     lane.end = shm::adopt_lane(*lane.end.lane, *lane.end.cell);
+    lane.plain_until = 0;
     lane.tid = me;
     return &lane;
   }
@@ -216,6 +235,18 @@ ThreadLane* claim_lane(bool patient) noexcept {
   return my_lane;
 }
 
+void lanes_second() noexcept {
+  for (auto& place : sparse) {
+    // acquire pairs with put_lane(); a lane stays mapped
+    shm::Lane* const lane = place.load(std::memory_order_acquire);
+    // relaxed, both: a hint; the own thread's
+    if (lane == nullptr || lane->header.head.load(std::memory_order_relaxed) < kFirstSlots / 4)
+      continue;
+    place.store(nullptr, std::memory_order_relaxed);
+    make_present(*lane, shm::kLaneSlots);
+  }
+}
+
 Status lanes_answer() noexcept {
   const Undisturbed keep;
   const bool was_inside = inside;
@@ -236,6 +267,8 @@ Status lanes_answer() noexcept {
 void lanes_forked_child() noexcept {
   my_lane = nullptr;
   bell = nullptr;
+  // relaxed: the child has one thread
+  for (auto& place : sparse) place.store(nullptr, std::memory_order_relaxed);
   // by the kernel already, where it knows MADV_WIPEONFORK
   if (table != nullptr) std::memset(static_cast<void*>(table), 0, sizeof *table);
 }

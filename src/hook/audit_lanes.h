@@ -11,15 +11,21 @@
 namespace bulkhead::hook {
 
 // One lane as its thread writes it. Lies in memory that a fork's child finds zeroed: no lane.
-struct ThreadLane {
+struct alignas(64) ThreadLane {
   shm::LaneEnd end;
+  // Up to this sequence one more entry is all that a call has to write: there is room, no mark, gap or timing is due. 0: always look.
+  std::uint64_t plain_until = 0;
+  // UTC is CLOCK_MONOTONIC and this much; asked anew when the former has come to `offset_until_ns` (lane.md, "Clock").
+  std::uint64_t utc_offset_ns = 0;
+  std::uint64_t offset_until_ns = 0;
   std::uint64_t marked = 0;  // the sequence of the last mark
-  std::uint64_t lost = 0;    // entries without room since the last gap entry
-  std::uint32_t tid = 0;     // whose it is; 0: nobody's. Under the table's lock
-  std::uint32_t calls = 0;   // which of them are timed
-  bool waited = false;       // the call under way was timed by its wait
-  bool shared = false;       // many threads': under `lock`
-  bool choked = false;       // a wait for room has failed, and none was found since
+  std::uint64_t timed_at =
+      0;  // the next call at this sequence or beyond is timed. From here on a second line
+  std::uint64_t lost = 0;  // entries without room since the last gap entry
+  std::uint32_t tid = 0;   // whose it is; 0: nobody's. Under the table's lock
+  bool waited = false;     // the call under way was timed by its wait
+  bool shared = false;     // many threads': under `lock`
+  bool choked = false;     // a wait for room has failed, and none was found since
   PrivateLock lock{};
 };
 

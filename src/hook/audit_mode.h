@@ -12,6 +12,8 @@ namespace bulkhead::hook {
 [[nodiscard]] Status audit_may_start() noexcept;
 // Each second, from the process's own thread: the operator may have changed the mode.
 void audit_page(const shm::NodePage& page) noexcept;
+// Each second, from the same thread: the pages of lanes that are in use.
+void lanes_second() noexcept;
 // In the child of a fork: it has no lanes.
 void audit_forked_child() noexcept;
 

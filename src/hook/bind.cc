@@ -16,6 +16,7 @@
 #include "hook/mode.h"
 #include "hook/next.h"
 #include "hook/node_view.h"
+#include "hook/own_counts.h"
 #include "hook/probe.h"
 #include "hook/process.h"
 #include "hook/resolve.h"
@@ -60,6 +61,9 @@ void set_place(shm::Seat seat) noexcept {
       const int index = i < p.device_count ? p.devices[i].index : -1;
       made.cells[i] = index < 0 ? &no_cell : &p.region->cells[index][seat.slot];
     }
+    if (p.devices[kOwnDevice].index >= 0)
+      shm::own_counts_for(*p.region, *made.slot,
+                          static_cast<unsigned>(p.devices[kOwnDevice].index));
     at = &made;
   }
   p.place.store(at, std::memory_order_release);  // pairs with place_now()
@@ -179,12 +183,14 @@ void match_devices() noexcept {
     Device& d = p.devices[i];
     d.index = -1;
     d.entry = nullptr;
+    d.compute = nullptr;
     for (unsigned j = 0; j < p.tenant.get().device_count(); ++j) {
       if ((p.granted >> j & 1) == 0) continue;
       const shm::DeviceEntry& entry = p.region->devices[j];
       if (std::memcmp(entry.uuid, d.uuid.bytes, shm::kUuidBytes) != 0) continue;
       d.index = static_cast<int>(j);
       d.entry = &entry;
+      d.compute = &p.region->compute[j];
       d.unit_shift = entry.unit_shift & 31;
     }
   }
@@ -241,9 +247,11 @@ void forked_child() noexcept {
   set_seat(shm::Seat{});
   p.thread_runs = false;
   p.device_count = 0;
+  for (Device& d : p.devices) d.compute = nullptr;
   for (auto& bytes : p.remembered) bytes.store(0, kRelaxed);
   forget_contexts();
   forget_threads();
+  forget_counting();
   forget_shares();
   forget_node();
   compute_forked_child();

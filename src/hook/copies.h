@@ -4,7 +4,7 @@
 //     copy_admit(device, bytes, direction);       // before the driver's call: may wait, if the tenant has a copy rate
 //     const CUresult r = next.cuMemcpy...;
 //     if (r == CUDA_SUCCESS) note_copy(device, bytes, direction);
-// `device` is Device::number. They run on engines of their own, so nothing of this is ever charged as GPU time. Any thread; no
+// `device` is Device::number, < kMaxDevices. They run on engines of their own, so nothing of this is ever charged as GPU time. Any thread; no
 // heap, no lock; only a wait for the rate makes a system call. Without a slot in a tenant's region both do nothing.
 #pragma once
 #include <cstdint>

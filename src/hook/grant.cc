@@ -18,6 +18,11 @@
 #include "wire/client.h"
 
 namespace bulkhead::hook {
+
+constinit std::atomic<const GrantMapping*> grant_mapped{nullptr};
+constinit GrantCache grant_caches[ThreadPlaces::kPlaces + 1]{};
+thread_local constinit std::uint16_t grant_place = 0;
+
 namespace {
 
 using abi::DenyReason;
@@ -28,15 +33,12 @@ constexpr std::uint32_t kNotOurs = 1u << 16;  // no grant has this device bit
 constexpr std::uint64_t kAskAgain_ns = 1'000'000'000;
 constexpr std::uint64_t kBytesMask = (1ull << 48) - 1;
 
-// One mapping of a table. Never unmapped: threads may be reading it. A process sees as many as it sees daemons.
-struct Mapped {
-  const shm::GrantTable* table;
-  std::uint32_t bit_of[kMaxDevices];  // Device::number -> bit of the table's masks
-};
+using Mapped =
+    GrantMapping;  // never unmapped: threads may be reading it. A process sees as many as it sees daemons
+using Cache = GrantCache;
 constexpr unsigned kMostMapped = 64;
 constinit Mapped all_mapped[kMostMapped]{};
 constinit unsigned mapped_used = 0;  // under `mapping`
-constinit std::atomic<const Mapped*> mapped{nullptr};
 constinit std::atomic<std::uint64_t> ask_again_ns{
     0};  // a daemon that gave none is not asked each call
 constinit std::atomic<bool> old{false};
@@ -47,55 +49,42 @@ constexpr unsigned kSpent = 64;
 constinit std::atomic<std::uint64_t> spent[kSpent]{};
 constinit PrivateLock mapping{};
 
-// The grant that this thread used last: what is kept of it, or, if it is one of limits, its handle and when it was found.
-struct alignas(64) Cache {
-  const Mapped* from;
-  shm::GrantKept kept;
-  const Mapped* limited_from;
-  shm::GrantHandle limited;
-  std::uint32_t changes;
-};
-// Each is one thread's own from its first look to its end. Of more threads that ask at once the others keep nothing and look each time.
-constinit Cache caches[ThreadPlaces::kPlaces + 1]{};  // the first is nobody's and stays empty
 constinit ThreadPlaces places{};
-// The thread's own; 0: none. Two bytes, for static storage of threads is scarce.
-thread_local constinit std::uint16_t mine __attribute__((tls_model("initial-exec"))) = 0;
 
 void left(void* place) noexcept {
-  mine = 0;  // a later destructor that transfers asks again
+  grant_place = 0;  // a later destructor that transfers asks again
   places.give(static_cast<std::uint16_t>(reinterpret_cast<std::uintptr_t>(place)));
 }
 
 Cache* own_cache() noexcept {
-  if (mine == 0) {
-    mine = places.take(left);
-    if (mine == 0) return nullptr;
-    caches[mine] = {};  // what a thread kept that has ended
+  if (grant_place == 0) {
+    grant_place = places.take(left);
+    if (grant_place == 0) return nullptr;
+    grant_caches[grant_place] = {};  // what a thread kept that has ended
   }
-  return &caches[mine];
+  return &grant_caches[grant_place];
 }
 
 std::uint64_t coarse_ns() noexcept { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
-[[gnu::always_inline]] inline std::uint32_t bit(const Mapped& v, std::uint8_t device) noexcept {
+std::uint32_t bit(const Mapped& v, std::uint8_t device) noexcept {
   if (device < kMaxDevices) return v.bit_of[device];
   return 0;  // the host, or a device of another process: its map event was granted
 }
 
-[[gnu::always_inline]] inline std::uint8_t directions_of(const AuditEvent& e) noexcept {
-  const auto bit = static_cast<std::uint8_t>(1u << static_cast<unsigned>(e.direction));
-  return e.kind == abi::EntryKind::kMap || e.direction == abi::Direction::kNone ? shm::kMapBit
-                                                                                : bit;
-}
-[[gnu::always_inline]] inline std::uint32_t devices_of(const Mapped& v,
-                                                       const AuditEvent& e) noexcept {
-  return bit(v, e.source_device) | bit(v, e.destination_device);
+// The answer for each Device::number.
+std::uint64_t refused_numbers(const Mapped& v, const shm::GrantKept& kept) noexcept {
+  std::uint64_t refused = 0;
+  for (unsigned i = 0; i < kMaxDevices; ++i) {
+    if ((v.bit_of[i] & kept.refused_devices) != 0) refused |= 1ull << i;
+  }
+  return refused;
 }
 
 shm::GrantNeed need_of(const Mapped& v, const AuditEvent& e) noexcept {
   shm::GrantNeed need;
-  need.directions = directions_of(e);
-  need.devices = devices_of(v, e);
+  need.directions = static_cast<std::uint8_t>(1u << grant_direction(e));
+  need.devices = bit(v, e.source_device) | bit(v, e.destination_device);
   need.bytes = e.bytes;
   if (e.source_device < kMaxDevices) need.source = e.source;
   if (e.destination_device < kMaxDevices) need.destination = e.destination;
@@ -175,16 +164,16 @@ void map_locked() noexcept {
         v.bit_of[d.number] = 1u << k;
     }
   }
-  old.store(false, kRelaxed);                   // under the lock
-  mapped.store(&v, std::memory_order_release);  // pairs with grant_check()
+  old.store(false, kRelaxed);                         // under the lock
+  grant_mapped.store(&v, std::memory_order_release);  // pairs with grant_check()
 }
 
 const Mapped* map_now() noexcept {
   const Held held{mapping};
-  const Mapped* v = mapped.load(kRelaxed);  // written under the lock
+  const Mapped* v = grant_mapped.load(kRelaxed);  // written under the lock
   if (v != nullptr || coarse_ns() < ask_again_ns.load(kRelaxed)) return v;
   map_locked();
-  return mapped.load(kRelaxed);  // written under the lock
+  return grant_mapped.load(kRelaxed);  // written under the lock
 }
 
 // What the tenant is told when no grant lives.
@@ -197,16 +186,16 @@ DenyReason none_lives(const Mapped& v) noexcept {
 
 // The first grant that covers the event, the one that ends last first; else the reason of that one.
 [[gnu::cold, gnu::noinline]] GrantAnswer look(const AuditEvent& event) noexcept {
-  const Mapped* v = mapped.load(std::memory_order_acquire);  // pairs with map_locked()
+  const Mapped* v = grant_mapped.load(std::memory_order_acquire);  // pairs with map_locked()
   if (v == nullptr) v = map_now();
   if (v == nullptr) return {DenyReason::kNoGrant, 0};
   const std::uint32_t changes =
       v->table->header.changes.load(std::memory_order_acquire);  // pairs with end_change()
   const shm::GrantNeed need = need_of(*v, event);
-  const std::uint64_t now_ns = coarse_ns();
+  const std::uint64_t now_ns = monotonic_ns();  // the table may have been waited for
   GrantAnswer answer;
   Cache* const cache = own_cache();
-  if (cache != nullptr && cache->limited_from == v && cache->changes == changes &&
+  if (cache != nullptr && cache->limited_from == v && cache->limited_changes == changes &&
       check_counted(*v, cache->limited, need, now_ns, &answer.serial) == DenyReason::kNone)
     return answer;
   shm::GrantHandle handles[shm::kMostLivingGrants];
@@ -219,9 +208,11 @@ DenyReason none_lives(const Mapped& v) noexcept {
     if (r != DenyReason::kNone) continue;
     if (cache != nullptr) {
       cache->from = shm::keep_grant(*v->table, handles[i], cache->kept) ? v : nullptr;
+      cache->changes = &v->table->header.changes;
+      cache->refused_numbers = refused_numbers(*v, cache->kept);
       cache->limited_from = cache->from == nullptr ? v : nullptr;
       cache->limited = handles[i];
-      cache->changes = changes;
+      cache->limited_changes = changes;
     }
     last_handle.store(handles[i].high, kRelaxed);  // advice
     break;
@@ -231,35 +222,30 @@ DenyReason none_lives(const Mapped& v) noexcept {
 
 }  // namespace
 
-GrantAnswer grant_check(const AuditEvent& event) noexcept {
-  const Mapped* v = mapped.load(std::memory_order_acquire);  // pairs with map_locked()
-  const Cache& c = caches[mine];
+GrantAnswer grant_check(const AuditEvent& event, std::uint64_t now_ns) noexcept {
   // else another may cover it, or it is one that is looked at each time
-  if (v == nullptr || c.from != v ||
-      !shm::kept_covers(*v->table, c.kept, directions_of(event), devices_of(*v, event)) ||
-      !shm::kept_is_now(c.kept, coarse_ns())) [[unlikely]]
-    return look(event);
-  return {DenyReason::kNone, c.kept.serial};
+  const GrantCache* const c = grant_kept(event, now_ns);
+  return c != nullptr ? GrantAnswer{DenyReason::kNone, c->kept.serial} : look(event);
 }
 
 void grant_table_is_old() noexcept { old.store(true, kRelaxed); }  // the own thread's
 
 void grant_second() noexcept {
-  if (!old.load(kRelaxed) || mapped.load(kRelaxed) == nullptr) return;  // the own thread's
+  if (!old.load(kRelaxed) || grant_mapped.load(kRelaxed) == nullptr) return;  // the own thread's
   const Held held{mapping};
   map_locked();
 }
 
 void grant_forked_child() noexcept {
   // relaxed: the child has one thread
-  mapped.store(nullptr, kRelaxed);
+  grant_mapped.store(nullptr, kRelaxed);
   last_handle.store(0, kRelaxed);
   ask_again_ns.store(0, kRelaxed);
   old.store(false, kRelaxed);
   for (auto& word : spent) word.store(0, kRelaxed);
   mapped_used = 0;
-  for (Cache& c : caches) c = {};
-  places.forked_child(mine);
+  for (Cache& c : grant_caches) c = {};
+  places.forked_child(grant_place);
 }
 
 }  // namespace bulkhead::hook

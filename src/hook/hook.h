@@ -11,8 +11,9 @@
 #include "abi/cuda_types.h"
 
 namespace bulkhead::shm {
+struct ComputeEntry;
 struct DeviceEntry;
-}
+}  // namespace bulkhead::shm
 
 namespace bulkhead::hook {
 
@@ -37,6 +38,7 @@ struct Device {
   // Of that entry, for the hot path; null and 0 if there is none.
   const shm::DeviceEntry* entry = nullptr;
   std::uint32_t unit_shift = 0;
+  shm::ComputeEntry* compute = nullptr;
 };
 
 // Binds the process if that has not happened yet (cold: maps the region, claims a slot) and says

@@ -122,7 +122,7 @@ void DaemonLink::second(shm::Seat seat, std::uint64_t boot_s) noexcept {
     beacon_tries_ = 0;
     next_beacons_s_ = boot_s;
   }
-  if (boot_s != granted_s_) grant_second();
+  if (boot_s != granted_s_) grant_second(), lanes_second();
   granted_s_ = boot_s;
   const shm::NodePage* const page = node_page();
   if (page != nullptr && boot_s != applied_s_) {  // a poke wakes the thread more often

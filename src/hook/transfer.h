@@ -58,11 +58,12 @@ inline void places_changed() noexcept {}
 
 void move_failed(const AuditTicket& ticket, CUresult result) noexcept;
 // The stream is being captured.
-[[nodiscard]] bool captured_now(const On& on) noexcept;
+[[nodiscard]] bool captured_now(CUstream stream, Twin twin) noexcept;
 // The stream of such a call is being captured: nothing moves.
 [[nodiscard, gnu::always_inline]] inline bool move_captured(const On& on) noexcept {
   // acquire pairs with a capture's beginning in this thread or one that told it
-  return on.async && captures.load(std::memory_order_acquire) != 0 && captured_now(on);
+  return on.async && captures.load(std::memory_order_acquire) != 0 &&
+         captured_now(on.stream, on.twin);
 }
 
 template <class Make, class Call>

@@ -4,8 +4,28 @@
 
 namespace bulkhead::hook {
 
-// The entry of a call that is about to be made. CUDA_SUCCESS: it stands. Else: refused.
-[[nodiscard]] CUresult move_record(const Move& move, AuditTicket& ticket) noexcept;
+// Field by field: copied whole, what stands in registers would be written twice, and read in between before it has reached the cache.
+[[nodiscard, gnu::always_inline]] inline AuditEvent event_of(const Move& m) noexcept {
+  const AuditEvent& from = m.event;
+  std::uint16_t stream = from.stream;
+  if (m.on.async) stream = is_default_stream(m.on.stream) ? 0 : stream_ordinal(m.on.stream);
+  AuditEvent e;
+  e.kind = from.kind;
+  e.op = from.op;
+  e.direction = from.direction;
+  e.flags = m.on.async ? static_cast<std::uint8_t>(from.flags | abi::kAsynchronous) : from.flags;
+  e.source_device = from.source_device;
+  e.destination_device = from.destination_device;
+  e.stream = stream;
+  e.source = from.source;
+  e.destination = from.destination;
+  e.bytes = from.bytes;
+  e.width_bytes = from.width_bytes;
+  e.height = from.height;
+  e.depth = from.depth;
+  e.pitch = from.pitch;
+  return e;
+}
 
 template <class Real, class Make, class... A>
 [[gnu::noinline]] CUresult watched_move(const Real& real, Make make, A... args) noexcept {
@@ -14,8 +34,10 @@ template <class Real, class Make, class... A>
   if (move_captured(m.on)) [[unlikely]]
     return real(args...);
   AuditTicket ticket;
-  if (audit_on()) {
-    const CUresult refused = move_record(m, ticket);
+  // relaxed: as audit_on(), which decides while nobody has
+  const std::uint8_t audit = audit_state.load(std::memory_order_relaxed);
+  if (audit != kAuditOff && (audit != kAuditUndecided || audit_on())) {
+    const CUresult refused = audit_before(event_of(m), ticket);
     if (refused != CUDA_SUCCESS) [[unlikely]]
       return refused;
   }

@@ -71,11 +71,6 @@ Side side_of(CUdeviceptr p, std::uint8_t place) noexcept {
   return side_of(p, place);
 }
 
-bool is_named(CUstream stream) noexcept {
-  // null, CU_STREAM_LEGACY (1) and CU_STREAM_PER_THREAD (2) are default streams
-  return reinterpret_cast<std::uintptr_t>(stream) > 2;
-}
-
 // handle << 16 | ordinal; handles are user addresses of 47 bits. 0: never used, 1: its stream is gone.
 constexpr unsigned kStreams = 4096, kProbes = 32;
 constinit std::atomic<std::uint64_t> streams[kStreams]{};
@@ -113,9 +108,9 @@ void places_forget_all() noexcept {
     static_cast<void>(::madvise(table, kPlaces, MADV_DONTNEED));
 }
 
-Side on_some_device(CUdeviceptr p) noexcept {
+std::uint8_t device_of_some(CUdeviceptr p) noexcept {
   const Side s = anywhere(p);
-  return {p, Side::Kind::kDevice, s.kind == Side::Kind::kDevice ? s.device : abi::kRemoteDevice};
+  return s.kind == Side::Kind::kDevice ? s.device : abi::kRemoteDevice;
 }
 
 Side anywhere(CUdeviceptr p) noexcept {
@@ -162,7 +157,7 @@ std::uint8_t location_number(const CUmemLocation& where) noexcept {
 }
 
 std::uint16_t stream_ordinal(CUstream stream) noexcept {
-  if (!is_named(stream)) return 0;
+  if (is_default_stream(stream)) return 0;
   const auto handle = reinterpret_cast<std::uintptr_t>(stream);
   for (unsigned i = 0; i < kProbes; ++i) {
     // relaxed: handle and ordinal are one word
@@ -174,7 +169,7 @@ std::uint16_t stream_ordinal(CUstream stream) noexcept {
 }
 
 void stream_ordinal_gone(CUstream stream) noexcept {
-  if (!is_named(stream) || last_ordinal.load(kRelaxed) == 0) return;  // a look
+  if (is_default_stream(stream) || last_ordinal.load(kRelaxed) == 0) return;  // a look
   const auto handle = reinterpret_cast<std::uintptr_t>(stream);
   for (unsigned i = 0; i < kProbes; ++i) {
     std::atomic<std::uint64_t>& place = streams[(first_place(handle) + i) % kStreams];

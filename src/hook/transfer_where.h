@@ -22,13 +22,11 @@ struct Side {
 }
 // An address that may be anything.
 [[nodiscard]] Side anywhere(CUdeviceptr p) noexcept;
-// One that the function says is a device's, of a process that sees several.
-[[nodiscard]] Side on_some_device(CUdeviceptr p) noexcept;
+// Of one that the function says is a device's, in a process that sees several.
+[[nodiscard]] std::uint8_t device_of_some(CUdeviceptr p) noexcept;
 // Memory that the function says is a device's.
 [[nodiscard]] inline Side on_device(CUdeviceptr p) noexcept {
-  if (process.device_count == 1) [[likely]]
-    return {p, Side::Kind::kDevice, 0};
-  return on_some_device(p);
+  return {p, Side::Kind::kDevice, process.device_count == 1 ? std::uint8_t{0} : device_of_some(p)};
 }
 [[nodiscard]] Side in_array(CUarray array) noexcept;
 // Memory of a context's device; null: the current one's.
@@ -49,6 +47,10 @@ struct Side {
   if (from.device == abi::kRemoteDevice || to.device == abi::kRemoteDevice)
     return Direction::kUnknown;
   return from.device == to.device ? Direction::kWithinDevice : Direction::kBetweenDevices;
+}
+// null, CU_STREAM_LEGACY (1) and CU_STREAM_PER_THREAD (2)
+[[nodiscard]] inline bool is_default_stream(CUstream stream) noexcept {
+  return reinterpret_cast<std::uintptr_t>(stream) <= 2;
 }
 // 0: a default stream; kManyStreams: the books are full.
 [[nodiscard]] std::uint16_t stream_ordinal(CUstream stream) noexcept;

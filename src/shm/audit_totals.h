@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "shm/audit_count.h"
+#include "shm/own.h"
 
 namespace bulkhead::shm {
 
@@ -66,6 +67,25 @@ inline void read_audit_count(const AuditCount& from, AuditTotals& to) noexcept {
     }
     std::memcpy(to.names[i], words, sizeof words);
     to.names[i][sizeof words] = '\0';
+  }
+}
+// The same of a region: with what its processes count in their own slots.
+inline void read_audit_counts(const Region& r, AuditTotals& to) noexcept {
+  const std::uint32_t high = r.header.slots_high.load(std::memory_order_relaxed);  // only rises
+  const unsigned end = high < kMaxSlots ? high : kMaxSlots;
+  std::uint64_t calls[kOwnAudited] = {};
+  for (unsigned s = 0; s < end; ++s) {
+    // calls first, as above; acquire pairs with count_allowed()
+    for (unsigned i = 0; i < kOwnAudited; ++i)
+      calls[i] += r.slots[s].own_audited_calls[i].load(std::memory_order_acquire);
+  }
+  read_audit_count(r.header.audit, to);
+  for (unsigned i = 0; i < kOwnAudited; ++i) {
+    AuditTotals::Class& out = to.classes[kClassOfOwn[i]];
+    out.calls += calls[i];
+    for (unsigned s = 0; s < end; ++s)
+      // relaxed: as above
+      out.bytes += r.slots[s].own_audited_bytes[i].load(std::memory_order_relaxed);
   }
 }
 // The bucket of the 99th of a hundred, of what `now` has more than `before`. False: nothing came.

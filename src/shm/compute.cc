@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/kill_point.h"
+#include "shm/own.h"
 
 namespace bulkhead::shm {
 namespace {
@@ -89,6 +90,28 @@ Result<ComputeRules> compute_rules(const Region& r, unsigned dev, const NodePage
 }
 
 // orders: relaxed; statistics all
+void add_own_copies(const Region& r, unsigned device, std::uint64_t (&moved)[kCopyDirections],
+                    std::uint64_t& copies) noexcept {
+  const std::uint32_t high = r.header.slots_high.load(kRelaxed);
+  for (unsigned s = 0; s < high && s < kMaxSlots; ++s) {
+    const ProcSlot& slot = r.slots[s];
+    if (slot.own_device.load(kRelaxed) != device + 1) continue;
+    for (unsigned i = 0; i < kCopyDirections; ++i) moved[i] += slot.own_moved[i].load(kRelaxed);
+    copies += slot.own_copies.load(kRelaxed);
+  }
+}
+
+// orders: relaxed; as above
+void moved_bytes(const Region& r, std::uint64_t (&moved)[kCopyDirections]) noexcept {
+  for (unsigned d = 0; d < kMaxDevices; ++d) {
+    std::uint64_t copies = 0;
+    for (unsigned i = 0; i < kCopyDirections; ++i)
+      moved[i] += r.compute[d].moved_bytes[i].load(kRelaxed);
+    add_own_copies(r, d, moved, copies);
+  }
+}
+
+// orders: relaxed; statistics all
 ComputeSums compute_sums(const Region& r, unsigned dev) noexcept {
   const ComputeEntry& e = r.compute[dev];
   ComputeSums out;
@@ -97,11 +120,11 @@ ComputeSums compute_sums(const Region& r, unsigned dev) noexcept {
   out.forgiven_ns = e.forgiven_ns.load(kRelaxed);
   out.held_ns = e.held_ns.load(kRelaxed);
   out.launches = e.launches.load(kRelaxed);
-  for (unsigned i = 0; i < kCopyDirections; ++i) {
+  for (unsigned i = 0; i < kCopyDirections; ++i)
     out.moved_bytes[i] = e.moved_bytes[i].load(kRelaxed);
-    out.copied_bytes = out.copied_bytes + out.moved_bytes[i];
-  }
   for (unsigned i = 0; i < kStreamClasses; ++i) out.stream_ops[i] = e.stream_ops[i].load(kRelaxed);
+  add_own_copies(r, dev, out.moved_bytes, out.stream_ops[kCopyOps]);
+  for (const std::uint64_t bytes : out.moved_bytes) out.copied_bytes = out.copied_bytes + bytes;
   out.streams_placed = e.streams_placed.load(kRelaxed);
   out.streams_left = e.streams_left.load(kRelaxed);
   out.gated_ns = e.gated_ns.load(kRelaxed);

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "shm/audit_totals.h"
 #include "shm/test_directory.h"
 #include "shm/test_region.h"
 
@@ -54,6 +55,73 @@ TEST_F(Compute, TheLineIsReadAsItWasWrittenAndRaisesRules) {
   EXPECT_EQ(region_->compute[0].flags.load(), 0u);
   set_compute(*region_, 0, ComputeRules{});
   EXPECT_FALSE(region_compute(*region_, 0).limited());
+}
+
+// A process's own words are further to the tenant's, of the device that its slot names, for good.
+TEST_F(Compute, SumsAreThoseOfTheTenantAndOfAllSlots) {
+  TestRegion two{100, 2};
+  Region& r = *two;
+  r.header.slots_high.store(3);
+  const auto move = [&r](unsigned s, unsigned direction, std::uint64_t bytes) {
+    add_alone(r.slots[s].own_moved[direction], bytes);
+    count_alone(r.slots[s].own_copies);
+  };
+  r.compute[0].moved_bytes[1].store(5);
+  r.compute[0].stream_ops[kCopyOps].store(1);
+  own_counts_for(r, r.slots[0], 0);
+  own_counts_for(r, r.slots[2], 1);
+  move(0, 1, 100);
+  move(0, 4, 7);
+  move(2, 1, 1000);
+  EXPECT_EQ(compute_sums(r, 0).moved_bytes[1], 105u);
+  EXPECT_EQ(compute_sums(r, 0).moved_bytes[4], 7u);
+  EXPECT_EQ(compute_sums(r, 0).copied_bytes, 112u);
+  EXPECT_EQ(compute_sums(r, 0).stream_ops[kCopyOps], 3u);
+  EXPECT_EQ(compute_sums(r, 1).moved_bytes[1], 1000u);
+  // the slot's next owner counts for the same device, one later for another
+  own_counts_for(r, r.slots[0], 0);
+  move(0, 1, 1);
+  EXPECT_EQ(compute_sums(r, 0).moved_bytes[1], 106u);
+  own_counts_for(r, r.slots[0], 1);
+  EXPECT_EQ(compute_sums(r, 0).moved_bytes[1], 106u);
+  EXPECT_EQ(compute_sums(r, 0).stream_ops[kCopyOps], 4u);
+  move(0, 1, 10);
+  EXPECT_EQ(compute_sums(r, 0).moved_bytes[1], 106u);
+  EXPECT_EQ(compute_sums(r, 1).moved_bytes[1], 1010u);
+  std::uint64_t all[kCopyDirections] = {};
+  moved_bytes(r, all);
+  EXPECT_EQ(all[1], 1116u);
+  EXPECT_EQ(all[4], 7u);
+  // beyond the highest slot there is nobody, and a device that cannot be names none
+  r.slots[3].own_device.store(1);
+  add_alone(r.slots[3].own_moved[0], 9);
+  EXPECT_EQ(compute_sums(r, 0).moved_bytes[0], 0u);
+  r.slots[1].own_device.store(~0u);
+  own_counts_for(r, r.slots[1], 0);
+  EXPECT_EQ(r.slots[1].own_device.load(), 1u);
+}
+
+TEST_F(Compute, AuditedCallsAreThoseOfTheTenantAndOfAllSlots) {
+  unsigned classes = 0;
+  for (unsigned c = 0; c < kMapClass; ++c) {
+    if (own_audited(c) == kOwnAudited) continue;
+    ++classes;
+    EXPECT_EQ(kClassOfOwn[own_audited(c)], c);
+  }
+  EXPECT_EQ(classes, kOwnAudited);
+  Region& r = *region_;
+  r.header.slots_high.store(2);
+  r.header.audit.classes[2].calls.store(3);
+  r.header.audit.classes[2].bytes.store(30);
+  for (unsigned s = 0; s < 3; ++s) {  // the last is nobody's
+    r.slots[s].own_audited_calls[1].store(10);
+    r.slots[s].own_audited_bytes[1].store(100);
+  }
+  AuditTotals t;
+  read_audit_counts(r, t);
+  EXPECT_EQ(t.classes[2].calls, 23u);
+  EXPECT_EQ(t.classes[2].bytes, 230u);
+  EXPECT_EQ(t.sum().calls, 23u);
 }
 
 TEST_F(Compute, WhoWaitsOnTheRulesIsWoken) {

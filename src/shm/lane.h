@@ -131,10 +131,13 @@ struct LaneEnd {  // process-private
 // A thread takes over a lane of its own process that another has left, wherever that one was.
 inline LaneEnd adopt_lane(Lane& lane, const LaneCell& cell) noexcept {
   LaneEnd end{&lane, &cell, 0, 0};
-  end.next = lane.header.head.load(std::memory_order_relaxed);  // own process, under its lock
-  // a thread that ended between the commit and the head: its entry stands
-  const LaneSlot& slot = lane.slots[end.next & (kLaneSlots - 1)];
-  if (slot.commit.load(std::memory_order_relaxed) == end.next + 1) ++end.next;  // as above
+  // relaxed, both: own process, under its lock. Entries behind the head stand by their commits
+  end.next = lane.header.head.load(std::memory_order_relaxed);
+  for (std::uint64_t n = 0; n < kLaneSlots; ++n) {
+    const LaneSlot& slot = lane.slots[end.next & (kLaneSlots - 1)];
+    if (slot.commit.load(std::memory_order_relaxed) != end.next + 1) break;  // as above
+    ++end.next;
+  }
   end.seen_tail = cell.tail.load(std::memory_order_acquire);  // pairs with LaneTail::take()
   return end;
 }
@@ -146,19 +149,46 @@ inline LaneEnd adopt_lane(Lane& lane, const LaneCell& cell) noexcept {
   end.seen_tail = end.cell->tail.load(std::memory_order_acquire);
   return end.next + entries - end.seen_tail <= kLaneSlots;
 }
-// Publishes `entry` with the next sequence, which is returned. There must be room.
-inline std::uint64_t lane_publish(LaneEnd& end, const abi::AuditEntry& entry) noexcept {
+// From where the next thread that gets the lane looks for its end.
+inline void lane_note_head(LaneEnd& end) noexcept {
+  // relaxed: read by the next thread of this process that gets the lane, under a lock
+  end.lane->header.head.store(end.next, std::memory_order_relaxed);
+}
+namespace detail {
+inline std::uint64_t commit(LaneEnd& end, LaneSlot& slot) noexcept {
   const std::uint64_t sequence = end.next;
-  LaneSlot& slot = end.lane->slots[sequence & (kLaneSlots - 1)];
-  slot.entry = entry;
-  abi::set_sequence(slot.entry, sequence);
   BH_KILL_POINT("lane.filled");
   slot.commit.store(sequence + 1, std::memory_order_release);  // pairs with read_slot()
   BH_KILL_POINT("lane.committed");
   end.next = sequence + 1;
-  // relaxed: read by the next thread of this process that gets the lane, under a lock
-  end.lane->header.head.store(sequence + 1, std::memory_order_relaxed);
   return sequence;
+}
+}  // namespace detail
+// Publishes `entry` with the next sequence, which is returned. There must be room.
+inline std::uint64_t lane_publish(LaneEnd& end, const abi::AuditEntry& entry) noexcept {
+  LaneSlot& slot = end.lane->slots[end.next & (kLaneSlots - 1)];
+  slot.entry = entry;
+  abi::set_sequence(slot.entry, end.next);
+  const std::uint64_t sequence = detail::commit(end, slot);
+  lane_note_head(end);
+  return sequence;
+}
+// The same by words, each stored once: an entry put together from bytes would be read back before they have reached the cache. The head
+// stays behind: lane_note_head() now and then.
+[[gnu::always_inline]] inline std::uint64_t lane_publish(LaneEnd& end,
+                                                         const abi::EntryWords& words) noexcept {
+  LaneSlot& slot = end.lane->slots[end.next & (kLaneSlots - 1)];
+  abi::put_entry(slot.entry, words, end.next);
+  return detail::commit(end, slot);
+}
+// The slot after the next one is asked for, to be written: the writer's core had it last.
+[[gnu::always_inline]] inline void lane_ahead(const LaneEnd& end) noexcept {
+  const LaneSlot* const slot = &end.lane->slots[end.next & (kLaneSlots - 1)];
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" : : "m"(*slot));  // nothing where a processor does not know it
+#else
+  __builtin_prefetch(slot, 1, 3);
+#endif
 }
 
 // ---- the consumer's end: everything it reads may be hostile

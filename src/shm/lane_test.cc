@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <cstring>
 #include <memory>
 #include <random>
 #include <thread>
@@ -95,6 +96,76 @@ TEST_F(LaneTest, TheNextThreadGoesOnWhereTheLastLeftOff) {
     ASSERT_EQ(take(e), LaneRead::kEntry);
     EXPECT_EQ(std::uint64_t{e.source}, source);
   }
+}
+
+// What the hot path stores word by word is the entry that its fields say, whatever was in the slot before.
+TEST_F(LaneTest, PublishedByWordsItIsTheSameEntry) {
+  std::mt19937_64 random(7);
+  for (std::uint64_t n = 0; n < 64; ++n) {
+    AuditEntry e{};
+    const auto direction = static_cast<abi::Direction>(random() % 8);
+    const auto decision = static_cast<abi::Decision>(random() % 3);
+    const auto flags = static_cast<std::uint8_t>(random() % 8);
+    const auto reason = static_cast<abi::DenyReason>(random() % 14);
+    const std::uint64_t bytes = random() >> 16;
+    e.version_kind = abi::version_kind(EntryKind::kMap);
+    e.operation = static_cast<std::uint8_t>(abi::AuditOp::k_cuMemcpyDtoHAsync);
+    e.direction_decision_flags = abi::pack_verdict(direction, decision, flags);
+    e.reason = static_cast<std::uint8_t>(reason);
+    e.grant = static_cast<std::uint32_t>(random());
+    e.utc_ns = random();
+    e.source = random();
+    e.destination = random();
+    abi::set_bytes(e, bytes);
+    e.source_device = static_cast<std::uint8_t>(random());
+    e.destination_device = static_cast<std::uint8_t>(random());
+    e.stream = static_cast<std::uint16_t>(random());
+    const abi::EntryWords words{abi::entry_head(EntryKind::kMap, abi::AuditOp::k_cuMemcpyDtoHAsync,
+                                                direction, decision, flags, reason),
+                                e.grant,
+                                e.utc_ns,
+                                e.source,
+                                e.destination,
+                                abi::entry_where(bytes, e.source_device, e.destination_device),
+                                e.stream};
+    const std::uint64_t sequence = random() >> 16;  // all 48 bits
+    abi::set_sequence(e, sequence);
+    AuditEntry put;
+    std::memset(static_cast<void*>(&put), 0xa5, sizeof put);
+    abi::put_entry(put, words, sequence);
+    ASSERT_EQ(std::memcmp(&put, &e, sizeof e), 0) << n;
+    ASSERT_EQ(lane_publish(end_, words), n);
+    AuditEntry taken{};
+    ASSERT_EQ(take(taken), LaneRead::kEntry);
+    abi::set_sequence(e, n);
+    ASSERT_EQ(std::memcmp(&taken, &e, sizeof e), 0) << n;
+  }
+}
+
+// Its head was noted long ago, also a round and more after the lane began.
+TEST_F(LaneTest, TheNextThreadFindsTheEndBehindAnOldHead) {
+  const abi::EntryWords words{
+      abi::entry_head(EntryKind::kTransfer, abi::AuditOp::k_cuMemcpy, abi::Direction::kSet,
+                      abi::Decision::kAllowed, 0, abi::DenyReason::kNone),
+      0,
+      0,
+      0,
+      0,
+      0,
+      0};
+  AuditEntry e{};
+  std::uint64_t published = 0;
+  for (const std::uint64_t more : {std::uint64_t{15}, kLaneSlots - 20, std::uint64_t{15}}) {
+    for (std::uint64_t n = 0; n < more; ++n, ++published) {
+      ASSERT_TRUE(lane_has_room(end_, 1));
+      lane_publish(end_, words);
+      ASSERT_EQ(take(e), LaneRead::kEntry);
+    }
+    end_ = adopt_lane(*lane_, cell_);
+    ASSERT_EQ(end_.next, published);
+    lane_note_head(end_);
+  }
+  EXPECT_GT(published, kLaneSlots);
 }
 
 TEST_F(LaneTest, AForeignCommitIsFaultyAndNotAnEntry) {

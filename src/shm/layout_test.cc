@@ -67,6 +67,9 @@ std::string layout() {
   BH_AT(ProcSlot, image);
   BH_AT(ProcSlot, heartbeat_s);
   BH_AT(ProcSlot, witness);
+  BH_AT(ProcSlot, own_device);
+  BH_AT(ProcSlot, own_moved);
+  BH_AT(ProcSlot, own_copies);
   BH_AT(ProcSlot, allocs);
   BH_AT(ProcSlot, frees);
   BH_AT(ProcSlot, refused);
@@ -75,6 +78,8 @@ std::string layout() {
   BH_AT(ProcSlot, first_allocs);
   BH_AT(ProcSlot, first_frees);
   BH_AT(ProcSlot, poke);
+  BH_AT(ProcSlot, own_audited_calls);
+  BH_AT(ProcSlot, own_audited_bytes);
   BH_SIZE(MemCell);
   BH_AT(MemCell, w);
   BH_AT(MemCell, p);

@@ -91,6 +91,11 @@ struct alignas(64) DeviceEntry {
   std::uint8_t reserved3[16];
 };
 
+inline constexpr unsigned kStreamClasses = 4;   // compute, copy, collective, capturing
+inline constexpr unsigned kCopyOps = 1;         // of them
+inline constexpr unsigned kCopyDirections = 5;  // to the device, to the host, within, peer, set
+inline constexpr unsigned kOwnAudited = 3;      // of host to device, device to host, set
+
 struct alignas(64) ProcSlot {
   AtomicU64 state;  // S: claimer, owner, reaper, by CAS
   AtomicU32 pid;    // the rest of this line: the owner while claiming
@@ -101,7 +106,11 @@ struct alignas(64) ProcSlot {
   std::uint8_t reserved0[24];
   AtomicU64 heartbeat_s;  // owner; CLOCK_BOOTTIME
   AtomicU32 witness;      // owner's own thread: its tid; the kernel, at its end: bit 30 alone
-  std::uint8_t reserved1[52];
+  AtomicU32
+      own_device;  // owner, at its binding: whose the next are, 1 + the device; 0: nobody's yet
+  // own.h. Further moved_bytes and copies of that device, of all owners so far; one thread of the owner.
+  AtomicU64 own_moved[kCopyDirections];
+  AtomicU64 own_copies;
   AtomicU64 allocs;  // this line: owner, statistics
   AtomicU64 frees;
   AtomicU64 refused;
@@ -112,7 +121,10 @@ struct alignas(64) ProcSlot {
   AtomicU64 first_frees;  // a locked instruction
   std::uint8_t reserved2[8];
   AtomicU32 poke;  // supervisor; futex
-  std::uint8_t reserved3[60];
+  std::uint8_t reserved3[4];
+  AtomicU64 own_audited_calls[kOwnAudited];  // further calls and bytes of AuditCount, likewise
+  AtomicU64 own_audited_bytes[kOwnAudited];
+  std::uint8_t reserved4[8];
 };
 
 struct alignas(64) MemCell {
@@ -143,8 +155,6 @@ struct alignas(64) ShareEntry {
 
 // Shares of a device's time: docs/compute.md.
 enum ComputeFlag : std::uint32_t { kComputeBorrow = 1 };
-inline constexpr unsigned kStreamClasses = 4;   // compute, copy, collective, capturing
-inline constexpr unsigned kCopyDirections = 5;  // to the device, to the host, within, peer, set
 
 struct alignas(64) ComputeEntry {
   AtomicU64 tat_ns;  // the bucket; CLOCK_MONOTONIC; the tenant's processes, by CAS
@@ -255,6 +265,9 @@ BH_AT(ProcSlot, pid_namespace, 24);
 BH_AT(ProcSlot, image, 32);
 BH_AT(ProcSlot, heartbeat_s, 64);
 BH_AT(ProcSlot, witness, 72);
+BH_AT(ProcSlot, own_device, 76);
+BH_AT(ProcSlot, own_moved, 80);
+BH_AT(ProcSlot, own_copies, 120);
 BH_AT(ProcSlot, allocs, 128);
 BH_AT(ProcSlot, frees, 136);
 BH_AT(ProcSlot, refused, 144);
@@ -263,6 +276,8 @@ BH_AT(ProcSlot, uncovered, 160);
 BH_AT(ProcSlot, first_allocs, 168);
 BH_AT(ProcSlot, first_frees, 176);
 BH_AT(ProcSlot, poke, 192);
+BH_AT(ProcSlot, own_audited_calls, 200);
+BH_AT(ProcSlot, own_audited_bytes, 224);
 BH_AT(MemCell, w, 0);
 BH_AT(MemCell, p, 8);
 BH_AT(MemCell, n, 16);
@@ -302,9 +317,10 @@ inline void count(AtomicU64& statistic) noexcept {
   statistic.fetch_add(1, std::memory_order_relaxed);
 }
 // The same where the caller is the only one who writes it.
-inline void count_alone(AtomicU64& statistic) noexcept {
+inline void add_alone(AtomicU64& statistic, std::uint64_t n) noexcept {
   // relaxed: as above
-  statistic.store(statistic.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  statistic.store(statistic.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
 }
+inline void count_alone(AtomicU64& statistic) noexcept { add_alone(statistic, 1); }
 
 }  // namespace bulkhead::shm

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import unittest
 
 from cli_case import BUILD, BULKHEAD, Case, main
@@ -166,6 +167,18 @@ class Lanes(Case):
         self.assertEqual(p.init, 0)
         p.threads, p.killed = threads, False
         return p
+
+    def test_an_entry_says_when_it_was_written(self):
+        """UTC by the offset that a thread keeps is the system's own, and never goes back in a lane."""
+        began = time.time_ns()
+        self.finish(self.begin(1, 3_000))
+        until(lambda: self.records("session_end"), "the end of the session")
+        ended = time.time_ns()
+        times = [e.utc for e in self.entries() if e.lane == 0]
+        self.assertGreaterEqual(len(times), 3_000)
+        self.assertEqual(times, sorted(times))
+        self.assertGreaterEqual(times[0], began - 1_000)  # the offset is taken to the nanosecond
+        self.assertLessEqual(times[-1], ended + 1_000)
 
     def test_nothing_is_lost_or_doubled_when_daemon_and_tenants_are_killed(self):
         clients = [self.begin(3, 100_000), self.begin(3, 100_000), self.begin(2, 80_000, "fork")]

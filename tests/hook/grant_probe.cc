@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "base/clock.h"
 #include "hook/audit_grant.h"
 #include "hook/grant.h"
 #include "hook/process.h"
@@ -51,7 +52,7 @@ void in_child(const hook::AuditEvent& e) {
   const pid_t child = ::fork();
   if (child == 0) {
     hook::grant_forked_child();
-    const hook::GrantAnswer a = hook::grant_check(e);
+    const hook::GrantAnswer a = hook::grant_check(e, monotonic_ns());
     ::printf("%u %u\n", static_cast<unsigned>(a.reason), a.serial);
     ::fflush(stdout);
     ::_exit(0);
@@ -93,12 +94,12 @@ int main(int argc, char** argv) {
         in_child(event(action, device, bytes));
         continue;
       }
-      const hook::GrantAnswer a = hook::grant_check(event(action, device, bytes));
+      const hook::GrantAnswer a = hook::grant_check(event(action, device, bytes), monotonic_ns());
       ::printf("%u %u\n", static_cast<unsigned>(a.reason), a.serial);
     } else if (what == "spin") {
       std::thread([] {
         for (;;) {
-          const hook::GrantAnswer a = hook::grant_check(event("h2d", 0, 64));
+          const hook::GrantAnswer a = hook::grant_check(event("h2d", 0, 64), monotonic_ns());
           checks.fetch_add(1);
           if (a.reason != abi::DenyReason::kNone) {
             last_reason.store(static_cast<unsigned>(a.reason));

@@ -10,6 +10,7 @@ namespace bulkhead::hook {
 
 using test::auditor;
 
+constinit std::atomic<std::uint8_t> audit_state{kAuditUndecided};
 bool audit_on() noexcept { return auditor.on; }
 CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
   const bool refuse = auditor.refuse_at == 0;
