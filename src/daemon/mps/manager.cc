@@ -132,7 +132,11 @@ int MpsManager::tick(const Now& now) {
   for (auto at = controls_.begin(); at != controls_.end();) {
     const auto wants = in_force.find(at->first);
     MpsControl& control = *at->second.control;
-    control.want(enabled_ && wants != in_force.end(), wants != in_force.end() && wants->second);
+    // what was handed out is taken back before it is ended
+    const bool holds =
+        at->second.partitions != nullptr && control.serving() && !at->second.partitions->clear();
+    control.want((enabled_ && wants != in_force.end()) || holds,
+                 wants != in_force.end() && wants->second);
     for (const int ms : {control.tick(now), divide(at->first, at->second, now)})
       if (ms >= 0) due_ms = std::min(due_ms, ms);
     const bool idle = control.idle();

@@ -152,6 +152,8 @@ void Partitions::act(const policy::PartitionTable& table) {
   check_books(table);
   tell_removed(table);
   confirmed_ = true;
+  empty_ = std::all_of(table.gpus.begin(), table.gpus.end(),
+                       [](const policy::PartitionedGpu& g) { return g.partitions.empty(); });
   settle_added(table);
   if (remove_one(table) || add_one(table)) return;
   // what is not wanted and still there, and who was refused, are looked at again

@@ -59,6 +59,10 @@ class Partitions {
   // A process ended, or another reason to look.
   void look() { due_ns_ = 0; }
   [[nodiscard]] State state(const std::string& tenant) const;
+  // Nobody wants one and none is there, or it cannot be known: the control daemon may be ended.
+  [[nodiscard]] bool clear() const {
+    return wants_.empty() && !asking_ && !again_ && (empty_ || !failed_.empty());
+  }
 
  private:
   struct Added {  // and not listed yet
@@ -96,6 +100,7 @@ class Partitions {
   std::map<std::string, std::uint64_t> refused_ns_;
   bool asking_ = false;     // a round is under way
   bool again_ = false;      // something changed meanwhile
+  bool empty_ = true;       // the last table showed no partition
   bool confirmed_ = false;  // a table was understood since the control daemon serves
   bool started_server_ = false;
   bool told_failed_ = false;

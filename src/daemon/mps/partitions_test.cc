@@ -154,9 +154,11 @@ TEST_F(Dividing, WhatIsInUseStaysUntilItIsNot) {
   turns(5, kSecond);
   EXPECT_EQ(table_.used(), 4u);
   EXPECT_EQ(table_.count("sm_partition rm"), 0u);
+  EXPECT_FALSE(partitions_->clear());
   table_.parts[0].in_use = false;
   turns(2, kSecond);
   EXPECT_EQ(table_.used(), 0u);
+  EXPECT_TRUE(partitions_->clear());
 }
 
 TEST_F(Dividing, AnotherSizeComesWhenNobodyRuns) {
