@@ -119,13 +119,16 @@ def servers():
 
 
 def clients():
-    mine = f"CUDA_MPS_PIPE_DIRECTORY={PIPE}".encode()
+    """PID -> what it was started with."""
+    mine, found = f"CUDA_MPS_PIPE_DIRECTORY={PIPE}".encode(), {}
     for entry in pathlib.Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and mine in (entry / "environ").read_bytes().split(b"\0") and "libcuda.so" in (entry / "maps").read_text():
-                yield entry.name
+            environment = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if mine in environment and "libcuda.so" in (entry / "maps").read_text():
+                found[entry.name] = environment
         except OSError:
             continue  # gone, or not ours
+    return found
 
 
 def partitions():
@@ -142,7 +145,7 @@ def keep(ids):
 
 def in_use(i):
     mine = f"CUDA_MPS_SM_PARTITION={GPU}/{i}".encode()
-    return any(mine in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in clients())
+    return any(mine in environment for environment in clients().values())
 
 
 def list_partitions():
