@@ -28,7 +28,7 @@ namespace signature {
   X(cuArray3DCreate_v2) X(cuMipmappedArrayCreate) X(cuGraphCreate) X(cuGraphAddMemAllocNode) \
   X(cuGraphInstantiateWithFlags) X(cuGraphLaunch) X(cuGraphUpload) X(cuStreamCreate) \
   X(cuStreamSynchronize) X(cuIpcGetMemHandle) X(cuIpcOpenMemHandle_v2) X(cuModuleLoadData) \
-  X(cuModuleGetFunction) X(cuLaunchKernel) X(cuMemsetD8_v2) X(cuMemcpyHtoDAsync_v2) X(cuEventCreate) \
+  X(cuModuleGetFunction) X(cuLaunchKernel) X(cuLaunchCooperativeKernel) X(cuMemsetD8_v2) X(cuMemcpyHtoDAsync_v2) X(cuEventCreate) \
   X(cuEventRecord) X(cuEventSynchronize) X(cuStreamBeginCapture_v2) X(cuStreamEndCapture) \
   X(cuMemAllocHost_v2) X(cuMemcpyDtoHAsync_v2)
 // clang-format on

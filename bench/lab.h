@@ -42,6 +42,7 @@ struct Lab {
   bool quick = false;
   bool timed = false;  // on the simulator: work takes its time
   unsigned repeats = 5;
+  unsigned load_s = 0;                // how long a load of `compute` runs; 0: as the mode says
   std::uint64_t deadline_ns = ~0ull;  // CLOCK_MONOTONIC; past it no further repeat or case is begun
   std::string only;            // a case whose name holds none of these texts is left out: A|B|...
   std::string launch = "env";  // env: preload and variables; run: through `bulkhead run`

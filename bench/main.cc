@@ -25,7 +25,7 @@ constexpr char kUsage[] =
     "FILE]\n"
     "         [--only TEXT] [--preload NAME=LIB[,ENV=VALUE...]]... [--sim [PROFILE]] [--launch "
     "env|run] "
-    "[--repeats N] [--seconds N] [--only-native]\n"
+    "[--repeats N] [--seconds N] [--load SECONDS] [--only-native]\n"
     "       bulkhead-bench --gate [--update]\n"
     "With --json - the JSON goes to standard output, all else to standard error.\n"
     "In a VALUE: %l the library, %b the quota in bytes, %M in MiB, %c the share in percent, %d a "
@@ -47,7 +47,7 @@ struct Options {
   std::string json, sim, only, launch = "env";
   std::vector<Variant> rivals;
   bool quick = false, gate = false, update = false, only_native = false;
-  unsigned repeats = 0, seconds = 0;  // 0: as the mode says; no limit
+  unsigned repeats = 0, seconds = 0, load_s = 0;  // 0: as the mode says; no limit
 };
 
 bool add_rival(Options& o, const std::string& text) {
@@ -99,6 +99,8 @@ bool parse(int argc, char** argv, Options& o) {
       o.repeats = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
     } else if (a == "--seconds" && more) {
       o.seconds = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
+    } else if (a == "--load" && more) {
+      o.load_s = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
     } else if (a == "--preload" && more) {
       if (!add_rival(o, argv[++i])) return false;
     } else {
@@ -140,6 +142,7 @@ int run(const Options& o, const std::string& command) {
   b.lab.quick = o.quick;
   b.lab.repeats = o.repeats != 0 ? o.repeats : o.quick ? 3 : 5;
   if (o.seconds != 0) b.lab.deadline_ns = monotonic_ns() + o.seconds * 1'000'000'000ull;
+  b.lab.load_s = o.load_s;
   b.lab.launch = o.launch;
   b.lab.only = o.only;
   const bool no_driver = !o.suites.empty() && !o.gate &&

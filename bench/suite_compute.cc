@@ -1,4 +1,4 @@
-// Rows 1 (launches), 7, 8, 10, 11, by suite_compute_change.cc 9 and 12, by suite_density.cc 13: shares of a GPU's time.
+// Rows 7, 8, 10, 11, by suite_launch.cc 1 (launches), by suite_compute_change.cc 9 and 12, by suite_density.cc 13: shares of a GPU's time.
 //
 // Work, not busy time, is what is counted: kernels of a fixed number of arithmetic rounds, found by calibration with nobody else
 // on the GPU. A tenant's throughput is its kernels done in the judged window; the window leaves the first and last tenth out.
@@ -18,12 +18,15 @@ namespace {
 struct Size {
   const char* name;
   std::uint64_t ns;
+  bool cooperative = false;
   std::uint64_t rounds = 0;
   double solo = 0;  // kernels a second with nobody else and no share
   bool tried = false;
 };
 
-std::uint64_t load_ms(const Bench& b) { return b.lab.quick ? 1500 : 10'000; }
+std::uint64_t load_ms(const Bench& b) {
+  return b.lab.load_s != 0 ? b.lab.load_s * 1000ull : b.lab.quick ? 1500 : 10'000;
+}
 
 // What a worker of `load` logged: kernels a second in the judged window, and the worst window of 100 ms.
 struct Throughput {
@@ -54,6 +57,7 @@ Params load_of(const Size& s, std::uint64_t ms) {
   p.set("rounds", s.rounds);
   p.set("ns", s.ns);
   p.set("ms", ms);
+  if (s.cooperative) p.set("cooperative", 1);
   return p;
 }
 
@@ -109,33 +113,6 @@ bool known(Bench& b, Size& s) {
       together(b, b.lab.variants[0], std::string(s.name) + " kernels alone", {0}, {&s}, load_ms(b));
   s.solo = whole.empty() ? 0 : whole[0].per_s;
   return s.solo != 0;
-}
-
-void launches(Bench& b, const Variant& v, bool graph, unsigned share) {
-  const std::string name = std::string(graph ? "cuGraphLaunch" : "cuLaunchKernel") +
-                           (share == 0 ? "" : ", with " + std::to_string(share) + "%");
-  if (!b.lab.asked(name)) return;
-  Tenant t = b.lab.make_tenant(4 * kGiB);
-  t.compute_percent = share;
-  {
-    Crew crew(b.lab, v, t, "run");
-    Params p;
-    p.set("graph", graph ? 1 : 0);
-    p.set("n", b.lab.quick ? 10'000 : 50'000);
-    crew.start("launch", p);
-    bool good = crew.all_said(60);
-    if (good) crew.go(), good = crew.finish(120);
-    if (!good) {
-      b.results.failed(name, v.name, crew.error());
-    } else {
-      const double rate = ns_per_tick();
-      b.results.add(name, "p50", "ns", v.name, crew.block(0).histogram[0].quantile(0.5) * rate);
-      b.results.add(name, "p99", "ns", v.name, crew.block(0).histogram[0].quantile(0.99) * rate);
-      b.results.add(name, "best of 64", "ns", v.name, crew.block(0).value[0]);
-      b.results.add(name, "mean", "ns", v.name, crew.block(0).value[1]);
-    }
-  }
-  b.lab.drop_tenant(t);
 }
 
 void alone(Bench& b, const Variant& v, Size& s, const std::vector<unsigned>& shares) {
@@ -242,15 +219,11 @@ void gated(Bench& b, Size& request, std::uint64_t times, std::uint64_t period_us
 
 void suite_compute(Bench& b) {
   b.lab.timed = true;
-  b.results.begin(1, "compute: cost of a launch");
-  for (unsigned repeat = 0; repeat < b.lab.repeats && !b.lab.late(); ++repeat)
-    for (const bool graph : {false, true})
-      for (const unsigned share : {0u, 90u, 100u})  // 90: these never use it up
-        for (const Variant& v : b.lab.variants) launches(b, v, graph, share);
-  b.results.print(b.lab, stdout);
+  suite_launch(b);
 
   std::vector<Size> sizes = {
       {"5 us", 5'000}, {"0.1 ms", 100'000}, {"1 ms", 1'000'000}, {"10 ms", 10'000'000}};
+  Size cooperative{"1 ms cooperative", 1'000'000, true};
   if (b.lab.quick) sizes = {{"0.1 ms", 100'000}, {"1 ms", 1'000'000}};
   const std::vector<unsigned> shares =
       b.lab.quick ? std::vector<unsigned>{25, 50} : std::vector<unsigned>{10, 25, 50, 75, 90};
@@ -259,6 +232,9 @@ void suite_compute(Bench& b) {
   for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
     for (Size& s : sizes)
       for (const Variant& v : b.lab.variants) alone(b, v, s, shares);
+  if (!b.lab.quick)
+    for (unsigned repeat = 0; repeat < repeats && !b.lab.late(); ++repeat)
+      for (const Variant& v : b.lab.variants) alone(b, v, cooperative, shares);
   b.results.print(b.lab, stdout);
 
   b.results.begin(7, "compute: shares against each other");
@@ -268,7 +244,12 @@ void suite_compute(Bench& b) {
       contended(b, v, {30, 70}, {large, large});
       contended(b, v, {25, 75}, {small, large});
       contended(b, v, {20, 30, 50}, {large, large, large});
-      if (!b.lab.quick) contended(b, v, {25, 25, 25, 25}, {&sizes[0], small, large, &sizes[3]});
+      if (b.lab.quick) continue;
+      contended(b, v, {25, 25, 25, 25}, {&sizes[0], small, large, &sizes[3]});
+      for (const unsigned q : {10u, 25u, 50u}) {
+        for (Size& s : sizes) contended(b, v, {q, 100 - q}, {&s, &s}, "pair: ");
+        contended(b, v, {q, 100 - q}, {&cooperative, large}, "pair: ");
+      }
     }
   b.results.print(b.lab, stdout);
 

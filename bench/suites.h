@@ -24,6 +24,7 @@ void suite_start(Bench& b);    // row 3
 void suite_quota(Bench& b);    // row 5
 void suite_crash(Bench& b);    // row 6
 void suite_compute(Bench& b);  // rows 1 (launches), 7 to 12
+void suite_launch(Bench& b);   // row 1, launches
 // Kernels of one length: their rounds, and how many a second there are with nobody else and no share.
 struct Load {
   const char* name;

@@ -27,6 +27,7 @@ struct Loader {
   Worker& w;
   Api& cu;
   CUfunction work{}, null{};
+  const bool cooperative = w.params.number("cooperative") != 0;
 
   // False: fail() has been called.
   bool open() {
@@ -40,6 +41,8 @@ struct Loader {
   CUresult launch(std::uint64_t rounds) {
     std::uint64_t out = 0;
     void* args[] = {&rounds, &out};
+    if (cooperative)
+      return cu.cuLaunchCooperativeKernel(work, kBlocks, 1, 1, kThreads, 1, 1, 0, nullptr, args);
     return cu.cuLaunchKernel(work, kBlocks, 1, 1, kThreads, 1, 1, 0, nullptr, args, nullptr);
   }
   // ns that `n` kernels of so many rounds take one after the other.
@@ -69,7 +72,7 @@ CUresult make_graph(Loader& l, unsigned n, CUgraphExec* exec) {
 
 // Submitting an empty kernel (graph=0) or a graph of 8 of them, 64 at a time and then waiting, so that the driver's queue is
 // never full. Histogram 0: each call, in ticks. ns a call without a clock in between: value[0] the best of the spans of 64,
-// value[1] the mean of them.
+// value[1] the mean of them. In turns (worker.h); the log has the mean of each, in ps.
 int work_launch(Worker& w) {
   if (!w.begin()) return 1;
   Loader l{w};
@@ -87,28 +90,35 @@ int work_launch(Worker& w) {
   for (unsigned i = 0; i < 4 * kSpan; ++i)
     if (const CUresult r = once(); r != CUDA_SUCCESS) return w.fail("warm-up", r);
   (void)l.cu.cuCtxSynchronize();
-  if (!w.turn('r')) return 1;
   double best = INFINITY, sum = 0;
-  for (std::uint64_t s = 0; s < spans; ++s) {
-    for (unsigned i = 0; i < kSpan; ++i) {
-      const std::uint64_t a = ticks();
-      const CUresult r = once();
-      w.out->histogram[0].add(ticks() - a);
-      if (r != CUDA_SUCCESS) return w.fail("measured call", r);
+  std::uint64_t done = 0;
+  const auto measure = [&](std::uint64_t n) {
+    double round = 0;
+    for (std::uint64_t s = 0; s < n; ++s) {
+      for (unsigned i = 0; i < kSpan; ++i) {
+        const std::uint64_t a = ticks();
+        const CUresult r = once();
+        w.out->histogram[0].add(ticks() - a);
+        if (r != CUDA_SUCCESS) return w.fail("measured call", r), false;
+      }
+      (void)l.cu.cuCtxSynchronize();
+      const std::uint64_t start = ticks();
+      for (unsigned i = 0; i < kSpan; ++i) (void)once();
+      const auto took = static_cast<double>(ticks() - start);
+      best = std::min(best, took), round += took;
+      (void)l.cu.cuCtxSynchronize();
     }
-    (void)l.cu.cuCtxSynchronize();
-    const std::uint64_t start = ticks();
-    for (unsigned i = 0; i < kSpan; ++i) (void)once();
-    const auto took = static_cast<double>(ticks() - start);
-    best = std::min(best, took), sum += took;
-    (void)l.cu.cuCtxSynchronize();
-  }
+    w.log_round(round / static_cast<double>(n * kSpan) * ns_per_tick());
+    sum += round, done += n;
+    return true;
+  };
+  if (!w.take_turns(spans, measure)) return 1;
   w.out->value[0] = best / kSpan * ns_per_tick();
-  w.out->value[1] = sum / static_cast<double>(spans) / kSpan * ns_per_tick();
+  w.out->value[1] = sum / static_cast<double>(done) / kSpan * ns_per_tick();
   return 0;
 }
 
-// Kernels of `rounds` one after the other, two batches ahead of the GPU, for `ms`. The log holds a batch each: when it was
+// Kernels of `rounds` (cooperative launches with cooperative=1) one after the other, two batches ahead of the GPU, for `ms`. The log holds a batch each: when it was
 // done (CLOCK_MONOTONIC) and how many kernels it held. With calibrate=NS: finds the rounds of a kernel of NS first, with nobody
 // else on the GPU; value[0] the rounds, value[1] the ns measured with them.
 int work_load(Worker& w) {

@@ -27,21 +27,27 @@ int work_copies(Worker& w) {
   for (unsigned i = 0; i < 4 * kSpan; ++i)
     if (const CUresult r = once(); r != CUDA_SUCCESS) return w.fail("warm-up", r);
   (void)w.cu.cuCtxSynchronize();
-  if (!w.turn('r')) return 1;
   double best = INFINITY;
-  for (std::uint64_t s = 0; s < w.params.number("n") / kSpan; ++s) {
-    for (unsigned i = 0; i < kSpan; ++i) {
-      const std::uint64_t a = ticks();
-      const CUresult r = once();
-      w.out->histogram[0].add(ticks() - a);
-      if (r != CUDA_SUCCESS) return w.fail("measured call", r);
+  const auto measure = [&](std::uint64_t n) {
+    double round = 0;
+    for (std::uint64_t s = 0; s < n; ++s) {
+      for (unsigned i = 0; i < kSpan; ++i) {
+        const std::uint64_t a = ticks();
+        const CUresult r = once();
+        w.out->histogram[0].add(ticks() - a);
+        if (r != CUDA_SUCCESS) return w.fail("measured call", r), false;
+      }
+      (void)w.cu.cuCtxSynchronize();
+      const std::uint64_t start = ticks();
+      for (unsigned i = 0; i < kSpan; ++i) (void)once();
+      const auto took = static_cast<double>(ticks() - start);
+      best = std::min(best, took), round += took;
+      (void)w.cu.cuCtxSynchronize();
     }
-    (void)w.cu.cuCtxSynchronize();
-    const std::uint64_t start = ticks();
-    for (unsigned i = 0; i < kSpan; ++i) (void)once();
-    best = std::min(best, static_cast<double>(ticks() - start));
-    (void)w.cu.cuCtxSynchronize();
-  }
+    w.log_round(round / static_cast<double>(n * kSpan) * ns_per_tick());
+    return true;
+  };
+  if (!w.take_turns(w.params.number("n") / kSpan, measure)) return 1;
   w.out->value[0] = best / kSpan * ns_per_tick();
   return 0;
 }

@@ -1,5 +1,6 @@
 #include "bench/worker.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -39,6 +40,20 @@ void Worker::say(char step) const noexcept {
 bool Worker::wait() const noexcept {
   char byte = 0;
   return ::read(kSocketFd, &byte, 1) == 1;
+}
+
+void Worker::stay_on_core() const noexcept {
+  const std::uint64_t core = params.number("core", ~0ull);
+  if (core >= CPU_SETSIZE) return;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  (void)::sched_setaffinity(0, sizeof one, &one);  // refused: it goes where it is put
+}
+
+void Worker::log_round(double ns) const noexcept {
+  if (out->log_count == kLogEntries) return;
+  out->log[out->log_count++] = {0, 0, static_cast<std::uint64_t>(ns * 1000), LogEntry::kGranted};
 }
 
 int Worker::fail(const char* what, CUresult code) const noexcept {

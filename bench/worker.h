@@ -16,6 +16,19 @@ struct Worker {
   bool turn(char step) const noexcept { return say(step), wait(); }
   // Notes what failed and with which code; returns 1, the exit status.
   int fail(const char* what, CUresult code) const noexcept;
+  // `spans(n)` measures n spans; with it in hand the worker takes its turns: "rounds" of them, on core "core" if it is named, each when the bench
+  // says so. False: the bench is gone or spans() failed. The calling thread alone is bound: the library's threads are begun.
+  template <class Spans>
+  [[nodiscard]] bool take_turns(std::uint64_t spans_in_all, Spans spans) {
+    const std::uint64_t rounds = params.number("rounds", 1);
+    stay_on_core();
+    for (std::uint64_t r = 0; r < rounds; ++r)
+      if (!turn('r') || !spans(spans_in_all / rounds + 1)) return false;
+    return turn('d');
+  }
+  void stay_on_core() const noexcept;
+  // The log's next entry: a figure of this round, ns, kept as `bytes` in ps.
+  void log_round(double ns) const noexcept;
   // Driver opened, primary context current, first kernel run. False: fail() has been called.
   [[nodiscard]] bool begin();
 };

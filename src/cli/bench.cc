@@ -34,6 +34,9 @@ void add_bench(CLI::App& app, BenchOptions& o) {
   app.add_option("--seconds", o.seconds, "Begin no further turn after so many seconds")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
+  app.add_option("--load", o.load, "How long each load of compute runs: 10, with --quick 1.5")
+      ->check(CLI::PositiveNumber)
+      ->type_name("SECONDS");
   app.add_option("--launch", o.launch,
                  "How tenants are made: env (preload and variables) or run (bulkhead run)")
       ->check(CLI::IsMember({"env", "run"}))
@@ -54,7 +57,8 @@ int bench(const BenchOptions& o) {
   if (o.only_native) words.emplace_back("--only-native");
   const std::pair<const char*, const std::string*> values[] = {
       {"--json", &o.json},       {"--only", &o.only},       {"--launch", &o.launch},
-      {"--repeats", &o.repeats}, {"--seconds", &o.seconds}, {"--sim", &o.simulator}};
+      {"--repeats", &o.repeats}, {"--seconds", &o.seconds}, {"--load", &o.load},
+      {"--sim", &o.simulator}};
   for (const auto& [name, value] : values)
     if (!value->empty()) words.insert(words.end(), {name, *value});
   for (const std::string& r : o.rivals) words.insert(words.end(), {"--preload", r});

@@ -13,7 +13,7 @@ struct BenchOptions {
   std::vector<std::string> suites;  // none: all
   bool quick = false, only_native = false;
   std::string json;  // "-": standard output
-  std::string only, launch, simulator, repeats, seconds;
+  std::string only, launch, simulator, repeats, seconds, load;
   std::vector<std::string> rivals;
 };
 void add_bench(CLI::App& app, BenchOptions& o);

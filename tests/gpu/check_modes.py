@@ -1,6 +1,6 @@
 """What each mode of a share is worth to a small model beside a hog, on a GPU: bulkheadd with MPS allowed, unmodified PyTorch.
 
-    check_modes.py --part selftest|sliced|temporal|spatial|slice|eight-sliced|eight-spatial|streams|answers [--seconds 2]
+    check_modes.py --part selftest|sliced|temporal|spatial|slice|eight-sliced|eight-spatial|streams|answers [--seconds 2] [--turns 2]
 
 `selftest` goes first: spatial and slice are in force only with its verdicts. One line of JSON a part; `ok` is that the mode was in force
 and everything ran, how good it is is in the figures. Needs root or a user's own BULKHEAD_DIR; MPS is ended with the part."""
@@ -11,11 +11,13 @@ import pathlib
 import select
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+from figures import interval
 from node import Node, until
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -97,16 +99,40 @@ def beside(node, mode, options):
         mlp, hog = Load(node, "mlp", "model"), Load(node, "gemm", "hog")
     sms = [mlp.ready(), hog.ready()]
     s = options.seconds
-    alone, = together((mlp, "closed", s))
-    paced_alone, = together((mlp, "paced", s, PACE_MS))
     hog_alone, = together((hog, "closed", s))
-    both, hog_both = together((mlp, "closed", s * 1.5), (hog, "closed", s * 1.5))
-    paced, hog_paced = together((mlp, "paced", s * 1.5, PACE_MS), (hog, "closed", s * 1.5))
+    alone, both, hog_both = in_turns(options, mlp, hog, ("closed", s))
+    paced_alone, paced, hog_paced = in_turns(options, mlp, hog, ("paced", s, PACE_MS))
+    ratios, paced_ratios = ([y["p99_ms"] / x["p99_ms"] for x, y in zip(one, two)] for one, two in ((alone, both), (paced_alone, paced)))
     return (not found or found["hog"] == mode), {
-        "enforcer": found, "condition": condition, "sms": sms, "alone": alone, "beside": both, "paced_alone": paced_alone,
-        "paced_beside": paced, "p99_to_alone": round(both["p99_ms"] / alone["p99_ms"], 3),
-        "paced_p99_to_alone": round(paced["p99_ms"] / paced_alone["p99_ms"], 3), "hog_alone_per_s": hog_alone["per_s"],
-        "hog_per_s": hog_both["per_s"], "hog_beside_paced_per_s": hog_paced["per_s"], "status": shares(node)}
+        "enforcer": found, "condition": condition, "sms": sms, "turns": options.turns, "alone": middle(alone), "beside": middle(both),
+        "paced_alone": middle(paced_alone), "paced_beside": middle(paced), "p99_to_alone": round(statistics.median(ratios), 3),
+        "p99_interval": interval(ratios), "paced_p99_to_alone": round(statistics.median(paced_ratios), 3),
+        "paced_p99_interval": interval(paced_ratios), "hog_alone_per_s": hog_alone["per_s"], "hog_per_s": middle(hog_both)["per_s"],
+        "hog_beside_paced_per_s": middle(hog_paced)["per_s"], "status": shares(node)}
+
+
+def in_turns(options, mlp, hog, order):
+    """The model alone and beside the hog, A B B A: what each said in each turn. The hog is at work a little before and after."""
+    alone, both, hogs = [], [], []
+
+    def beside_it():
+        hog.ask("closed", order[1] + 0.3)
+        time.sleep(0.15)
+        mlp.ask(*order)
+        both.append(mlp.answer())
+        hogs.append(hog.answer())
+    for turn in range(options.turns):
+        if turn % 2:
+            beside_it()
+        alone += together((mlp, *order))
+        if turn % 2 == 0:
+            beside_it()
+    return alone, both, hogs
+
+
+def middle(said):
+    """Each figure's median over the turns; n is of all."""
+    return {k: sum(x[k] for x in said) if k == "n" else round(statistics.median(x[k] for x in said), 4) for k in said[0]}
 
 
 def shares(node):
@@ -256,6 +282,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", required=True, choices=PARTS)
     parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--turns", type=int, default=2, help="of a load alone and beside the hog; p99 is compared turn by turn")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     line = {"check": f"modes: {options.part}", "ok": False}

@@ -29,7 +29,7 @@ from node import Node
 HERE = pathlib.Path(__file__).resolve().parent
 HANG_S = 40
 SHARES = (100, 50, 25)
-SIZES = ((8, 2000), (1 << 20, 1000), (16 << 20, 400), (256 << 20, 40), (1 << 30, 12))
+SIZES = ((8, 2000, 5), (1 << 20, 1000, 5), (16 << 20, 400, 1), (256 << 20, 40, 1), (1 << 30, 12, 1))  # bytes, calls, pairs a repeat: small ones scatter
 GOAL = 0.95
 NAMES = {8: "8 B", 1 << 20: "1 MiB", 16 << 20: "16 MiB", 256 << 20: "256 MiB", 1 << 30: "1 GiB"}
 
@@ -148,10 +148,11 @@ def bandwidth(node, scratch, options, line, kept):
             done = node.call("set", "both-gpus", "--compute", f"{share}%")
             if done.returncode != 0:
                 raise RuntimeError(f"set {share}%: {done.stderr.strip()}")
-            for size, count in SIZES:
+            for size, count, pairs in SIZES:
                 pair = taken.setdefault((size, share), ([], []))
-                for ranks, at in turns:
-                    pair[at].append(ranks.time_us(size, count))
+                for turn in range(pairs):
+                    for ranks, at in turns[::-1] if turn % 2 else turns:
+                        pair[at].append(ranks.time_us(size, count))
     low, figures = [], {}
     for (size, share), (a, b) in taken.items():
         ratios = [x / y for x, y in zip(a, b)]

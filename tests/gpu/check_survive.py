@@ -158,7 +158,7 @@ def profilers(node, options):
         return r.returncode == 0 and said[:1] == ["kernels"] and int(said[1]) >= 200, {"said": r.stdout[-100:], "err": r.stderr[-200:] if r.returncode else ""}
     guarded("torch's profiler (CUPTI)", torch)
     for tool, words in (("compute-sanitizer", ["--tool", "memcheck"]), ("nsys", ["profile", "-o", str(node.dir.parent / "n"), "--force-overwrite=true"]),
-                        ("ncu", ["--target-processes", "all"])):
+                        ("ncu", ["--target-processes", "all", "--launch-count", "8", "--metrics", "gpu__time_duration.sum"])):
         path = shutil.which(tool) or next((str(p) for p in pathlib.Path("/usr/local").glob(f"cuda*/bin/{tool}")), None)
         if path is None:
             say(tool, True, skipped="not installed here")

@@ -1,4 +1,4 @@
-"""Processes of in_work.py in a tenant, or in none: for check_density.py and check_end_to_end.py."""
+"""Processes of in_work.py or the like in a tenant, or in none: for check_density.py, check_end_to_end.py and check_compute.py."""
 import json
 import os
 import pathlib
@@ -12,11 +12,11 @@ PATIENCE_S = 60  # of one answer: only ends what hangs
 
 
 class Load:
-    def __init__(self, node, words, run=None, **variables):
+    def __init__(self, node, words, run=None, program="in_work.py", **variables):
         """`run`: the words of `bulkhead run` before --, None: without."""
         before = [node.bulkhead, "run", "-q", *run, "--"] if run is not None else []
         self.name = " ".join(run or ["native"])
-        self.process = subprocess.Popen([*before, sys.executable, str(HERE / "in_work.py"), *words], env={**node.env, **variables},
+        self.process = subprocess.Popen([*before, sys.executable, str(HERE / program), *words], env={**node.env, **variables},
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         node.clients.append(self.process)
 
@@ -28,9 +28,15 @@ class Load:
             raise RuntimeError(f"{self.name} ended with {self.process.wait(PATIENCE_S)}")
         return said
 
+    def stay_on(self, core):
+        """All its threads there, from now on."""
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            os.sched_setaffinity(int(task), {core})
+
     def ready(self):
         """Multiprocessors that it was told of."""
-        word, sms, _ = self.line().split()
+        word, sms, pid = self.line().split()
+        self.pid = int(pid)
         if word != "ready":
             raise RuntimeError(f"{self.name} said {word}")
         return int(sms)

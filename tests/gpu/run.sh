@@ -4,7 +4,7 @@
 #
 #   tests/gpu/run.sh [QUICK=1 in the environment: about 4 minutes instead of 9]
 #
-#   SECTIONS    which of "programs device daemon compute modes audit density nccl measurements" to run (default all)
+#   SECTIONS    which of "programs device daemon compute modes survive audit residual density nccl measurements" to run (default all)
 #   OUT         where results.jsonl and all.log go (default build/gpu)
 #   BUILD       the build tree (default build/release)
 #   RIVAL_LIB   a HAMi-core libvgpu.so to measure beside; RIVAL_NAME names it (default hami)
@@ -31,7 +31,7 @@ cd tests/gpu || exit 1
 emit() { printf '%s\n' "$1" >>"$RESULTS"; }
 # A line for a check that left none of its own: json_line NAME OK KEY TEXT
 json_line() { python3 -c 'import json,sys; print(json.dumps({"check": sys.argv[1], "ok": {"true": True, "false": False}.get(sys.argv[2]), sys.argv[3]: sys.argv[4][-600:]}))' "$@"; }
-wants() { [[ " ${SECTIONS:-programs device daemon compute modes audit density nccl measurements} " == *" $1 "* ]]; }
+wants() { [[ " ${SECTIONS:-programs device daemon compute modes survive audit residual density nccl measurements} " == *" $1 "* ]]; }
 late() { [ "$SECONDS" -ge "$LIMIT_S" ]; }
 
 # check NAME COMMAND...: in the background, at most JOBS at a time, each in a directory of its own: the sum of limits of
@@ -200,6 +200,12 @@ if wants modes; then
   settle
 fi
 
+# ---- what must be survived: about 60 s, a line a part ----
+if wants survive && ! late; then
+  BULKHEAD_DIR=$WORK/survive timeout -k 5 120 python3 check_survive.py >"$WORK/survive.out" 2>>"$LOG"
+  grep '^{"check"' "$WORK/survive.out" >>"$RESULTS"
+fi
+
 # ---- the log of transfers beside CUPTI: about 45 s ----
 if wants audit; then
   JOBS=1
@@ -209,11 +215,18 @@ if wants audit; then
   settle
 fi
 
-# ---- density, and whole programs beside native: about 160 s ----
+# ---- what one tenant left and another reads: about 100 s, a line a part ----
+if wants residual && ! late; then
+  timeout -k 5 120 python3 check_residual.py --gib 60 --mps --seconds 90 >"$WORK/residual.out" 2>>"$LOG"
+  grep '^{"check"' "$WORK/residual.out" >>"$RESULTS"
+fi
+
+# ---- density, and whole programs beside native: about 200 s ----
 if wants density; then
   JOBS=1
   check "end to end without limits" python3 check_end_to_end.py
   check "density of an MLP" python3 check_density.py --load mlp --share 10 --most 10
+  check "density of an MLP, native MPS" python3 check_density.py --load mlp --share 10 --most 10 --native
   check "density of decode" python3 check_density.py --load decode --share 20 --most 5
   [ -z "${RIVAL_LIB:-}" ] || check "density of an MLP, rival" python3 check_density.py --load mlp --share 10 --most 3 --rival "$RIVAL_LIB"
   settle
