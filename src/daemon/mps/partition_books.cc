@@ -39,7 +39,8 @@ std::string text_of(const shm::PartitionBook& b) {
 
 UniqueFd PartitionBooks::open(bool make) const {
   const std::string at = directory_ + "/" + shm::kPartitionsDir;
-  if (make) (void)::mkdir(at.c_str(), 0755);
+  if (make && ::mkdir(at.c_str(), 0755) == 0)
+    (void)::chmod(at.c_str(), 0755);  // whatever the umask
   return UniqueFd{::open(at.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
 }
 
