@@ -161,6 +161,16 @@ TEST_F(Dividing, WhatIsInUseStaysUntilItIsNot) {
   EXPECT_TRUE(partitions_->clear());
 }
 
+TEST_F(Dividing, NobodyIsSentToAPartitionThatGoes) {
+  wants_ = {want("a", 4)};
+  turns();
+  wants_.clear();
+  table_.silent_after = static_cast<unsigned>(table_.said.size()) + 2;  // killed in the removal
+  turns();
+  EXPECT_EQ(table_.used(), 0u);
+  EXPECT_EQ(value("a"), "") << "it was out of the books before";
+}
+
 TEST_F(Dividing, AnotherSizeComesWhenNobodyRuns) {
   wants_ = {want("a", 4, true)};
   turns();
