@@ -5,7 +5,9 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <sstream>
+#include <utility>
 
 namespace bulkhead::daemon {
 namespace {
@@ -25,6 +27,9 @@ struct Table {
   std::vector<std::string> said;
   std::string lspart, add;  // what is answered instead
   unsigned next_id = 0, silent_after = ~0u;
+  bool slow = false;
+  MpsCommand::Done unheard;
+  std::vector<std::function<void()>> later;  // the answers, if it is slow
 
   unsigned used() const {
     unsigned n = 0;
@@ -61,8 +66,13 @@ struct Table {
     said.push_back(input.substr(0, input.size() - 1));
     const std::string text =
         answer(said.back());  // it is done, whether the one who asked hears of it or not
-    if (said.size() < silent_after) done({MpsReply::How::kEnded, 0, 0, text});
+    if (said.size() >= silent_after) return;
+    unheard = done;
+    if (slow) return later.push_back([done, text] { done({MpsReply::How::kEnded, 0, 0, text}); });
+    done({MpsReply::How::kEnded, 0, 0, text});
   }
+  // What becomes of the last command instead of its answer.
+  void lost(const MpsReply& reply) { std::exchange(unheard, nullptr)(reply); }
   unsigned count(const std::string& begin) const {
     unsigned n = 0;
     for (const std::string& s : said) n += s.starts_with(begin) ? 1 : 0;
@@ -159,6 +169,31 @@ TEST_F(Dividing, WhatIsInUseStaysUntilItIsNot) {
   turns(2, kSecond);
   EXPECT_EQ(table_.used(), 0u);
   EXPECT_TRUE(partitions_->clear());
+}
+
+TEST_F(Dividing, ASlowAnswerIsWaitedForAndNoneIsARefusal) {
+  table_.slow = true;
+  wants_ = {want("a", 4)};
+  for (int i = 0; i < 3; ++i) {  // lspart, sm_partition add, lspart
+    turns(5, kSecond);
+    EXPECT_EQ(state("a"), Partitions::State::kPending);
+    ASSERT_EQ(table_.later.size(), 1u) << "one at a time";
+    std::exchange(table_.later, {})[0]();
+  }
+  EXPECT_EQ(state("a"), Partitions::State::kReady);
+  wants_.push_back(want("b", 4));
+  turns();
+  ASSERT_EQ(table_.later.size(), 1u);
+  table_.later.clear();
+  table_.slow = false;
+  table_.lost({MpsReply::How::kTimedOut, 0, 0, {}});
+  EXPECT_EQ(state("b"), Partitions::State::kRefused);
+  EXPECT_NE(refused("b").find("lspart: it did not answer within 10 s"), std::string::npos)
+      << refused("b");
+  EXPECT_EQ(state("a"), Partitions::State::kReady);
+  turns(3, kSecond);
+  turns(6, kSecond);
+  EXPECT_EQ(state("b"), Partitions::State::kReady);
 }
 
 TEST_F(Dividing, NobodyIsSentToAPartitionThatGoes) {
