@@ -245,6 +245,7 @@ void suite_compute(Bench& b) {
       contended(b, v, {25, 75}, {small, large});
       contended(b, v, {20, 30, 50}, {large, large, large});
       if (b.lab.quick) continue;
+      if (v.kind == Variant::Kind::kNative) continue;  // it knows no shares: halves, as above
       contended(b, v, {25, 25, 25, 25}, {&sizes[0], small, large, &sizes[3]});
       for (const unsigned q : {10u, 25u, 50u}) {
         for (Size& s : sizes) contended(b, v, {q, 100 - q}, {&s, &s}, "pair: ");

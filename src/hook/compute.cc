@@ -218,11 +218,12 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
   t.book = any_capture ? nullptr : take_book(stream, twin, predicted);
   t.stream = named(stream, twin);
   if (t.book == nullptr) return;
+  t.book->device = t.device;
   // A collective is never held, and what it costs is what its ranks agree on: its events would only slow it down.
   const bool may_be_loose =
       t.book->cut.open == nullptr && predicted < shares::kSegment_ns &&
       (coarse || cost.samples.load(kRelaxed) >= 2) &&  // a statistic
-      process.device_count == 1 && !gate_anywhere() &&
+      !gate_beside(t.device) &&
       (collective || (is_sparse(share, *in) && within(*t.book, now, in->window_ns)));
   // What begins on an idle device is no sample (cut_before()), and by the prediction it is idle: the device is asked, for a
   // prediction that is too low would say so always. relaxed: own

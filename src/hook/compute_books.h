@@ -99,6 +99,7 @@ struct alignas(64) StreamBook {
   bool behind;                  // a loose launch is behind last_end: nothing can begin there
   std::atomic<bool> had_loose;  // once
   Loose loose;                  // not told yet
+  std::uint32_t device;         // its number here; of a book that was launched on the long way
   shares::StreamCut cut;
   Flight ring[kInFlight];
 };
@@ -136,6 +137,7 @@ struct DeviceShare {
   std::uint64_t slice_ns = 0, busy_until_ns = 0, empty_ns = 0;
   std::atomic<std::uint64_t> in_flight_ns{0};  // of segments that have ended, in window terms
   std::uint64_t threads = 0;                   // resident at once
+  shares::LooseTime loose{};                   // under `measuring`
 };
 
 struct Compute {
@@ -154,7 +156,6 @@ struct Compute {
   std::atomic<std::uint32_t> used_count{0};         // streams with a key, in order of their
   std::atomic<std::uint16_t> used[kStreamBooks]{};  // arrival: index + 1
   shares::CostTable costs{};
-  shares::LooseTime loose{};  // under `measuring`
   std::atomic<std::uint64_t>
       has_loose[kStreamBooks / 64]{};  // a bit a stream; changed under its book
 };
@@ -227,9 +228,9 @@ void tell_all_loose(std::uint64_t now) noexcept;
 // A segment was seen to end: what is loose behind it begins there at the earliest, and by the predictions no later.
 void place_loose(StreamBook& b, const Flight& f) noexcept;
 // What is left for this stream's measured work of [from, until), `own_ns` of it the process's, beside what is loose on others.
-[[nodiscard]] std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns,
-                                            std::uint64_t own_ns, std::uint64_t from,
-                                            std::uint64_t until) noexcept;
+[[nodiscard]] std::uint64_t beside_loose_ns(const StreamBook& b, std::uint32_t device,
+                                            std::uint64_t cost_ns, std::uint64_t own_ns,
+                                            std::uint64_t from, std::uint64_t until) noexcept;
 void count_sums(shm::ComputeEntry& e, const InForce& in, std::uint64_t charged_ns,
                 std::uint64_t launches) noexcept;  // compute_measure.cc
 

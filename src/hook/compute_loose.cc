@@ -1,4 +1,4 @@
-// Launches in no segment: docs/compute.md, 'What a launch costs'. The compute thread's; only a process of one device has any.
+// Launches in no segment: docs/compute.md, 'What a launch costs'. The compute thread's.
 #include "hook/compute_books.h"
 #include "hook/process.h"
 
@@ -13,14 +13,14 @@ void tell_loose(StreamBook& b, std::uint64_t now) noexcept {
   b.loose = {0, 0, 0, 0, told.until_ns, told.since_end_ns};
   if (told.from_ns + told.predicted_ns > told.until_ns)  // it was put right meanwhile
     told.from_ns = told.until_ns - told.predicted_ns;
-  DeviceShare& share = compute.device[0];
-  shm::ComputeEntry* const e = share_of(process.devices[0]);
+  DeviceShare& share = compute.device[b.device];
+  shm::ComputeEntry* const e = share_of(process.devices[b.device]);
   if (e == nullptr) return;
   // Streams that are loose at once share the time: who is told later pays for what is left of it.
-  const std::uint64_t ns = beside_loose_ns(b, told.predicted_ns, told.until_ns - told.from_ns,
-                                           told.from_ns, told.until_ns);
+  const std::uint64_t ns = beside_loose_ns(
+      b, b.device, told.predicted_ns, told.until_ns - told.from_ns, told.from_ns, told.until_ns);
   const std::uint64_t charged = shares::detail::scaled(told.charged_ns, ns, told.predicted_ns);
-  compute.loose.add({told.from_ns, told.until_ns, ns, &b});
+  share.loose.add({told.from_ns, told.until_ns, ns, &b});
   const InForce& in = in_force(share, *e);
   if (charged < told.charged_ns)
     shares::refund(e->tat_ns, now, told.charged_ns - charged, in.rules);
@@ -32,9 +32,10 @@ void tell_loose(StreamBook& b, std::uint64_t now) noexcept {
 
 }  // namespace
 
-std::uint64_t beside_loose_ns(const StreamBook& b, std::uint64_t cost_ns, std::uint64_t own_ns,
-                              std::uint64_t from, std::uint64_t until) noexcept {
-  const std::uint64_t taken = compute.loose.within(from, until, &b);
+std::uint64_t beside_loose_ns(const StreamBook& b, std::uint32_t device, std::uint64_t cost_ns,
+                              std::uint64_t own_ns, std::uint64_t from,
+                              std::uint64_t until) noexcept {
+  const std::uint64_t taken = compute.device[device].loose.within(from, until, &b);
   if (taken == 0) return cost_ns;
   return shares::detail::least(cost_ns, own_ns > taken ? own_ns - taken : 0);
 }

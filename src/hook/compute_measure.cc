@@ -80,7 +80,7 @@ std::uint64_t beside_loose(const StreamBook& b, const Flight& f, const shares::R
   const std::uint64_t own =
       r.clean ? part
               : shares::detail::least(part, shares::detail::scaled(r.virtual_ns, part, span));
-  return beside_loose_ns(b, cost, own, f.real_end_ns - part, f.real_end_ns);
+  return beside_loose_ns(b, f.device, cost, own, f.real_end_ns - part, f.real_end_ns);
 }
 
 // The segment at the tail of a stream has ended, and the governor's clock covers it.
@@ -127,7 +127,7 @@ void accrue(ContextBook& c, const StreamBook& b, Flight& f, std::uint64_t now) n
   r.alone = r.clean = to.shared_ns <= from.shared_ns;
   r.beside = !r.alone || shares::was_shared(share_of(f).history, to);
   const std::uint64_t so_far = shares::running_ns(f.segment, r, share_of(f).slice_ns);
-  const std::uint64_t due = beside_loose_ns(b, so_far, so_far, f.began_ns, now);
+  const std::uint64_t due = beside_loose_ns(b, f.device, so_far, so_far, f.began_ns, now);
   // before kappa on both sides: what was predicted stands for as much
   if (due > f.segment.raw_ns && due > f.segment.charged_ns) settle(f, due, !r.beside, now);
 }

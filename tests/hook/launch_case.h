@@ -57,12 +57,12 @@ class ComputeTest : public ::testing::Test {
   void bind(std::uint32_t percent) {
     setenv("BULKHEAD_DIR", dir_.c_str(), 1);
     setenv("BULKHEAD_MEMORY", "1GiB", 1);
-    setenv("FAKE_DEVICES", "1", 1);
+    setenv("FAKE_DEVICES", ordinal == 0 ? "1" : "2", 1);
     ASSERT_NE(dlopen(BH_TESTS "/fake/libcuda.so.1", RTLD_NOW), nullptr) << dlerror();
     ASSERT_EQ(::cuInit(0), CUDA_SUCCESS);
     ASSERT_EQ(mode(), Mode::kOn);
     fake::install();
-    ASSERT_EQ(::cuCtxCreate_v2(&context_, 0, 0), CUDA_SUCCESS);
+    ASSERT_EQ(::cuCtxCreate_v2(&context_, 0, ordinal), CUDA_SUCCESS);
     gpu.context = context_;
     if (percent != 0) limit(percent);
   }
@@ -74,7 +74,7 @@ class ComputeTest : public ::testing::Test {
     e.rules.fetch_add(1, std::memory_order_release);  // pairs with the library's look
     ::syscall(SYS_futex, &e.rules, FUTEX_WAKE, 1 << 20, nullptr, nullptr, 0);
   }
-  static shm::ComputeEntry& entry() { return *share_of(process.devices[0]); }
+  static shm::ComputeEntry& entry() { return *share_of(process.devices[ordinal]); }
   static CUresult launch(CUfunction f, CUstream s) {
     return ::cuLaunchKernel(f, 1, 1, 1, 32, 1, 1, 0, s, nullptr, nullptr);
   }
@@ -111,6 +111,7 @@ class ComputeTest : public ::testing::Test {
   // So much waiting time ahead of now that any gate is shut for good (the clamp is a second and the burst).
   static void shut() { entry().tat_ns.store(monotonic_ns() + 3'600'000 * kMs, kRelaxed); }
 
+  static inline int ordinal = 0;  // of the device; 1: the process sees two
   std::string dir_;
   CUcontext context_ = nullptr;
 };

@@ -9,8 +9,13 @@
 namespace bulkhead::hook {
 namespace {
 
-class LooseTest : public ComputeTest {
+// On a process's only device, and on the second of two: each rank of a collective sees all devices of its node as a rule.
+class LooseTest : public ComputeTest, public ::testing::WithParamInterface<int> {
  protected:
+  void SetUp() override {
+    ordinal = GetParam();
+    ComputeTest::SetUp();
+  }
   static constexpr std::uint64_t kShort = 150'000;
   static inline const CUfunction kCompute = function(1), kCollective = function(7),
                                  kOther = function(8);
@@ -75,7 +80,7 @@ class LooseTest : public ComputeTest {
 };
 
 // One whose communicator nobody knows is charged what it took, not the first guess for ever.
-TEST_F(LooseTest, ACollectiveOfNoKnownCommunicatorIsLearned) {
+TEST_P(LooseTest, ACollectiveOfNoKnownCommunicatorIsLearned) {
   in_child(100, [&] {
     learn();
     const std::uint64_t used = entry().used_ns.load(), launches = entry().launches.load();
@@ -85,7 +90,7 @@ TEST_F(LooseTest, ACollectiveOfNoKnownCommunicatorIsLearned) {
   });
 }
 
-TEST_F(LooseTest, CollectivesBesideMeasuredWorkAreChargedOnce) {
+TEST_P(LooseTest, CollectivesBesideMeasuredWorkAreChargedOnce) {
   in_child(100, [&] {
     learn();
     const std::uint64_t used = entry().used_ns.load(), raw = entry().raw_ns.load();
@@ -102,7 +107,7 @@ TEST_F(LooseTest, CollectivesBesideMeasuredWorkAreChargedOnce) {
 }
 
 // One after the other: each pays in full.
-TEST_F(LooseTest, CollectivesByThemselvesTakeNothingOffTheRest) {
+TEST_P(LooseTest, CollectivesByThemselvesTakeNothingOffTheRest) {
   in_child(100, [&] {
     learn();
     const std::uint64_t used = entry().used_ns.load(), launches = entry().launches.load();
@@ -117,7 +122,7 @@ TEST_F(LooseTest, CollectivesByThemselvesTakeNothingOffTheRest) {
 }
 
 // Nor do those of several streams pay more than the time they take together.
-TEST_F(LooseTest, SeveralStreamsOfThemAreChargedTogether) {
+TEST_P(LooseTest, SeveralStreamsOfThemAreChargedTogether) {
   in_child(100, [&] {
     learn();
     const std::uint64_t used = entry().used_ns.load(), launches = entry().launches.load();
@@ -135,7 +140,7 @@ TEST_F(LooseTest, SeveralStreamsOfThemAreChargedTogether) {
 }
 
 // The compute thread leaves the books of streams alone on which nothing is loose: it does not as much as try to take them.
-TEST_F(LooseTest, OnlyBooksWithLooseLaunchesAreTouched) {
+TEST_P(LooseTest, OnlyBooksWithLooseLaunchesAreTouched) {
   in_child(100, [&] {
     learn();
     const std::uint64_t launches = entry().launches.load();
@@ -152,7 +157,7 @@ TEST_F(LooseTest, OnlyBooksWithLooseLaunchesAreTouched) {
 }
 
 // Predictions that are a little high would put what is loose ever further into the future: a measured end puts it right.
-TEST_F(LooseTest, WhereTheyRunIsMeasuredNowAndThen) {
+TEST_P(LooseTest, WhereTheyRunIsMeasuredNowAndThen) {
   in_child(100, [&] {
     learn();
     StreamBook* const book = take_book(stream(2), Twin::kPlain, 0);
@@ -168,6 +173,8 @@ TEST_F(LooseTest, WhereTheyRunIsMeasuredNowAndThen) {
     EXPECT_LT(book->loose.until_ns, monotonic_ns() + 3'000'000 * kMs);
   });
 }
+
+INSTANTIATE_TEST_SUITE_P(OnDevice, LooseTest, ::testing::Values(0, 1));
 
 }  // namespace
 }  // namespace bulkhead::hook
