@@ -87,7 +87,7 @@ void add_share(CLI::App& app, ShareOptions& o, const char* which) {
       ->type_name("TIME");
   app.add_option("--mode", o.mode,
                  "How the share is held: in time, in multiprocessors (MPS), by short time slices")
-      ->type_name("auto|spatial|slice|temporal");
+      ->type_name("auto|spatial|slice|temporal|partition");
   app.add_option("--priority", o.priority,
                  "latency: batch tenants' work waits while this one's runs (needs the daemon)")
       ->type_name("latency|batch");

@@ -38,7 +38,8 @@ std::uint32_t lowest_share(const shm::NodePage& page, const char* name) {
   return lowest;
 }
 
-// 0: the daemon does not say.
+}  // namespace
+
 std::uint32_t mps_state_of(const Machine& machine, const std::string& tenant) {
   const auto said = ask_list(machine);
   if (!said) return 0;
@@ -46,16 +47,14 @@ std::uint32_t mps_state_of(const Machine& machine, const std::string& tenant) {
   return at == said->modes.end() ? 0 : at->second.mps_state;
 }
 
-}  // namespace
-
 std::string mode_without_daemon(wire::ComputeMode mode) {
-  if (mode != wire::ComputeMode::kSpatial && mode != wire::ComputeMode::kSlice) return {};
+  const bool by_mps = mode == wire::ComputeMode::kSpatial || mode == wire::ComputeMode::kPartition;
+  if (!by_mps && mode != wire::ComputeMode::kSlice) return {};
   return fmt::format(
       "--mode {} needs the daemon, which knows what was tested here{}: start bulkheadd, or use "
       "auto or "
       "temporal",
-      mode_text(static_cast<std::uint32_t>(mode)),
-      mode == wire::ComputeMode::kSpatial ? " and keeps MPS" : "");
+      mode_text(static_cast<std::uint32_t>(mode)), by_mps ? " and keeps MPS" : "");
 }
 
 std::string enter_mode(const Machine& machine, const std::string& tenant) {

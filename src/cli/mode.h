@@ -14,6 +14,9 @@ namespace bulkhead::cli {
 // our own environment, for the command. Nothing for any other tenant. A warning, if the processes will be held in time instead; "" else.
 [[nodiscard]] std::string enter_mode(const Machine& machine, const std::string& tenant);
 
+// wire::TenantView::mps_state as the daemon tells it; 0: it does not say.
+[[nodiscard]] std::uint32_t mps_state_of(const Machine& machine, const std::string& tenant);
+
 [[nodiscard]] const char* mode_text(std::uint32_t asked);         // of wire::ComputeMode
 [[nodiscard]] const char* enforcer_text(std::uint32_t enforcer);  // of wire::TenantView
 // "spatial works, slice no": what self-tests saw; "": nothing was tested.

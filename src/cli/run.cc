@@ -15,6 +15,7 @@
 #include "cli/like_share.h"
 #include "cli/machine.h"
 #include "cli/mode.h"
+#include "cli/partition.h"
 #include "cli/remote.h"
 #include "cli/run_tenant.h"
 #include "cli/shim.h"
@@ -182,6 +183,11 @@ int run(const RunOptions& options) {
   if (p.empty() && !asked.streams.empty())
     p = streams_problem(state.machine, state.tenant.name(), asked.streams);
   if (p.empty()) p = prepare_environment(state);
+  if (p.empty() && state.by_daemon) {
+    std::string held;
+    p = enter_partition(**machine, state.tenant.name(), held);
+    if (!held.empty() && !options.quiet) warn(held);
+  }
   if (p.empty() && state.by_daemon) {
     if (const std::string note = enter_mode(**machine, state.tenant.name());
         !note.empty() && !options.quiet)

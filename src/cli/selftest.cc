@@ -13,34 +13,19 @@
 #include <numeric>
 #include <optional>
 
-#include "cli/child.h"
 #include "cli/install.h"
+#include "cli/selftest_inside.h"
 #include "policy/spatial.h"
 
 namespace bulkhead::cli {
-namespace {
+namespace selftest {
 
-using gpu::Finding;
 using nlohmann::json;
-using shm::Seen;
 namespace fs = std::filesystem;
-constexpr int kPatience_ms = 60'000;
-constexpr const char* kSlice_us = "100";
 
-// A GPU under test: what its processes have in their environment.
-struct Bench {
-  const Machine& machine;
-  const SelfTestOptions& options;
-  Variables variables;
-  [[nodiscard]] Variables with(const Variables& more) const {
-    Variables out = variables;
-    out.insert(out.end(), more.begin(), more.end());
-    return out;
-  }
-  [[nodiscard]] std::vector<std::string> worker(const char* what) const {
-    return {own_path(), "__selftest", what, machine.simulator};
-  }
-};
+std::vector<std::string> Bench::worker(const char* what) const {
+  return {own_path(), "__selftest", what, machine.simulator};
+}
 
 json parsed(const std::string& line) {
   json out = json::parse(line, nullptr, false);
@@ -58,51 +43,49 @@ std::optional<unsigned> number(const json& j, const char* key) {
   return at->get<unsigned>();
 }
 
-json ask(const Bench& b, const char* what, const Variables& more = {}) {
+json ask(const Bench& b, const char* what, const Variables& more) {
   Talk worker{b.worker(what), b.with(more)};
   return parsed(worker.line(kPatience_ms));
 }
 
-// A control daemon in a directory of its own; ended with this.
-class PrivateMps {
- public:
-  explicit PrivateMps(const std::string& program) : program_(program) {
-    char name[] = "/tmp/bulkhead-mps-XXXXXX";
-    if (::mkdtemp(name) == nullptr) return;
-    home_ = name;
-    ::mkdir((home_ + "/pipe").c_str(), 0700);
-    ::mkdir((home_ + "/log").c_str(), 0700);
-    said_.clear();
-    Talk start{{program_, "-d"}, variables()};
-    if (start.wait(kPatience_ms, said_) == 0) runs_ = order("get_server_list").first == 0;
-  }
-  PrivateMps(const PrivateMps&) = delete;
-  PrivateMps& operator=(const PrivateMps&) = delete;
-  ~PrivateMps() {
-    if (runs_) (void)order("quit");
-    std::error_code none;
-    if (!home_.empty()) fs::remove_all(home_, none);
-  }
-  [[nodiscard]] bool runs() const { return runs_; }
-  [[nodiscard]] const std::string& said() const { return said_; }
-  [[nodiscard]] Variables variables() const {
-    return {{"CUDA_MPS_PIPE_DIRECTORY", home_ + "/pipe"},
-            {"CUDA_MPS_LOG_DIRECTORY", home_ + "/log"}};
-  }
-  std::pair<int, std::string> order(const std::string& text) {
-    Talk one{{program_}, variables()};
-    one.say(text + "\n");
-    std::string said;
-    const int code = one.wait(kPatience_ms, said);
-    return {code, said};
-  }
+PrivateMps::PrivateMps(const std::string& program, const std::vector<std::string>& more)
+    : program_(program) {
+  char name[] = "/tmp/bulkhead-mps-XXXXXX";
+  if (::mkdtemp(name) == nullptr) return;
+  home_ = name;
+  ::mkdir((home_ + "/pipe").c_str(), 0700);
+  ::mkdir((home_ + "/log").c_str(), 0700);
+  std::vector<std::string> words{program_, "-d"};
+  words.insert(words.end(), more.begin(), more.end());
+  Talk start{words, variables()};
+  if (start.wait(kPatience_ms, said_) == 0) runs_ = order("get_server_list").first == 0;
+}
 
- private:
-  std::string program_, home_, said_;
-  bool runs_ = false;
-};
+PrivateMps::~PrivateMps() {
+  if (runs_) (void)order("quit");
+  std::error_code none;
+  if (!home_.empty()) fs::remove_all(home_, none);
+}
+
+std::pair<int, std::string> PrivateMps::order(const std::string& text) {
+  Talk one{{program_}, variables()};
+  one.say(text + "\n");
+  std::string said;
+  const int code = one.wait(kPatience_ms, said);
+  return {code, said};
+}
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+}  // namespace selftest
+
+namespace {
+
+using gpu::Finding;
+using nlohmann::json;
+using shm::Seen;
+using namespace selftest;
+constexpr const char* kSlice_us = "100";
 
 // "132 SMs at 100%, 66 at 50%, ..."; the driver's own figure beside it where it is another.
 void note_count(std::string& evidence, const char* percent, unsigned distinct, unsigned told) {
@@ -142,17 +125,6 @@ void test_spatial(const Bench& b, PrivateMps& mps, gpu::SelfTest& out) {
   }
   binds &= out.sm_least < out.sms;
   f.verdict = binds ? Seen::kWorks : Seen::kNo;
-}
-
-void test_partitions(PrivateMps& mps, gpu::SelfTest& out) {
-  if (!mps.runs()) return;
-  const auto [code, said] = mps.order("lspart");
-  const bool knows = code == 0 && said.find("nknown") == std::string::npos &&
-                     said.find("nrecognized") == std::string::npos &&
-                     said.find("nvalid") == std::string::npos;
-  out.partitions = {knows ? Seen::kWorks : Seen::kNo,
-                    fmt::format("lspart: {}", said.empty() ? fmt::format("exit code {}", code)
-                                                           : first_line(said))};
 }
 
 void test_green(const Bench& b, gpu::SelfTest& out) {
@@ -220,6 +192,7 @@ gpu::SelfTest test_gpu(const Machine& machine, const SelfTestOptions& options, c
            {"BULKHEAD_MEMORY", ""},
            {"CUDA_MPS_PIPE_DIRECTORY", ""},
            {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", ""},
+           {"CUDA_MPS_SM_PARTITION", ""},
            {"CUDA_VISIBLE_DEVICES", gpu.uuid}}};
   if (machine.simulated) b.variables.emplace_back("BULKHEAD_SIM_TIMED", "1");
   gpu::SelfTest out;
@@ -230,7 +203,7 @@ gpu::SelfTest test_gpu(const Machine& machine, const SelfTestOptions& options, c
   if (options.mps) {
     PrivateMps mps{options.control};
     test_spatial(b, mps, out);
-    test_partitions(mps, out);
+    test_partitions(b, mps, out);
   } else {
     out.spatial.evidence = out.partitions.evidence = "MPS is not allowed by the configuration";
   }

@@ -37,10 +37,11 @@ std::string read_mode(const std::string& text, AskedShare& out) {
   if (text.empty()) return {};
   const std::string why = policy::mode_problem(text.c_str());
   if (!why.empty()) return fmt::format("--mode '{}' {}", text, why);
-  out.mode = text == "temporal"  ? wire::ComputeMode::kTemporal
-             : text == "spatial" ? wire::ComputeMode::kSpatial
-             : text == "slice"   ? wire::ComputeMode::kSlice
-                                 : wire::ComputeMode::kAuto;
+  out.mode = text == "temporal"    ? wire::ComputeMode::kTemporal
+             : text == "spatial"   ? wire::ComputeMode::kSpatial
+             : text == "slice"     ? wire::ComputeMode::kSlice
+             : text == "partition" ? wire::ComputeMode::kPartition
+                                   : wire::ComputeMode::kAuto;
   out.has_mode = true;
   return {};
 }

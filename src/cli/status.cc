@@ -13,6 +13,7 @@
 #include "cli/install.h"
 #include "cli/machine.h"
 #include "cli/mode.h"
+#include "cli/partition.h"
 #include "cli/remote.h"
 #include "cli/request.h"
 #include "cli/share.h"
@@ -175,6 +176,8 @@ void print_tenant(const Picture& p, const TenantBooks& t) {
                short_size(device.free_bytes()), short_size(device.other_bytes),
                d == 0 ? std::to_string(live) : "", d == 0 ? std::to_string(t.refused) : "");
   }
+  if (const std::string has = partition_text(p.machine, t.name); !has.empty())
+    fmt::print("  partition: {}\n", has);
   for (const DeviceBooks& device : t.devices) {
     if (device.compute.limited()) print_time(p, t, device);
     print_gate(p, t, device);
@@ -191,7 +194,8 @@ Domains domains_of(const Picture& p,
   for (const auto& [name, m] : p.modes) {
     if (m.mps_state == 0 || m.mps_group.empty()) continue;
     out[{m.mps_group, m.owner_uid}].push_back(name.c_str());
-    states[{m.mps_group, m.owner_uid}] = m.mps_state;
+    // a tenant that was refused its partition: its group serves all the same
+    states[{m.mps_group, m.owner_uid}] = m.mps_state == 4 ? 1 : m.mps_state;
   }
   return out;
 }
@@ -357,6 +361,7 @@ json tenant_json(const Picture& picture, const TenantBooks& t) {
           {"enforcer", told ? json(enforcer_text(mode->second.enforcer)) : json{}},
           {"mps_group",
            told && !mode->second.mps_group.empty() ? json(mode->second.mps_group) : json{}},
+          {"partition", partition_json(picture.machine, t.name)},
           {"ephemeral", t.ephemeral},
           {"overcommitted", t.overcommitted},
           {"on_fault", t.open_on_fault ? "open" : "deny"},

@@ -71,8 +71,8 @@ std::string streams_problem(const Machine& machine, const std::string& tenant,
   const auto* const page = map.ok() ? map->as<const shm::NodePage>() : nullptr;
   if (page != nullptr) {
     const auto how = shm::node_mode(*page, tenant.c_str());
-    if (how.ok() && (how->flags & shm::kTenantSpatial) != 0)
-      return "--streams is not possible with a spatial share: under an MPS percentage the driver "
+    if (how.ok() && (how->flags & (shm::kTenantSpatial | shm::kTenantPartition)) != 0)
+      return "--streams is not possible with a share that MPS holds: under a percentage the driver "
              "divides no further; use --mode temporal, or leave it out";
   }
   if (!machine.nvml) return "--streams needs NVML to know the GPU: " + machine.nvml_problem;

@@ -161,6 +161,12 @@ void read_others(ConfigTable& root, Config& c) {
     if (!is_name(g) || g.size() >= sizeof wire::TenantRecord::mps_group)
       mps.blame(at_groups, "groups", "'" + g + "' is not a name of at most 31 characters");
   }
+  const unsigned at_partitions = mps.texts("partition_groups", c.mps_partition_groups);
+  for (const std::string& g : c.mps_partition_groups) {
+    if (std::find(c.mps_groups.begin(), c.mps_groups.end(), g) == c.mps_groups.end())
+      mps.blame(at_partitions, "partition_groups",
+                "'" + g + "' is not one of groups; add it there");
+  }
   mps.text("control", c.mps_control);
   mps.finish();
   read_audit(root.table("audit"), c);
@@ -188,7 +194,8 @@ void read_match(ConfigTable m, wire::TenantRecord& r) {
 
 void read_words(ConfigTable& t, wire::TenantRecord& r) {
   unsigned v = 0;
-  if (const unsigned at = t.word("mode", {"auto", "spatial", "slice", "temporal"}, v); at != 0) {
+  if (const unsigned at = t.word("mode", {"auto", "spatial", "slice", "temporal", "partition"}, v);
+      at != 0) {
     r.compute_mode = static_cast<wire::ComputeMode>(v);
   }
   if (t.word("priority", {"batch", "latency"}, v) != 0) r.priority = static_cast<wire::Priority>(v);
@@ -269,9 +276,18 @@ void check_mode(const Config& c, const ConfiguredTenant& t, Problems& problems) 
   wish.borrows = (t.record.flags & wire::kRecordBorrow) != 0;
   wish.batch = t.record.priority == wire::Priority::kBatch;
   wish.group = group;
-  const policy::ModeDevice best{
-      "its GPUs", t.compute_x100, policy::Known::kWorks, policy::Known::kWorks, 10'000, 1};
-  const std::string p = policy::rule_mode(wish, {c.mps_enabled, c.mps_groups}, {&best, 1}).problem;
+  const policy::ModeDevice best{"its GPUs",
+                                t.compute_x100,
+                                policy::Known::kWorks,
+                                policy::Known::kWorks,
+                                10'000,
+                                1,
+                                0,
+                                policy::Known::kWorks,
+                                10'000,
+                                1};
+  const policy::ModeRules rules{c.mps_enabled, c.mps_groups, c.mps_partition_groups};
+  const std::string p = policy::rule_mode(wish, rules, {&best, 1}).problem;
   if (!p.empty()) problems.add(t.line, "tenant " + std::string{t.record.name} + ": " + p);
 }
 

@@ -59,6 +59,7 @@ struct Config {
   // [mps]; [audit]
   bool mps_enabled = false;
   std::vector<std::string> mps_groups;
+  std::vector<std::string> mps_partition_groups;  // of mps_groups: started with -S
   std::string mps_control = "nvidia-cuda-mps-control";
   bool audit = false;  // [audit] is there
   std::string audit_dir, audit_full = "block";

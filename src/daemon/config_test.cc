@@ -204,6 +204,14 @@ TEST(Config, AProblemIsOneLineWithFileAndLine) {
        "'spatial'\ncompute = '25%+'",
        "leave the + out"},
       {"[mps]\ngroups = ['../g']", "f.toml:2: [mps] groups: '../g' is not a name"},
+      {"[mps]\ngroups = ['g']\npartition_groups = ['h']",
+       "f.toml:3: [mps] partition_groups: 'h' is not one of groups"},
+      {"[mps]\nenabled = true\ngroups = ['g']\n[[tenant]]\nname = 'a'\nmps_group = 'g'\nmode = "
+       "'partition'\ncompute = '25%'",
+       "g is not in [mps] partition_groups: it has none"},
+      {"[mps]\nenabled = true\ngroups = ['g']\npartition_groups = ['g']\n[[tenant]]\nname = "
+       "'a'\nmps_group = 'g'\nmode = 'spatial'\ncompute = '25%'",
+       "use mode partition, or another group"},
       {"[[tenant]]\nname = 'a'\nmode = 'slice'\npriority = 'latency'", "batch tenant's slices"},
       {"[[tenant]]\nname = 'a'\nmode = 'space'", "f.toml:3: [[tenant]] mode"},
       {"[[tenant]]\nname = 'a'\nburst = '5'", "'5' is not a time; write it like 5ms"},

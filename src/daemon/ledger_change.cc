@@ -181,6 +181,13 @@ Answer Ledger::update(const Peer& peer, const wire::TenantRecord& wanted, std::u
     (void)regions_.set_audit(name, after.audit_mode);
   }
   apply_mode(name, after);
+  if (done.text.empty() && mode_of(after).enforcer == policy::Enforcer::kPartition &&
+      (mask & (wire::kSetCompute | wire::kSetMode)) != 0) {
+    done.text = "tenant " + name +
+                " has a partition: it is changed when no process of it runs; until then they keep "
+                "the multiprocessors they " +
+                (lower ? "have, and are held in time to the lower share" : "have");
+  }
   if (done.text.empty() && mode_of(after).enforcer == policy::Enforcer::kSpatial &&
       (mask & (wire::kSetCompute | wire::kSetMode)) != 0) {
     done.text = "tenant " + name +

@@ -11,9 +11,10 @@ policy::Known known(shm::Seen seen) {
 }
 
 std::uint32_t flags_of(policy::Enforcer enforcer) {
-  return enforcer == policy::Enforcer::kSpatial ? std::uint32_t{shm::kTenantSpatial}
-         : enforcer == policy::Enforcer::kSlice ? std::uint32_t{shm::kTenantSlice}
-                                                : 0u;
+  return enforcer == policy::Enforcer::kSpatial     ? std::uint32_t{shm::kTenantSpatial}
+         : enforcer == policy::Enforcer::kSlice     ? std::uint32_t{shm::kTenantSlice}
+         : enforcer == policy::Enforcer::kPartition ? std::uint32_t{shm::kTenantPartition}
+                                                    : 0u;
 }
 
 }  // namespace
@@ -25,7 +26,9 @@ policy::ModeRuling Ledger::mode_of(const wire::TenantRecord& r) const {
           static_cast<int>(wire::ComputeMode::kSpatial) &&
       static_cast<int>(policy::ModeAsked::kSlice) == static_cast<int>(wire::ComputeMode::kSlice) &&
       static_cast<int>(policy::ModeAsked::kTemporal) ==
-          static_cast<int>(wire::ComputeMode::kTemporal));
+          static_cast<int>(wire::ComputeMode::kTemporal) &&
+      static_cast<int>(policy::ModeAsked::kPartition) ==
+          static_cast<int>(wire::ComputeMode::kPartition));
   policy::ModeWish wish;
   wish.asked = static_cast<policy::ModeAsked>(r.compute_mode);
   wish.borrows = (r.flags & wire::kRecordBorrow) != 0;
@@ -37,7 +40,8 @@ policy::ModeRuling Ledger::mode_of(const wire::TenantRecord& r) const {
     const shm::Verdict v = mode_facts_.verdict ? mode_facts_.verdict(g.uuid) : shm::Verdict{};
     const Capacity* c = device(g.uuid);
     devices.push_back({c != nullptr ? gpu_text(*c) : uuid_text(g.uuid), g.compute_x100,
-                       known(v.spatial), known(v.slice), v.sms, v.sm_unit, v.sm_least});
+                       known(v.spatial), known(v.slice), v.sms, v.sm_unit, v.sm_least,
+                       known(v.partitions), v.chunks, v.chunk_sms});
   }
   return policy::rule_mode(wish, mode_facts_.rules, devices);
 }
@@ -45,9 +49,10 @@ policy::ModeRuling Ledger::mode_of(const wire::TenantRecord& r) const {
 // The page says what is in force, so that no process finds more than the ledger promised.
 void Ledger::apply_mode(const std::string& name, const wire::TenantRecord& record) {
   const policy::Enforcer enforcer = mode_of(record).enforcer;
-  const bool spatial = enforcer == policy::Enforcer::kSpatial;
+  const bool by_mps =
+      enforcer == policy::Enforcer::kSpatial || enforcer == policy::Enforcer::kPartition;
   (void)regions_.set_enforcer(name, flags_of(enforcer),
-                              spatial ? std::string{record.mps_group} : std::string{});
+                              by_mps ? std::string{record.mps_group} : std::string{});
 }
 
 std::vector<std::string> Ledger::other_modes() const {

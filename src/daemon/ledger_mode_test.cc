@@ -24,10 +24,12 @@ void tested(TestNode& n, const char* config = kWithMps) {
   const auto c = parse_config(config, "f.toml");
   ASSERT_TRUE(c.ok());
   ModeFacts facts;
-  facts.rules = {c.value->mps_enabled, c.value->mps_groups};
+  facts.rules = {c.value->mps_enabled, c.value->mps_groups, c.value->mps_partition_groups};
   facts.verdict = [](const std::uint8_t* uuid) {
     shm::Verdict v;
-    if (uuid[0] == 0x10) v.spatial = shm::Seen::kWorks, v.sms = 132, v.sm_unit = 2;
+    if (uuid[0] != 0x10) return v;
+    v.spatial = v.partitions = shm::Seen::kWorks;
+    v.sms = 132, v.sm_unit = 2, v.chunks = 16, v.chunk_sms = 8;
     return v;
   };
   n.ledger.set_mode_facts(std::move(facts));
@@ -69,6 +71,26 @@ TEST(Ledger, ThePageSaysWhichModeIsInForce) {
   n.ledger.set_mode_facts({});  // the operator takes MPS away: time holds them from the next turn
   n.later();
   EXPECT_EQ(n.regions.all["a"].enforcer, 0u);
+}
+
+TEST(Ledger, APartitionIsInThePageWithItsGroup) {
+  TestNode n;
+  tested(n, "[mps]\nenabled = true\ngroups = ['g']\npartition_groups = ['g']\n");
+  ASSERT_TRUE(enrol(n, peer(0), grouped("a", 2500, wire::ComputeMode::kPartition)).ok());
+  ASSERT_TRUE(enrol(n, peer(0), grouped("b", 2500, wire::ComputeMode::kAuto)).ok());
+  for (const char* name : {"a", "b"}) {
+    EXPECT_EQ(n.regions.all[name].enforcer, shm::kTenantPartition);
+    EXPECT_EQ(n.regions.all[name].mps_group, "g");
+  }
+  const Answer small = enrol(n, peer(0), grouped("s", 600, wire::ComputeMode::kPartition));
+  EXPECT_NE(small.text.find("ask for at least 6.25%"), small.text.npos) << small.text;
+  const Answer set = n.ledger.update(peer(0), share("a", 1250), wire::kSetCompute, n.now);
+  ASSERT_TRUE(set.ok()) << set.text;
+  EXPECT_NE(set.text.find("changed when no process of it runs"), set.text.npos) << set.text;
+  tested(n);  // no longer a group of partitions
+  n.later();
+  EXPECT_EQ(n.regions.all["a"].enforcer, 0u);
+  EXPECT_EQ(n.regions.all["b"].enforcer, shm::kTenantSpatial) << "auto takes what is left";
 }
 
 TEST(Ledger, ASpatialShareThatIsSetSaysThatItReachesNewProcesses) {

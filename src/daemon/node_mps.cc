@@ -6,6 +6,7 @@
 
 #include "base/places.h"
 #include "daemon/node_whole.h"
+#include "policy/partition.h"
 
 namespace bulkhead::daemon {
 
@@ -25,10 +26,50 @@ std::vector<std::uint32_t> WholeNode::pids_of_tenant(const std::string& name) co
 std::map<MpsKey, bool> WholeNode::mps_in_force() const {
   std::map<MpsKey, bool> out;
   for (const auto& [name, e] : ledger_->entries()) {
-    if (ledger_->mode_of(e.record).enforcer != policy::Enforcer::kSpatial) continue;
+    if (!held_by_mps(e.record)) continue;
     wire::TenantView view{};
-    out[{e.record.mps_group, e.record.owner_uid}] |=
-        regions_->view(name, view) && view.processes != 0;
+    out[mps_key(e.record)] |= regions_->view(name, view) && view.processes != 0;
+  }
+  return out;
+}
+
+bool WholeNode::held_by_mps(const wire::TenantRecord& r) const {
+  const policy::Enforcer enforcer = ledger_->mode_of(r).enforcer;
+  return enforcer == policy::Enforcer::kSpatial || enforcer == policy::Enforcer::kPartition;
+}
+
+MpsKey WholeNode::mps_key(const wire::TenantRecord& r) const {
+  return {r.mps_group, r.owner_uid, ledger_->mode_of(r).enforcer == policy::Enforcer::kPartition};
+}
+
+// Who of a pair is to have a partition; and who has one, is no longer to, and still has processes: it keeps what it has.
+std::vector<PartitionWant> WholeNode::partition_wants(const MpsKey& key,
+                                                      const PartitionBooks& books) const {
+  std::vector<PartitionWant> out;
+  for (const auto& [name, e] : ledger_->entries()) {
+    const wire::TenantRecord& r = e.record;
+    wire::TenantView view{};
+    const bool busy = regions_->view(name, view) && view.processes != 0;
+    if (held_by_mps(r) && mps_key(r) == key && r.device_count == 1) {
+      DeviceId id{};
+      std::memcpy(id.data(), r.devices[0].uuid, id.size());
+      const auto seen = verdicts_.find(id);
+      if (seen == verdicts_.end()) continue;
+      out.push_back({name,
+                     uuid_text(r.devices[0].uuid),
+                     policy::chunks_of_share(r.devices[0].compute_x100, seen->second.chunks),
+                     seen->second.chunk_sms,
+                     busy,
+                     {}});
+      continue;
+    }
+    const shm::PartitionBook* has = busy ? books.of(name) : nullptr;
+    if (has == nullptr || has->value[0] == '\0' || has->uid != key.uid ||
+        key.group != static_cast<const char*>(has->group))
+      continue;
+    const std::string value = static_cast<const char*>(has->value);
+    out.push_back(
+        {name, value.substr(0, value.find('/')), has->chunks, has->sms / has->chunks, true, {}});
   }
   return out;
 }
@@ -39,8 +80,7 @@ void WholeNode::note_end(const RegionNews& news) {
   if (mps_ == nullptr || at == ledger_->entries().end()) return;
   const wire::TenantRecord& r = at->second.record;
   if (r.mps_group[0] == '\0') return;
-  mps_->noted_end({r.mps_group, r.owner_uid},
-                  "process " + std::to_string(news.pid) + " of tenant " + news.tenant);
+  mps_->noted_end(mps_key(r), "process " + std::to_string(news.pid) + " of tenant " + news.tenant);
 }
 
 void WholeNode::take_verdicts(const std::vector<gpu::SelfTest>& tests) {
@@ -69,7 +109,7 @@ void WholeNode::take_modes() {
   if (mps_) take_verdicts(config_.self_tests);  // then there is a page
   if (governor_) take_slices();
   ModeFacts facts;
-  facts.rules = {config_.mps_enabled, config_.mps_groups};
+  facts.rules = {config_.mps_enabled, config_.mps_groups, config_.mps_partition_groups};
   facts.verdict = [this](const std::uint8_t* uuid) {
     DeviceId id{};
     std::memcpy(id.data(), uuid, id.size());
@@ -86,6 +126,9 @@ void WholeNode::wire_mps() {
   o.directory = dir_.path;
   o.own_uid = ::geteuid();
   o.in_force = [this] { return mps_in_force(); };
+  o.wants = [this](const MpsKey& key, const PartitionBooks& books) {
+    return partition_wants(key, books);
+  };
   o.post = [this](const MpsKey& key, EventKind kind, Severity severity, const std::string& text) {
     EventFields fields;
     fields.severity = severity;

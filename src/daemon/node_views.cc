@@ -29,6 +29,15 @@ void WholeNode::note_devices(const std::vector<wire::NodeDevice>& seen) {
     ledger_->set_capacities(std::move(out));  // a round without NVML changes nothing
 }
 
+// TenantView::mps_state of a tenant that MPS holds.
+std::uint32_t WholeNode::mps_state(const std::string& name, const wire::TenantRecord& r) const {
+  const MpsKey key = mps_key(r);
+  if (!mps_->serving(key)) return mps_->silent(key) ? 3 : 2;
+  if (!key.partitions) return 1;
+  const Partitions::State has = mps_->partition(key, name);
+  return has == Partitions::State::kReady ? 1 : has == Partitions::State::kRefused ? 4 : 2;
+}
+
 std::vector<wire::TenantView> WholeNode::tenant_views() {
   std::vector<wire::TenantView> out;
   for (const std::string& name : regions_->names()) {
@@ -43,10 +52,7 @@ std::vector<wire::TenantView> WholeNode::tenant_views() {
       const wire::TenantRecord& r = it->second.record;
       view.enforcer = static_cast<std::uint32_t>(ledger_->mode_of(r).enforcer);
       std::memcpy(view.mps_group, r.mps_group, sizeof view.mps_group);
-      if (view.enforcer == static_cast<std::uint32_t>(policy::Enforcer::kSpatial))
-        view.mps_state = mps_->serving({r.mps_group, r.owner_uid})  ? 1
-                         : mps_->silent({r.mps_group, r.owner_uid}) ? 3
-                                                                    : 2;
+      if (held_by_mps(r)) view.mps_state = mps_state(name, r);
     }
     out.push_back(view);
   }

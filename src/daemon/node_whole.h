@@ -69,6 +69,10 @@ class WholeNode final : public Node {
   void wire_self_test();
   void take_siem();
   std::map<MpsKey, bool> mps_in_force() const;
+  [[nodiscard]] std::uint32_t mps_state(const std::string& name, const wire::TenantRecord& r) const;
+  [[nodiscard]] bool held_by_mps(const wire::TenantRecord& r) const;
+  [[nodiscard]] MpsKey mps_key(const wire::TenantRecord& r) const;
+  std::vector<PartitionWant> partition_wants(const MpsKey& key, const PartitionBooks& books) const;
   std::vector<std::uint32_t> pids_of_tenant(const std::string& name) const;
   void note_end(const RegionNews& news);
   SentinelOptions sentinel_options() const;

@@ -48,8 +48,7 @@ void WholeNode::wire_regions() {
   };
   options.store = [this](const std::string& json) { keep_tenants(json); };
   options.before_force = [this](const wire::TenantRecord& r) {
-    if (ledger_->mode_of(r).enforcer != policy::Enforcer::kSpatial) return;
-    mps_->evict_all({r.mps_group, r.owner_uid}, pids_of_tenant(r.name));
+    if (held_by_mps(r)) mps_->evict_all(mps_key(r), pids_of_tenant(r.name));
   };
   options.no_audit = AuditPart::refusal(config_);
   options.before_audit = [this](const std::string& name, wire::AuditMode mode, const Peer* by) {

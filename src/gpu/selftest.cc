@@ -61,6 +61,8 @@ shm::Verdict SelfTest::verdict() const {
   v.sms = sms;
   v.sm_unit = sm_unit;
   v.sm_least = sm_least;
+  v.chunks = chunks;
+  v.chunk_sms = chunk_sms;
   std::tm at{};
   if (::strptime(tested.c_str(), "%Y-%m-%dT%H:%M:%SZ", &at) != nullptr)
     v.tested_unix_s = static_cast<std::uint64_t>(std::max<std::time_t>(0, ::timegm(&at)));
@@ -86,6 +88,8 @@ std::vector<SelfTest> self_tests_from_json(const std::string& text) {
     t.sm_least = number_at(j, "sm_least", 0xff);
     t.green_sms = number_at(j, "green_sms", 0xffff);
     t.green_unit = number_at(j, "green_unit", 0xffff);
+    t.chunks = number_at(j, "chunks", 0xff);
+    t.chunk_sms = number_at(j, "chunk_sms", 0xff);
     t.spatial = finding_at(j, "spatial");
     t.partitions = finding_at(j, "partitions");
     t.green = finding_at(j, "green");
@@ -107,6 +111,8 @@ std::string self_tests_to_json(const std::vector<SelfTest>& all) {
                     {"sm_least", t.sm_least},
                     {"green_sms", t.green_sms},
                     {"green_unit", t.green_unit},
+                    {"chunks", t.chunks},
+                    {"chunk_sms", t.chunk_sms},
                     {"spatial", finding_json(t.spatial)},
                     {"partitions", finding_json(t.partitions)},
                     {"green", finding_json(t.green)},

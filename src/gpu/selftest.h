@@ -20,6 +20,7 @@ struct SelfTest {
       tested;  // GPU-..., "580.159.04", for people, "2026-11-22T14:00:00Z"
   unsigned sms = 0, sm_unit = 0, sm_least = 0;
   unsigned green_sms = 0, green_unit = 0;
+  unsigned chunks = 0, chunk_sms = 0;  // of partitions; 0 unless they work
   Finding spatial, partitions, green, slice;
   [[nodiscard]] shm::Verdict verdict() const;
 };

@@ -19,6 +19,7 @@
 #include "shm/dir.h"
 #include "shm/files.h"
 #include "shm/node.h"
+#include "shm/partition.h"
 #include "shm/slots.h"
 
 namespace bulkhead::hook {
@@ -29,12 +30,12 @@ constexpr auto kAttributeSms = static_cast<CUdevice_attribute>(16);  // MULTIPRO
 
 struct Partition {
   std::uint32_t own = 0;  // multiprocessors that the driver shows this process
-  std::uint32_t all = 0;  // that the GPU has, by the self-test; 0: not known, or not spatial
+  std::uint32_t all = 0;  // that the GPU has, by the self-test; 0: not known, or not held by MPS
 };
 struct Enforcer {
   // Written under process.binding before the mode becomes kOn, read after.
   Partition partition[kMaxDevices]{};
-  bool spatial = false;
+  bool spatial = false;  // by MPS: a percentage or a partition
 };
 constinit Enforcer enforcer{};
 
@@ -82,20 +83,33 @@ bool append_number(char*& at, const char* end, std::uint32_t value) noexcept {
   return append(at, end, first);
 }
 
-void point_at(const shm::Dir& dir, const char* group, std::uint32_t share_x100) noexcept {
+// DIR/mps/UID/GROUP/pipe; `kind` is "+S" where MPS hands out partitions.
+bool put_pipe(const shm::Dir& dir, const char* group, const char* kind) noexcept {
   char pipe[shm::kPathBytes + 96];
   char* at = pipe;
   const char* const end = pipe + sizeof pipe;
   if (!append(at, end, dir.path) || !append(at, end, "/mps/") ||
       !append_number(at, end, static_cast<std::uint32_t>(dir.euid)) || !append(at, end, "/") ||
-      !append(at, end, group) || !append(at, end, "/pipe"))
-    return;
+      !append(at, end, group) || !append(at, end, kind) || !append(at, end, "/pipe"))
+    return false;
+  set_if_other("CUDA_MPS_PIPE_DIRECTORY", pipe);
+  return true;
+}
+
+// Without a partition of the tenant nothing is set: under -S such a client can make no context, so it is held in time.
+void enter_partition(const shm::Dir& dir, const char* group, const char* tenant) noexcept {
+  const Result<shm::PartitionBook> book = shm::read_partition(dir, tenant);
+  if (!book.ok() || book->value[0] == '\0' || std::strcmp(book->group, group) != 0) return;
+  if (put_pipe(dir, group, "+S")) set_if_other("CUDA_MPS_SM_PARTITION", book->value);
+}
+
+void point_at(const shm::Dir& dir, const char* group, std::uint32_t share_x100) noexcept {
+  if (!put_pipe(dir, group, "")) return;
   constexpr const char* kPercentage = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE";
   std::uint32_t asked = 0;
   if (policy::parse_percentage(::getenv(kPercentage), &asked) && asked < share_x100)
     share_x100 = asked;
   char percent[policy::kPercentageText];
-  set_if_other("CUDA_MPS_PIPE_DIRECTORY", pipe);
   set_if_other(kPercentage, policy::format_percentage(share_x100, percent));
 }
 
@@ -120,8 +134,9 @@ void take_enforcer(bool simulated) noexcept {
   const Result<shm::NodeMode> how = shm::node_mode(page, name);
   if (!how.ok()) return;
   if ((how->flags & shm::kTenantSlice) != 0) want_slices(kSlice_us);
-  if ((how->flags & shm::kTenantSpatial) == 0) return;
+  if ((how->flags & (shm::kTenantSpatial | shm::kTenantPartition)) == 0) return;
   if (!shm::valid_name(how->mps_group)) return;
+  if ((how->flags & shm::kTenantPartition) != 0) return enter_partition(*dir, how->mps_group, name);
   const std::uint32_t share = lowest_share(page, shm::node_index(page, name), name);
   if (share != 0) point_at(*dir, how->mps_group, share);
 }
@@ -138,16 +153,17 @@ void measure_partition() noexcept {
   const shm::NodePage& page = *map->as<const shm::NodePage>();
   const Result<shm::NodeMode> how = shm::node_mode(page, settings().tenant);
   if (!how.ok()) return;
-  e.spatial = (how->flags & shm::kTenantSpatial) != 0;
+  const bool own = (how->flags & shm::kTenantPartition) != 0;
+  e.spatial = own || (how->flags & shm::kTenantSpatial) != 0;
   for (int i = 0; e.spatial && i < p.device_count; ++i) {
     std::uint8_t uuid[shm::kUuidBytes];
     std::memcpy(uuid, p.devices[i].uuid.bytes, sizeof uuid);
     const shm::Verdict seen = shm::node_verdict(page, uuid);
-    int own = 0;
-    if (seen.spatial != shm::Seen::kWorks ||
-        next.cuDeviceGetAttribute(&own, kAttributeSms, p.devices[i].ordinal) != CUDA_SUCCESS)
+    int sms = 0;
+    if ((own ? seen.partitions : seen.spatial) != shm::Seen::kWorks ||
+        next.cuDeviceGetAttribute(&sms, kAttributeSms, p.devices[i].ordinal) != CUDA_SUCCESS)
       continue;
-    e.partition[i].own = own > 0 ? static_cast<std::uint32_t>(own) : 0;
+    e.partition[i].own = sms > 0 ? static_cast<std::uint32_t>(sms) : 0;
     e.partition[i].all = seen.sms;
   }
 }

@@ -7,8 +7,8 @@
 
 namespace bulkhead::hook {
 
-// Puts the group's pipe directory and the lower of the tenant's percentage and the one that stands there into the environment, if
-// the page says that the tenant is spatial. From cuInit, before the driver is told. `simulated`: as shm::dir_options().
+// Puts the group's pipe directory and the lower of the tenant's percentage and the one that stands there, or its partition, into the
+// environment, if the page says that MPS holds the tenant. From cuInit, before the driver is told. `simulated`: as shm::dir_options().
 void take_enforcer(bool simulated) noexcept;
 
 // Under process.binding, after the devices are matched: asks the driver how many multiprocessors this process has.

@@ -70,14 +70,12 @@ bool parse_pace(const char* text, std::uint32_t* us) noexcept {
 }
 
 const char* mode_problem(const char* mode) noexcept {
-  for (const char* word : {"auto", "spatial", "slice", "temporal"}) {
+  for (const char* word : {"auto", "spatial", "slice", "temporal", "partition"}) {
     if (std::strcmp(mode, word) == 0) return "";
   }
-  if (std::strcmp(mode, "partition") == 0)
-    return "is not there yet: static MPS partitions are asked for by the self-test (bulkhead "
-           "doctor) "
-           "and not handed out; use spatial, slice, temporal or auto";
-  return "is no mode; there are auto, spatial, slice and temporal";
+  return "is no mode; there are auto, spatial, slice and temporal, and partition with a driver "
+         "that "
+         "has it";
 }
 
 const char* format_share(std::uint32_t x100, bool borrow, char (&out)[kShareText]) noexcept {

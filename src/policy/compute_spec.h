@@ -23,7 +23,7 @@ inline constexpr std::uint32_t kMostPace_us = 1'000'000;
 [[nodiscard]] bool parse_pace(const char* text, std::uint32_t* us) noexcept;
 inline constexpr const char* kPaceFix = "write it like 5ms or 500us, from 1us to 1s";
 
-// "" for auto, spatial, slice and temporal; else what there is. Whether one is possible is policy/mode.h's to say.
+// "" for auto, spatial, slice, temporal and partition; else what there is. Whether one is possible is policy/mode.h's to say.
 [[nodiscard]] const char* mode_problem(const char* mode) noexcept;
 
 inline constexpr std::size_t kShareText = 24;

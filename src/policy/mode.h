@@ -12,9 +12,10 @@ enum class ModeAsked : std::uint8_t {
   kAuto,
   kSpatial,
   kSlice,
-  kTemporal
+  kTemporal,
+  kPartition
 };  // as the record's words
-enum class Enforcer : std::uint8_t { kTemporal = 0, kSpatial = 1, kSlice = 2 };
+enum class Enforcer : std::uint8_t { kTemporal = 0, kSpatial = 1, kSlice = 2, kPartition = 3 };
 enum class Known : std::uint8_t { kUnknown, kWorks, kNo };
 [[nodiscard]] const char* enforcer_name(Enforcer enforcer) noexcept;
 
@@ -26,6 +27,8 @@ struct ModeDevice {
   Known slice = Known::kUnknown;
   std::uint32_t sms = 0, sm_unit = 0;  // of the self-test; 0: not counted
   std::uint32_t sm_least = 0;          // what the least percentage gets; 0: a unit
+  Known partitions = Known::kUnknown;
+  std::uint32_t chunks = 0, chunk_sms = 0;  // 0: not known to work
 };
 struct ModeWish {
   ModeAsked asked = ModeAsked::kAuto;
@@ -36,6 +39,7 @@ struct ModeWish {
 struct ModeRules {
   bool mps_enabled = false;
   std::vector<std::string> groups;
+  std::vector<std::string> partition_groups;  // of groups
 };
 struct ModeRuling {
   Enforcer enforcer = Enforcer::kTemporal;

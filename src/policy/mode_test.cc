@@ -81,5 +81,55 @@ TEST(Mode, SliceIsOffUntilItWasSeenToAct) {
   EXPECT_EQ(rule(wish(ModeAsked::kTemporal), kAllowed, d).enforcer, Enforcer::kTemporal);
 }
 
+ModeDevice divided(std::uint32_t share_x100, Known partitions = Known::kWorks) {
+  ModeDevice d = gpu(share_x100);
+  d.partitions = partitions;
+  d.chunks = partitions == Known::kWorks ? 16 : 0;
+  d.chunk_sms = partitions == Known::kWorks ? 8 : 0;
+  return d;
+}
+
+TEST(Mode, APartitionNeedsTheOperatorsGroupAndAVerdict) {
+  const auto says = [](const ModeRuling& got, const char* part) {
+    EXPECT_EQ(got.enforcer, Enforcer::kTemporal);
+    EXPECT_NE(got.problem.find(part), std::string::npos) << got.problem;
+    EXPECT_EQ(got.problem.find('\n'), std::string::npos);
+  };
+  const ModeRules rules{true, {"serving", "other"}, {"serving"}};
+  const ModeWish w = wish(ModeAsked::kPartition);
+  EXPECT_EQ(rule(w, rules, divided(2'500)).enforcer, Enforcer::kPartition);
+  EXPECT_EQ(rule(w, rules, divided(2'500)).problem, "");
+  says(rule(w, {false, {}, {}}, divided(2'500)), "[mps] enabled = true");
+  says(rule(w, kAllowed, divided(2'500)), "is not in [mps] partition_groups: it has none");
+  says(rule(w, rules, divided(0)), "give --compute");
+  says(rule(w, rules, divided(2'500, Known::kUnknown)), "doctor --self-test");
+  says(rule(w, rules, divided(2'500, Known::kNo)), "has no partitions");
+  says(rule(w, rules, divided(624)),
+       "6.24% of the 16 chunks of 8 multiprocessors of GPU 0 (GPU-a) is less than one: ask for at "
+       "least 6.25%; or use auto or temporal");
+  ModeWish more = w;
+  more.borrows = true;
+  says(rule(more, rules, divided(2'500)), "leave the + out");
+  const ModeDevice two[] = {divided(2'500), divided(2'500)};
+  says(rule_mode(w, rules, two), "is of one GPU, and this tenant has 2");
+  says(rule_mode(w, rules, {}), "has 0");
+}
+
+TEST(Mode, InAGroupOfPartitionsNobodyIsWithoutOne) {
+  const ModeRules rules{true, {"serving", "other"}, {"serving"}};
+  const ModeRuling spatial = rule(wish(ModeAsked::kSpatial), rules, divided(2'500));
+  EXPECT_EQ(spatial.enforcer, Enforcer::kTemporal);
+  EXPECT_NE(spatial.problem.find("use mode partition, or another group"), std::string::npos);
+  EXPECT_EQ(rule(wish(ModeAsked::kAuto), rules, divided(2'500)).enforcer, Enforcer::kPartition);
+  for (const Known seen : {Known::kNo, Known::kUnknown}) {
+    const ModeRuling got = rule(wish(ModeAsked::kAuto), rules, divided(2'500, seen));
+    EXPECT_EQ(got.enforcer, Enforcer::kTemporal) << "not spatial: it could make no context there";
+    EXPECT_EQ(got.problem, "");
+  }
+  ModeWish other = wish(ModeAsked::kAuto);
+  other.group = "other";
+  EXPECT_EQ(rule(other, rules, divided(2'500)).enforcer, Enforcer::kSpatial);
+}
+
 }  // namespace
 }  // namespace bulkhead::policy

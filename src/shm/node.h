@@ -21,8 +21,13 @@ inline constexpr unsigned kMaxTenants = 1024;
 inline constexpr unsigned kMaxPartners = 8;
 
 // Beside kAuditMask: priority latency; how its share is enforced.
-enum NodeTenantFlag : std::uint32_t { kNodeLatency = 4, kTenantSpatial = 8, kTenantSlice = 16 };
-inline constexpr std::uint32_t kEnforcerMask = kTenantSpatial | kTenantSlice;
+enum NodeTenantFlag : std::uint32_t {
+  kNodeLatency = 4,
+  kTenantSpatial = 8,
+  kTenantSlice = 16,
+  kTenantPartition = 32,
+};
+inline constexpr std::uint32_t kEnforcerMask = kTenantSpatial | kTenantSlice | kTenantPartition;
 enum NodeFlag : std::uint32_t { kPrivateDirs = 1 };  // BULKHEAD_DIR may be honoured all the same
 
 // The low two bits of a tenant's flags: its audit mode, as wire::AuditMode.
@@ -40,8 +45,8 @@ struct alignas(64) NodeTenant {
   AtomicU32 device_count;
   AtomicU32 flags;                                      // NodeTenantFlag
   std::atomic<std::uint16_t> share_with[kMaxPartners];  // index + 1 of entries; 0 = none
-  char mps_group[32];                                   // where it is spatial; ends with a zero
-  char name[kNameBytes];                                // empty = the entry is unused
+  char mps_group[32];     // where it is spatial or partition; ends with a zero
+  char name[kNameBytes];  // empty = the entry is unused
   NodeLimit limits[kMaxDevices];
 };
 // What a self-test saw of a GPU with a driver: docs/formats/node.md.
@@ -50,7 +55,8 @@ struct NodeVerdict {
   std::uint8_t uuid[kUuidBytes];
   char driver[24];
   AtomicU64
-      state;  // {spatial:2, partitions:2, green:2, slice:2, at 16 sms:16, at 32 unit:8}; 0 = unknown
+      state;  // {spatial:2, partitions:2, green:2, slice:2, at 16 sms:16, at 32 unit:8, least:8,
+              // chunk_sms:8, chunks:8}; 0 = unknown
   AtomicU64 tested_unix_s;
   AtomicU64 reserved;
 };
@@ -142,6 +148,7 @@ struct Verdict {
   std::uint32_t sms = 0,
                 sm_unit = 0;   // multiprocessors, and the unit of a percentage; 0 = not counted
   std::uint32_t sm_least = 0;  // what the least percentage gets
+  std::uint32_t chunks = 0, chunk_sms = 0;  // of partitions, below 256; 0 = none are known to work
   std::uint64_t tested_unix_s = 0;
   bool operator==(const Verdict&) const = default;
 };
@@ -174,7 +181,7 @@ void repair_node(NodePage& page) noexcept;
 [[nodiscard]] Status set_node_partners(NodePage& page, const char* name,
                                        const std::uint16_t (&named)[kMaxPartners]) noexcept;
 
-// The enforcer of a tenant's share; `group` "" unless spatial. kNotFound: the page does not name the tenant.
+// The enforcer of a tenant's share; `group` "" unless spatial or partition. kNotFound: the page does not name the tenant.
 [[nodiscard]] Status set_node_mode(NodePage& page, const char* name, std::uint32_t flags,
                                    const char* group) noexcept;
 // What is known of a GPU with the driver that runs. kFull.

@@ -25,7 +25,8 @@ std::uint64_t state_of(const Verdict& v) noexcept {
   };
   return at(v.spatial, 0) | at(v.partitions, 2) | at(v.green, 4) | at(v.slice, 6) |
          std::uint64_t{v.sms & 0xffff} << 16 | std::uint64_t{v.sm_unit & 0xff} << 32 |
-         std::uint64_t{v.sm_least & 0xff} << 40;
+         std::uint64_t{v.sm_least & 0xff} << 40 | std::uint64_t{v.chunk_sms & 0xff} << 48 |
+         std::uint64_t{v.chunks & 0xff} << 56;
 }
 
 bool is_empty(const NodeVerdict& v) noexcept {
@@ -88,6 +89,8 @@ Verdict node_verdict(const NodePage& page, const std::uint8_t (&uuid)[kUuidBytes
     out.sms = static_cast<std::uint32_t>(state >> 16 & 0xffff);
     out.sm_unit = static_cast<std::uint32_t>(state >> 32 & 0xff);
     out.sm_least = static_cast<std::uint32_t>(state >> 40 & 0xff);
+    out.chunk_sms = static_cast<std::uint32_t>(state >> 48 & 0xff);
+    out.chunks = static_cast<std::uint32_t>(state >> 56 & 0xff);
     out.tested_unix_s = v.tested_unix_s.load(kRelaxed);  // for people
     return out;
   }

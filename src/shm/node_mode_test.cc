@@ -26,6 +26,8 @@ TEST(NodeMode, AnEntryHasNoModeUntilItIsSet) {
   ASSERT_TRUE(set_node_mode(*page, "a", kTenantSpatial, "serving").ok());
   EXPECT_EQ(node_mode(*page, "a")->flags, kTenantSpatial);
   EXPECT_STREQ(node_mode(*page, "a")->mps_group, "serving");
+  ASSERT_TRUE(set_node_mode(*page, "a", kTenantPartition, "fenced").ok());
+  EXPECT_EQ(node_mode(*page, "a")->flags, kTenantPartition);
   EXPECT_EQ(node_mode(*page, "b").status().code(), Errc::kNotFound);
   EXPECT_EQ(set_node_mode(*page, "b", 0, "").code(), Errc::kNotFound);
 }
@@ -55,6 +57,9 @@ TEST(NodeVerdicts, AreUnknownUntilSetAndOfTheirGpu) {
   v.sms = 132;
   v.sm_unit = 2;
   v.sm_least = 8;
+  v.partitions = Seen::kWorks;
+  v.chunks = 16;
+  v.chunk_sms = 8;
   v.tested_unix_s = 1'700'000'000;
   ASSERT_TRUE(set_node_verdict(*page, kGpu, "580.159.04", v).ok());
   EXPECT_EQ(node_verdict(*page, kGpu), v);

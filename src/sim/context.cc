@@ -17,6 +17,7 @@ namespace bulkhead::sim {
 CUresult make_context(int ordinal, unsigned flags, bool primary, unsigned api,
                       Context*& out) noexcept {
   Device& dev = driver().devices[static_cast<unsigned>(ordinal)];
+  if (driver().mps.refused) return CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION;
   const Profile& p = machine.profile;
   const std::uint64_t bytes = dev.contexts == 0 ? p.context_bytes : p.extra_context_bytes;
   const std::uint64_t hidden = dev.contexts == 0 ? p.context_hidden_bytes : 0;

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "sim/state.h"
 
@@ -33,6 +34,28 @@ unsigned mps_share(const char* text, unsigned sms, unsigned unit, unsigned least
   return granted < least ? least : static_cast<unsigned>(granted);
 }
 
+namespace {
+
+// False: the server has no static partitions.
+bool read_partitions(const char* path, MpsClient& m) noexcept {
+  std::FILE* const file = std::fopen(path, "re");
+  if (file == nullptr) return false;
+  const char* const mine = std::getenv("CUDA_MPS_SM_PARTITION");
+  m.refused = true;
+  char name[256];
+  unsigned sms = 0;
+  while (std::fscanf(file, "%255s %u", name, &sms) == 2) {
+    if (mine == nullptr || std::strcmp(mine, name) != 0 || sms == 0 || sms > m.sms) continue;
+    m.sms = sms;
+    m.refused = false;
+    break;
+  }
+  std::fclose(file);
+  return true;
+}
+
+}  // namespace
+
 MpsClient mps_client() noexcept {
   MpsClient m;
   m.sms = static_cast<unsigned>(machine.profile.unit_sms());
@@ -45,6 +68,12 @@ MpsClient mps_client() noexcept {
   m.server = (static_cast<std::uint64_t>(st.st_dev) << 40) ^ st.st_ino;
   if (m.server == 0) m.server = 1;
   const unsigned all = m.sms;
+  if (std::snprintf(path, sizeof path, "%s/bulkhead-sim-partitions", directory) <
+          static_cast<int>(sizeof path) &&
+      read_partitions(path, m)) {
+    m.limited = m.sms < all;
+    return m;
+  }
   m.sms = mps_share(std::getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"), all,
                     static_cast<unsigned>(machine.profile.mps_sm_unit),
                     static_cast<unsigned>(machine.profile.mps_sm_least));

@@ -62,6 +62,8 @@ const char* event_name(EventKind kind) noexcept {
       return "mps-failed";
     case EventKind::kMpsHit:
       return "mps-hit";
+    case EventKind::kMpsPartition:
+      return "mps-partition";
     case EventKind::kMpsTerminated:
       return "mps-terminated";
     case EventKind::kSelfTested:
@@ -133,16 +135,16 @@ const char* seen_name(std::uint32_t seen) noexcept {
   return seen < 3 ? kWords[seen] : "unknown";
 }
 const char* mode_name(std::uint32_t asked) noexcept {
-  constexpr const char* kWords[] = {"auto", "spatial", "slice", "temporal"};
-  return asked < 4 ? kWords[asked] : "unknown";
+  constexpr const char* kWords[] = {"auto", "spatial", "slice", "temporal", "partition"};
+  return asked < 5 ? kWords[asked] : "unknown";
 }
 const char* enforcer_name(std::uint32_t enforcer) noexcept {
-  constexpr const char* kWords[] = {"temporal", "spatial", "slice"};
-  return enforcer < 3 ? kWords[enforcer] : "unknown";
+  constexpr const char* kWords[] = {"temporal", "spatial", "slice", "partition"};
+  return enforcer < 4 ? kWords[enforcer] : "unknown";
 }
 const char* mps_state_name(std::uint32_t mps_state) noexcept {
-  constexpr const char* kWords[] = {"none", "serving", "not there", "silent"};
-  return mps_state < 4 ? kWords[mps_state] : "unknown";
+  constexpr const char* kWords[] = {"none", "serving", "not there", "silent", "refused"};
+  return mps_state < 5 ? kWords[mps_state] : "unknown";
 }
 
 }  // namespace bulkhead::wire

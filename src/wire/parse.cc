@@ -256,7 +256,7 @@ Status check_record(const TenantRecord& r, RecordUse use) noexcept {
   if (r.device_count > kMaxDevices || (!update && r.device_count == 0)) return bad("device count");
   if (static_cast<std::uint32_t>(r.on_fault) > 1) return bad("on_fault");
   if (static_cast<std::uint32_t>(r.priority) > 1) return bad("priority");
-  if (static_cast<std::uint32_t>(r.compute_mode) > 3) return bad("compute mode");
+  if (static_cast<std::uint32_t>(r.compute_mode) > 4) return bad("compute mode");
   if (r.burst_us > kMostPace_us || r.window_us > kMostPace_us || r.dampening_x1000 > 1000)
     return bad("pace");
   if (static_cast<std::uint32_t>(r.audit_mode) > 2) return bad("audit mode");

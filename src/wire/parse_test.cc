@@ -130,7 +130,7 @@ TEST(WireRecords, EveryFieldHasItsRange) {
       {"flag", [](TenantRecord& r) { r.flags = 8; }},
       {"on_fault", [](TenantRecord& r) { r.on_fault = static_cast<OnFault>(2); }},
       {"priority", [](TenantRecord& r) { r.priority = static_cast<Priority>(2); }},
-      {"mode", [](TenantRecord& r) { r.compute_mode = static_cast<ComputeMode>(4); }},
+      {"mode", [](TenantRecord& r) { r.compute_mode = static_cast<ComputeMode>(5); }},
       {"audit", [](TenantRecord& r) { r.audit_mode = static_cast<AuditMode>(3); }},
       {"reserved", [](TenantRecord& r) { r.reserved1[39] = 1; }},
       {"reserved", [](TenantRecord& r) { r.reserved0 = 1; }},

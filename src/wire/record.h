@@ -22,7 +22,13 @@ enum RecordFlag : std::uint32_t {
   kRecordBorrow = 4,      // compute is a floor, idle time may be used beyond it ("25%+")
 };
 enum class Priority : std::uint32_t { kBatch = 0, kLatency = 1 };
-enum class ComputeMode : std::uint32_t { kAuto = 0, kSpatial = 1, kSlice = 2, kTemporal = 3 };
+enum class ComputeMode : std::uint32_t {
+  kAuto = 0,
+  kSpatial = 1,
+  kSlice = 2,
+  kTemporal = 3,
+  kPartition = 4,
+};
 enum class AuditMode : std::uint32_t { kOff = 0, kObserve = 1, kEnforce = 2 };
 enum class OnFault : std::uint32_t { kDeny = 0, kOpen = 1 };
 

@@ -62,8 +62,10 @@ struct TenantView {
   std::int64_t since_unix_s;  // when the daemon first saw it
   std::uint32_t priority;
   std::uint32_t compute_mode;  // asked
-  std::uint32_t enforcer;      // in force: 0 temporal, 1 spatial, 2 slice
-  std::uint32_t mps_state;     // of its group: 0 none, 1 serving, 2 not there (yet), 3 silent
+  std::uint32_t enforcer;      // in force: 0 temporal, 1 spatial, 2 slice, 3 partition
+  // Of its group: 0 none, 1 serving, 2 not there (yet), 3 silent; of a partition tenant 2 also while it has none yet, and
+  // 4: MPS gave it none.
+  std::uint32_t mps_state;
   char mps_group[32];
   DeviceView devices[kMaxDevices];
 };
@@ -148,6 +150,7 @@ enum class EventKind : std::uint32_t {
   kSiemFailed,
   kSiemMissed,
   kTimeUnderstated = 54,  // docs/compute.md
+  kMpsPartition = 55,     // docs/spatial.md
   // grants (docs/formats/grant.md); numbers of their own, for other parts add above
   kGrantAccepted = 60,
   kGrantRefused,

@@ -23,7 +23,7 @@ class Status(Case):
         self.assertIsNone(s["strays"])  # no daemon looks
         self.assertEqual(sorted(s["tenants"][0]),
                          ["allocs", "devices", "enforcer", "ephemeral", "faults", "frees", "mode",
-                          "mps_group", "name", "on_fault", "overcommitted", "priority", "processes", "refused", "sampler_beat_s", "uncovered"])
+                          "mps_group", "name", "on_fault", "overcommitted", "partition", "priority", "processes", "refused", "sampler_beat_s", "uncovered"])
         self.assertEqual(sorted(s["tenants"][0]["devices"][0]),
                          ["context_bytes", "counted", "dead_bytes", "free_bytes", "limit_bytes", "other_bytes", "streams", "time", "total_bytes",
                           "used_bytes", "uuid"])

@@ -19,7 +19,6 @@ class Shares(DaemonCase):
                            ("25%%", "%"), ("a quarter", "%"), ("12.345%", "two digits")):
             self.bad(ask("--memory", "1GiB", "--compute", text, *TRUE), 2, part)
         self.bad(ask("--memory", "1GiB", "--compute", "25%", "--mode", "sideways", *TRUE), 2, "auto, spatial, slice and temporal")
-        self.bad(ask("--memory", "1GiB", "--compute", "25%", "--mode", "partition", *TRUE), 2, "use spatial")
         self.bad(ask("--memory", "1GiB", "--compute", "25%", "--priority", "high", *TRUE), 2, "'high' is neither latency nor batch")
         self.bad(ask("--memory", "1GiB", "--compute-burst", "5ms", *TRUE), 2, "need --compute")
         self.bad(ask("--memory", "1GiB", "--compute", "25%", "--compute-window", "2s", *TRUE), 2, "from 1us to 1s")
@@ -28,7 +27,8 @@ class Shares(DaemonCase):
     def test_alone(self):
         front = ("run", "-q", "--no-daemon")
         self.each(front)
-        self.bad(self.ask(*front, "--memory", "1GiB", "--compute", "25%", "--mode", "slice", *TRUE), 125, "needs the daemon")
+        for mode in ("slice", "partition"):
+            self.bad(self.ask(*front, "--memory", "1GiB", "--compute", "25%", "--mode", mode, *TRUE), 125, "needs the daemon")
         self.bad(self.ask(*front, *TRUE), 2, "--compute SHARE")
         self.good(self.ask(*front, "--tenant", "a", "--memory", "1GiB", "--compute", "75%", *TRUE))
         self.bad(self.ask(*front, "--memory", "1GiB", "--compute", "50%", *TRUE), 125, "25%")
@@ -39,6 +39,7 @@ class Shares(DaemonCase):
         front = ("run", "-q")
         self.each(front)
         self.bad(self.ask(*front, "--memory", "1GiB", "--compute", "25%", "--mode", "slice", *TRUE), 125, "doctor --self-test")
+        self.bad(self.ask(*front, "--memory", "1GiB", "--compute", "25%", "--mode", "partition", *TRUE), 125, "[mps] enabled = true")
         self.good(self.ask(*front, "--tenant", "a", "--memory", "1GiB", "--compute", "75%", *TRUE))
         self.bad(self.ask(*front, "--memory", "1GiB", "--compute", "50%", *TRUE), 125, "25%")
         self.good(self.ask(*front, "--tenant", "b", "--memory", "1GiB", "--compute", "20%", *TRUE))

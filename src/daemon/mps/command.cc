@@ -24,7 +24,7 @@ constexpr gid_t kNoGroup = 65534;
 struct Words {
   std::string program, argument, root, home, pipe, log, pipe_variable, log_variable, path_variable;
   uid_t uid;
-  bool change_user;
+  bool change_user, partitions;
 };
 
 bool own_directory(const char* path) noexcept {
@@ -49,9 +49,10 @@ bool own_directory(const char* path) noexcept {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   (void)!::chdir("/");
+  char partitions[] = "-S";
   char* const words[] = {const_cast<char*>(w.program.c_str()),
                          w.argument.empty() ? nullptr : const_cast<char*>(w.argument.c_str()),
-                         nullptr};
+                         w.argument == "-d" && w.partitions ? partitions : nullptr, nullptr};
   char* const environment[] = {const_cast<char*>(w.pipe_variable.c_str()),
                                const_cast<char*>(w.log_variable.c_str()),
                                const_cast<char*>(w.path_variable.c_str()), nullptr};
@@ -87,7 +88,8 @@ void MpsCommand::start(const MpsPlace& place, const std::string& argument, const
                     "CUDA_MPS_LOG_DIRECTORY=" + place.log(),
                     std::string{"PATH="} + (path != nullptr ? path : "/usr/bin:/bin"),
                     place.uid,
-                    place.change_user};
+                    place.change_user,
+                    place.partitions};
   int in[2], out[2];
   if (::pipe2(in, O_CLOEXEC) != 0) return finish(MpsReply::How::kNotStarted, 0, errno);
   const UniqueFd in_read{in[0]};
@@ -158,6 +160,19 @@ int MpsCommand::tick(std::uint64_t now_ns) {
   ::kill(pid_, SIGKILL);
   finish(MpsReply::How::kTimedOut, 0, 0);
   return 0;
+}
+
+std::string problem_of(const MpsReply& r) {
+  switch (r.how) {
+    case MpsReply::How::kTimedOut:
+      return "it did not answer within 10 s";
+    case MpsReply::How::kNotStarted:
+      return std::string{"it could not be run: "} + std::strerror(r.error_number);
+    case MpsReply::How::kEnded:
+      break;
+  }
+  const std::string said = r.text.substr(0, std::min<std::size_t>(r.text.find('\n'), 80));
+  return "exit code " + std::to_string(r.exit_code) + (said.empty() ? "" : ": " + said);
 }
 
 std::string find_program(const std::string& name) {

@@ -20,7 +20,8 @@ struct MpsPlace {
   std::string group;    // below it: made by the program's own process, as that user
   uid_t uid = 0;
   bool change_user = false;  // we are root and it is another's
-  [[nodiscard]] std::string home() const { return root + "/" + group; }
+  bool partitions = false;   // started with -S, in a directory of its own name
+  [[nodiscard]] std::string home() const { return root + "/" + group + (partitions ? "+S" : ""); }
   [[nodiscard]] std::string pipe() const { return home() + "/pipe"; }
   [[nodiscard]] std::string log() const { return home() + "/log"; }
 };
@@ -45,7 +46,7 @@ class MpsCommand {
   MpsCommand& operator=(const MpsCommand&) = delete;
   ~MpsCommand();
 
-  // Starts it with `input`, or with `argument` if that is not empty ("-d"). `done` is called once, from a handler of the poller, from tick(), or
+  // Starts it with `input`, or with `argument` if that is not empty ("-d"; of a place with partitions that is "-d -S"). `done` is called once, from a handler of the poller, from tick(), or
   // before this returns if it could not be started. One at a time.
   void start(const MpsPlace& place, const std::string& argument, const std::string& input,
              std::uint64_t now_ns, Done done);
@@ -67,6 +68,8 @@ class MpsCommand {
   std::vector<pid_t> killed_;  // not reaped yet
 };
 
+// Why a reply is not ok(), for a message.
+[[nodiscard]] std::string problem_of(const MpsReply& reply);
 // The absolute path of a program: as it is, or the first on PATH; "": there is none.
 [[nodiscard]] std::string find_program(const std::string& name);
 

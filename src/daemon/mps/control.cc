@@ -1,7 +1,6 @@
 #include "daemon/mps/control.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/kill_point.h"
 
@@ -14,24 +13,6 @@ constexpr std::uint64_t kEndMatters_ns = 10 * kSecond;
 constexpr std::size_t kMostOrders = 256;
 constexpr unsigned kLooksAfterStart = 20;
 
-std::string first_line(const std::string& text) {
-  const std::size_t end = text.find('\n');
-  return text.substr(0, std::min<std::size_t>(end, 80));
-}
-
-std::string why(const MpsReply& r) {
-  switch (r.how) {
-    case MpsReply::How::kTimedOut:
-      return "it did not answer within 10 s";
-    case MpsReply::How::kNotStarted:
-      return std::string{"it could not be run: "} + std::strerror(r.error_number);
-    case MpsReply::How::kEnded:
-      break;
-  }
-  const std::string said = first_line(r.text);
-  return "exit code " + std::to_string(r.exit_code) + (said.empty() ? "" : ": " + said);
-}
-
 }  // namespace
 
 MpsControl::MpsControl(Poller& poller, MpsPlace place, Post post)
@@ -43,6 +24,11 @@ std::string MpsControl::name() const {
 
 void MpsControl::order(std::string argument, std::string input, MpsCommand::Done done) {
   queue_.push_back({std::move(argument), std::move(input), std::move(done)});
+}
+
+void MpsControl::command(const std::string& input, MpsCommand::Done done) {
+  order("", input, std::move(done));
+  next_order();
 }
 
 void MpsControl::next_order() {
@@ -99,8 +85,9 @@ void MpsControl::looked(const MpsReply& r) {
   if (started_) {  // and what was started is not there
     started_ = false;
     if (!std::exchange(told_failed_, true))
-      post_(wire::EventKind::kMpsFailed, wire::Severity::kWarning,
-            name() + " does not answer after its start (" + why(r) + "): see " + place_.log());
+      post_(
+          wire::EventKind::kMpsFailed, wire::Severity::kWarning,
+          name() + " does not answer after its start (" + problem_of(r) + "): see " + place_.log());
     return pause();
   }
   launch();
@@ -120,7 +107,7 @@ void MpsControl::launch() {
     }
     if (!std::exchange(told_failed_, true))
       post_(wire::EventKind::kMpsFailed, wire::Severity::kWarning,
-            name() + " cannot be started: " + why(r) + "; its tenants are held in time");
+            name() + " cannot be started: " + problem_of(r) + "; its tenants are held in time");
     // Another one may be the reason: the next look finds it. If it does not, that is no news.
     started_ = false;
     pause();
@@ -146,7 +133,7 @@ void MpsControl::ask() {
 void MpsControl::asked(const MpsReply& r) {
   if (state_ != State::kServing) return;
   if (r.how == MpsReply::How::kEnded && r.exit_code != 0) return is_gone();
-  if (!r.ok()) return missed(why(r));
+  if (!r.ok()) return missed(problem_of(r));
   if (silent())
     post_(wire::EventKind::kMpsAdopted, wire::Severity::kInfo, name() + " answers again");
   misses_ = 0;
@@ -256,7 +243,7 @@ void MpsControl::evict_from(std::uint32_t pid, std::vector<std::uint32_t> server
                         ended.ok() ? wire::Severity::kNotice : wire::Severity::kWarning,
                         name() + ": client " + std::to_string(pid) +
                             (ended.ok() ? " was taken out; the others go on"
-                                        : " could not be taken out: " + why(ended)));
+                                        : " could not be taken out: " + problem_of(ended)));
                   done(true);
                 });
         });

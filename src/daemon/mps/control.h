@@ -36,6 +36,9 @@ class MpsControl {
   // Takes a process out of the servers it is a client of; `done(true)` if it was in one. At once with false if nothing serves.
   void evict(std::uint32_t pid, std::function<void(bool found)> done);
 
+  // One command for its standard input, after those that wait; `done` as MpsCommand::start() has it.
+  void command(const std::string& input, MpsCommand::Done done);
+
   [[nodiscard]] State state() const { return state_; }
   [[nodiscard]] bool serving() const { return state_ == State::kServing && misses_ == 0; }
   [[nodiscard]] bool silent() const { return misses_ >= kMissesToSilent; }

@@ -11,12 +11,14 @@
 #include <vector>
 
 #include "daemon/mps/control.h"
+#include "daemon/mps/partitions.h"
 
 namespace bulkhead::daemon {
 
 struct MpsKey {
   std::string group;
   std::uint32_t uid = 0;
+  bool partitions = false;  // started with -S: another control daemon, in a directory of its own
   auto operator<=>(const MpsKey&) const =
       default;  // NOLINT(modernize-use-nullptr): not a zero of ours
 };
@@ -31,6 +33,8 @@ class MpsManager final : public Duty {
         post;
     // Which pairs have tenants in force, each with whether any of them has processes. Asked each turn.
     std::function<std::map<MpsKey, bool>()> in_force;
+    // The tenants of a pair with partitions, and what each is to have. May be empty. Asked each turn; `books` says who has one.
+    std::function<std::vector<PartitionWant>(const MpsKey&, const PartitionBooks& books)> wants;
   };
   explicit MpsManager(Outside outside);
 
@@ -49,6 +53,8 @@ class MpsManager final : public Duty {
   void noted_end(const MpsKey& key, const std::string& who);
 
   [[nodiscard]] bool serving(const MpsKey& key) const;
+  // A tenant's partition, of a pair that has them.
+  [[nodiscard]] Partitions::State partition(const MpsKey& key, const std::string& tenant) const;
   [[nodiscard]] bool silent(const MpsKey& key) const;
   [[nodiscard]] std::vector<std::uint32_t> servers() const;
   // Whether a command is under way anywhere.
@@ -62,15 +68,23 @@ class MpsManager final : public Duty {
     std::uint64_t began_ns = 0;
     unsigned left = 0;
   };
+  struct Pair {
+    std::unique_ptr<MpsControl> control;     // outlives what its commands answer to
+    std::unique_ptr<Partitions> partitions;  // null: none
+  };
   MpsControl& control(const MpsKey& key);
+  int divide(const MpsKey& key, Pair& pair, const Now& now);
+  void forget_books(const MpsKey& key);
   [[nodiscard]] std::string root_of(std::uint32_t uid) const;
   [[nodiscard]] bool make_root(std::uint32_t uid) const;
 
   Outside outside_;
   bool enabled_ = false;
   std::string asked_program_ = "nvidia-cuda-mps-control", program_;
-  std::map<MpsKey, std::unique_ptr<MpsControl>> controls_;
-  std::set<MpsKey> refused_;  // told
+  PartitionBooks books_;
+  std::map<MpsKey, Pair> controls_;
+  std::map<std::string, MpsKey> divided_;  // by GPU: the pair whose partitions it has in this turn
+  std::set<MpsKey> refused_;               // told
   std::map<std::uint32_t, Eviction> evictions_;
   std::uint64_t now_ns_ = 0;
 };
