@@ -39,7 +39,14 @@ option(BH_UNITY "Compile sources several at a time (./dev ci, where no compiler 
 set(BH_PCH_HEADERS <algorithm> <array> <atomic> <cstdint> <cstdio> <cstdlib> <cstring> <filesystem> <fstream> <functional> <map>
     <memory> <mutex> <optional> <set> <sstream> <string> <string_view> <thread> <utility> <vector>)
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-  list(APPEND BH_PCH_HEADERS <nlohmann/json.hpp>)
+  if(BH_FUZZ AND BH_PCH AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 15)  # tried with Debian 12's
+    list(APPEND BH_PCH_HEADERS "${CMAKE_CURRENT_LIST_DIR}/json_once.h")
+    add_library(bh_json_once STATIC ${CMAKE_CURRENT_LIST_DIR}/json_once.cc)
+    target_compile_options(bh_json_once PRIVATE -O1)
+    link_libraries(bh_json_once)  # every target from here on, so before the first
+  else()
+    list(APPEND BH_PCH_HEADERS <nlohmann/json.hpp>)
+  endif()
 endif()
 
 # fmt, compiled once and linked in: a program of ours needs no library that a machine may lack. What fmt.cc
