@@ -26,6 +26,29 @@ set(BH_NO_THROW -fno-exceptions -fno-rtti -fno-threadsafe-statics)
 # Code that no call of a tenant waits for: GoogleTest's, JSON's and the command line's templates cost -O2 twice the time.
 set(BH_COLD $<$<CONFIG:RelWithDebInfo>:-O1>)
 
+# GoogleTest's header is half of what a test costs to compile, the C++ library's a quarter of another source: read once a
+# build. Not under a compiler cache, which gives an object back for less than looking at the 90 MB would take. Each source
+# includes what it uses all the same.
+if(CMAKE_CXX_COMPILER_LAUNCHER)
+  option(BH_PCH "Precompile GoogleTest's and the C++ library's headers" OFF)
+else()
+  option(BH_PCH "Precompile GoogleTest's and the C++ library's headers" ON)
+endif()
+option(BH_UNITY "Compile sources several at a time (./dev ci, where no compiler cache is)" OFF)
+# clang reads of a precompiled header what a source uses; g++ pays for its size, so it gets what nearly all sources use.
+set(BH_PCH_HEADERS <algorithm> <array> <atomic> <cstdint> <cstdio> <cstdlib> <cstring> <filesystem> <fstream> <functional> <map>
+    <memory> <mutex> <optional> <set> <sstream> <string> <string_view> <thread> <utility> <vector>)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  if(BH_FUZZ AND BH_PCH AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 15)  # tried with Debian 12's
+    list(APPEND BH_PCH_HEADERS "${CMAKE_CURRENT_LIST_DIR}/json_once.h")
+    add_library(bh_json_once STATIC ${CMAKE_CURRENT_LIST_DIR}/json_once.cc)
+    target_compile_options(bh_json_once PRIVATE -O1)
+    link_libraries(bh_json_once)  # every target from here on, so before the first
+  else()
+    list(APPEND BH_PCH_HEADERS <nlohmann/json.hpp>)
+  endif()
+endif()
+
 # fmt, compiled once and linked in: a program of ours needs no library that a machine may lack. What fmt.cc
 # instantiates is fmt 9's; with another one each source compiles all of it, at twice the price.
 find_package(fmt REQUIRED)
@@ -35,21 +58,6 @@ if(fmt_VERSION VERSION_GREATER_EQUAL 9 AND fmt_VERSION VERSION_LESS 10)
 else()
   add_library(bh_fmt INTERFACE)
   target_link_libraries(bh_fmt INTERFACE fmt::fmt-header-only)
-endif()
-
-# GoogleTest's header is half of what a test costs to compile, the C++ library's a quarter of another source: read once a
-# build. Not under a compiler cache, which gives an object back for less than looking at the 90 MB would take. Each source
-# includes what it uses all the same.
-if(CMAKE_CXX_COMPILER_LAUNCHER)
-  option(BH_PCH "Precompile GoogleTest's and the C++ library's headers" OFF)
-else()
-  option(BH_PCH "Precompile GoogleTest's and the C++ library's headers" ON)
-endif()
-# clang reads of a precompiled header what a source uses; g++ pays for its size, so it gets what nearly all sources use.
-set(BH_PCH_HEADERS <algorithm> <array> <atomic> <cstdint> <cstdio> <cstdlib> <cstring> <filesystem> <fstream> <functional> <map>
-    <memory> <mutex> <optional> <set> <sstream> <string> <string_view> <thread> <utility> <vector>)
-if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-  list(APPEND BH_PCH_HEADERS <nlohmann/json.hpp>)
 endif()
 
 # bh_library(NAME [SOURCES f...] [DEPS target...]) : static library without exceptions or RTTI; include root is src/.
@@ -181,4 +189,47 @@ function(bh_precompile folder)
   foreach(one IN LISTS below)
     bh_precompile(${one})
   endforeach()
+endfunction()
+
+# bh_units(FOLDER...) : the sources of the folders' programs and libraries are compiled several at a time, a group of them as one:
+# most of a source's time goes to headers and templates that its neighbours have too. Not what the preloaded library is
+# linked from, which is compiled in one way everywhere, and not tests, which would gain nothing. A source with options of its
+# own stays alone.
+function(bh_units)
+  if(NOT BH_UNITY)
+    return()
+  endif()
+  set(lines "")
+  foreach(folder IN LISTS ARGN)
+    get_property(targets DIRECTORY ${CMAKE_SOURCE_DIR}/${folder} PROPERTY BUILDSYSTEM_TARGETS)
+    foreach(name IN LISTS targets)
+      get_target_property(type ${name} TYPE)
+      get_target_property(dir ${name} SOURCE_DIR)
+      if(name MATCHES "_test$" OR NOT type MATCHES "STATIC_LIBRARY|OBJECT_LIBRARY|EXECUTABLE")
+        continue()
+      endif()
+      get_target_property(sources ${name} SOURCES)
+      set(paths "")
+      foreach(source IN LISTS sources)
+        if(source MATCHES "\\.cc$" AND NOT source MATCHES "\\$|^${CMAKE_BINARY_DIR}")
+          get_source_file_property(apart "${source}" TARGET_DIRECTORY ${name} SKIP_PRECOMPILE_HEADERS)
+          cmake_path(ABSOLUTE_PATH source BASE_DIRECTORY ${dir})
+          if(NOT apart)
+            list(APPEND paths ${source})
+          endif()
+        endif()
+      endforeach()
+      list(LENGTH paths count)
+      if(count GREATER 1)
+        list(JOIN paths "|" joined)
+        string(APPEND lines "${name}|${joined}\n")
+        set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+      endif()
+    endforeach()
+  endforeach()
+  file(WRITE ${CMAKE_BINARY_DIR}/units.txt "${lines}")
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  execute_process(COMMAND ${Python3_EXECUTABLE} tools/apart.py 10 WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} INPUT_FILE ${CMAKE_BINARY_DIR}/units.txt
+    OUTPUT_FILE ${CMAKE_BINARY_DIR}/units.cmake COMMAND_ERROR_IS_FATAL ANY)
+  include(${CMAKE_BINARY_DIR}/units.cmake)
 endfunction()

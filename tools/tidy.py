@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """clang-tidy over many sources at the price of a few.
 
-Nearly all of clang-tidy's time goes to the system's headers, once per source. So the sources of one folder that are
+Nearly all of clang-tidy's time goes to the system's headers, once per source. So sources that are
 compiled with the same options are looked at as one unit that includes them all. Sources that cannot stand in one unit
 (two files' own names meet) are kept apart by their text, and where that misses one it is found by the compiler, at the
 price of a second look. All files of a unit in which clang-tidy finds anything are looked at alone: what is reported is
@@ -21,6 +21,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
+
+from apart import apart
 
 NOISE = re.compile(r"^(\d+ warnings? (and \d+ errors? )?generated|Suppressed |Use -(header|system)|\d+ warnings? treated)")
 LARGEST_UNIT = 32  # more do not save much and would leave a core idle
@@ -105,55 +107,17 @@ def look(tidy, build, sources, flags, directory):
     return "".join(look(tidy, build, part, flags, directory) for part in parts)
 
 
-NO_NAMES = {"alignas", "char", "int", "unsigned", "noexcept", "const", "struct", "enum", "constexpr", "decltype"}
-
-
-def own_names(source, hidden_only=False):
-    """The names that a file defines at the outer level, by its layout: such a line begins in column 0. hidden_only: those of
-    its unnamed namespace. None: it expands a table, whose names do not stand in it."""
-    names, hidden = set(), False
-    for line in pathlib.Path(source).read_text(errors="replace").splitlines():
-        if re.match(r'#include ".*\.def"', line) and not source.endswith(".h"):
-            return None
-        if line.startswith(("namespace {", "}  // namespace")):
-            hidden = line == "namespace {"
-        elif (hidden or not hidden_only) and re.match(r"(?!using [\w:]+;|using namespace|namespace|extern)[A-Za-z\[]", line):
-            found = re.findall(r"(?<![\w:.])([A-Za-z_]\w*)\s*(?:\(|=|\{|;|\[(?!\[)|$)", line)
-            names.update([name for name in found if name not in NO_NAMES][:1])
-    return names
-
-
-def meets_headers(source):
-    """Whether a hidden name of a source is also one of its folder's headers: two files' use of it would be ambiguous."""
-    hidden = own_names(source, hidden_only=True) or set()
-    return any(hidden & own_names(str(header)) for header in pathlib.Path(source).parent.glob("*.h"))
-
-
-def apart(sources):
-    """The sources in as few units as their own names allow, none of them larger than LARGEST_UNIT."""
-    found = []
-    for source in sources:
-        names = own_names(source) if len(sources) > 1 and not meets_headers(source) else None  # None: alone
-        home = next((u for u in found if None not in (names, u[1]) and len(u[0]) < LARGEST_UNIT and u[1].isdisjoint(names)), None)
-        if home is None:
-            found.append(([source], names))
-        else:
-            home[0].append(source)
-            home[1].update(names)
-    yield from (unit for unit, _ in found)
-
-
 def units(entries, wanted, alone):
-    """Sources by folder and options, the longest units first, so that no core is left with one at the end."""
+    """Sources by options, the longest units first, so that no core is left with one at the end."""
     pieces = []
     groups = collections.defaultdict(list)
     for entry in entries:
         if entry["file"] in wanted:
             wanted.discard(entry["file"])  # a source compiled twice is looked at once
-            key = (os.path.dirname(entry["file"]), options(entry["command"]), entry["directory"])
+            key = (options(entry["command"]), entry["directory"])
             groups[key].append(entry["file"])
-    for (_, flags, directory), sources in groups.items():
-        for unit in ([one] for one in sources) if alone else apart(sources):
+    for (flags, directory), sources in groups.items():
+        for unit in ([one] for one in sources) if alone else apart(sources, LARGEST_UNIT):
             pieces.append((unit, flags, directory))
     return sorted(pieces, key=lambda piece: -len(piece[0]))
 
