@@ -110,8 +110,9 @@ void format_region(Region& r, const TenantSpec& spec, const char* name,
   h.magic.store(kRegionMagic, std::memory_order_release);  // pairs with check_region()
 }
 
-Status check_region(const Region& r) noexcept {
-  const RegionHeader& h = r.header;
+namespace {
+
+Status check_head(const RegionHeader& h, const DeviceEntry (&devices)[kMaxDevices]) noexcept {
   const std::uint64_t magic =
       h.magic.load(std::memory_order_acquire);  // pairs with format_region()
   if (magic == 0) return Status{Errc::kNotReady, 0, "region being formatted"};
@@ -131,24 +132,35 @@ Status check_region(const Region& r) noexcept {
     return Status{Errc::kCorrupt, 0, "region header has an impossible name"};
   }
   for (unsigned i = 0; i < h.device_count && i < kMaxDevices; ++i) {
-    const std::uint32_t shift = r.devices[i].unit_shift;
+    const std::uint32_t shift = devices[i].unit_shift;
     if (shift < 9 || shift > 30)
       return Status{Errc::kCorrupt, 0, "device entry has an impossible unit"};
   }
   return Status{};
 }
 
+// What lies before a region's slots.
+struct RegionHead {
+  RegionHeader header;
+  DeviceEntry devices[kMaxDevices];
+};
+static_assert(offsetof(RegionHead, devices) == offsetof(Region, devices) &&
+              sizeof(RegionHead) == offsetof(Region, slots));
+
+}  // namespace
+
+Status check_region(const Region& r) noexcept { return check_head(r.header, r.devices); }
+
 // Checked in a copy, read by pread: the mapping is not touched before its owner can guard it against a
 // file that shrinks (base/bus_guard.h).
 Result<Tenant> attach_tenant(const Dir& dir, const char* name) noexcept {
   Result<UniqueFd> fd = open_region(dir, name, O_RDWR);
   if (!fd.ok()) return fd.status();
-  alignas(Region) unsigned char head[offsetof(Region, slots)];
-  if (!read_exactly(fd->get(), head, sizeof head, 0)) {
+  RegionHead r;
+  if (!read_exactly(fd->get(), &r, sizeof r, 0)) {
     return Status{Errc::kCorrupt, 0, "the region was cut short while it was read"};
   }
-  const Region& r = *reinterpret_cast<const Region*>(head);  // only what lies before its slots
-  if (const Status bad = check_region(r); !bad.ok()) return bad;
+  if (const Status bad = check_head(r.header, r.devices); !bad.ok()) return bad;
   if (std::strncmp(r.header.name, name, kNameBytes) != 0) {
     return Status{Errc::kCorrupt, 0, "region carries another tenant's name"};
   }
