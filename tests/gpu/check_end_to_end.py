@@ -28,7 +28,7 @@ PROCESSES = 3
 def measure(node, options):
     """Several processes of each: one and the same program differs by some percent from start to start."""
     natives = [Load(node, [",".join(KINDS)]) for _ in range(PROCESSES)]
-    ours = [Load(node, [",".join(KINDS)], ["--memory", "60GiB"]) for _ in range(PROCESSES)]
+    ours = [Load(node, [",".join(KINDS)], ["--memory", "20GiB"]) for _ in range(PROCESSES)]
     for load in (*natives, *ours):
         load.ready()
     taken = {kind: [] for kind in KINDS}  # of each repeat and pair of processes: native's two turns, ours
