@@ -38,7 +38,7 @@ void take_out(shares::Segment& g, const shares::CostEntry& cost, const QuickOp& 
 // The pauses of the host stay: the next launch adds what is missing.
 [[gnu::cold, gnu::noinline]] void quick_refused(StreamBook& b) noexcept {
   const QuickOp& op = b.quick;
-  shm::ComputeEntry* const e = share_of(process.devices[0]);
+  shm::ComputeEntry* const e = share_of(process.devices[b.device]);
   if (e == nullptr || b.lost) return;
   --b.quick_ops;
   // relaxed: the holder's own, read by who tells the governor
@@ -52,12 +52,13 @@ void take_out(shares::Segment& g, const shares::CostEntry& cost, const QuickOp& 
   } else if (b.cut.open != nullptr) {
     take_out(*b.cut.open, *op.cost, op);
   }
-  shares::refund(e->tat_ns, monotonic_ns(), op.charged_ns, in_force(compute.device[0], *e).rules);
+  shares::refund(e->tat_ns, monotonic_ns(), op.charged_ns,
+                 in_force(compute.device[b.device], *e).rules);
 }
 
 void quick_learn(const QuickKey& key, const Ticket& t) noexcept {
   if (t.book == nullptr || key.cluster == kNoQuick || t.collective || t.dependent ||
-      process.device_count != 1 || shares::is_coarse(compute.costs, *t.cost))
+      shares::is_coarse(compute.costs, *t.cost))
     return;
   if (thread_launch.place == 0) {
     thread_launch.place = places.take(left);

@@ -143,11 +143,13 @@ void quick_refused(StreamBook& b) noexcept;
   const std::uint64_t now = monotonic_ns();  // first: what is known by then would have to be kept
   // zeros: of no key, a stream is never null
   const QuickLine& line = quick_caches[thread].lines[quick_line(key)];
-  const int index = process.devices[0].index;
-  if (!quick::same(line.key, key) || index < 0) return nullptr;
+  if (!quick::same(line.key, key)) return nullptr;
   shares::CostEntry& cost = *line.cost;
   StreamBook& b = *line.book;
-  const DeviceShare& share = compute.device[0];
+  const std::uint32_t device = b.device;  // of its stream, the same for as long as it has that key
+  const int index = process.devices[device].index;
+  if (index < 0) return nullptr;
+  const DeviceShare& share = compute.device[device];
   shm::ComputeEntry& e = process.region->compute[index];
   // Never null: there were some when the line was made. acquire pairs with publish()
   const InForce* const in = share.now.load(std::memory_order_acquire);

@@ -10,6 +10,7 @@ import pathlib
 import re
 import sys
 
+import report_bench
 import report_checks
 
 MIB = 1 << 20
@@ -123,7 +124,7 @@ def summary(checks, benches):
         note = c.get("skipped") or c.get("error") or ""
         percent = f"{c['percent']} % of the quota seen, {c['over_bytes']} B over" if "percent" in c else ""
         print(f"{word(c['ok']):8} {c['check']:44} {percent}{note[-120:]}")
-    for row, what, target, figure, met in [*targets(benches), *report_checks.rows(checks)]:
+    for row, what, target, figure, met in [*targets(benches), *report_bench.rows(benches), *report_checks.rows(checks)]:
         print(f"{ {True: 'met', False: 'MISSED', None: 'not run'}[met]:8} row {row}: {what}: {figure} (target {target})")
     failed = sum(c["ok"] is False for c in checks)
     print(f"{sum(c['ok'] is True for c in checks)} passed, {failed} failed, {sum(c['ok'] is None for c in checks)} not run")
@@ -178,7 +179,7 @@ def page(machine, checks, benches):
              f"{machine.get('bulkhead')}. Made by `{machine.get('command')}` and `tests/gpu/report.py`; "
              "what each case measures is in docs/benchmarks.md.", "", "## Against the targets", "",
              "| row | what | target | measured | |", "|---|---|---|---|---|"]
-    for row, what, target, figure, met in [*targets(benches), *report_checks.rows(checks)]:
+    for row, what, target, figure, met in [*targets(benches), *report_bench.rows(benches), *report_checks.rows(checks)]:
         lines.append(f"| {row} | {what} | {target} | {figure} | "
                      f"{ {True: 'met', False: '**missed**', None: 'not run'}[met]} |")
     lines += ["", "## Programs in a tenant of 10 GiB", ""] + check_table(checks) + ["", "## All figures", ""] + report_checks.tables(checks)

@@ -7,6 +7,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import report  # noqa: E402
+import report_bench  # noqa: E402
 import report_checks  # noqa: E402
 
 SHARES = {f"at_{s}": {"us": 10.0, "GB_s": 5.0, "to_native": 0.97, "spread": [0.9, 1.0]} for s in (100, 50, 25)}
@@ -38,6 +39,17 @@ class Report(unittest.TestCase):
         self.assertTrue(said["train without limits, to native"])
         self.assertNotIn("decode without limits, to native", said)
         self.assertTrue(next(good for what, good in said.items() if "CUPTI" in what))
+
+    def test_bench_figures_are_judged(self):
+        def case(row, name, figure, variant, *values):
+            return {"row": row, "case": name, "figure": figure, "variant": variant, "samples": list(values), "median": sorted(values)[len(values) // 2]}
+        bench = {"cases": [case(1, "cuLaunchKernel", "p50", "native", 2000, 2100, 2200), case(1, "cuLaunchKernel", "p50", "bulkhead", 2050, 2170, 2240),
+                           case(1, "cuLaunchKernel, with 90%", "p50", "native", 2000), case(1, "cuLaunchKernel, with 90%", "p50", "bulkhead", 2151),
+                           case(1, "cuMemsetD8 4 KiB", "p50, added", "enforce, with a grant", 61), case(7, "x alone at 10%", "error", "bulkhead", 1),
+                           case(7, "y alone at 10%", "error", "bulkhead", 4.1)]}
+        said = {what: good for _, what, _, _, good in report_bench.rows({"compute": bench})}
+        self.assertEqual(said, {"cuLaunchKernel, p50 added": True, "cuLaunchKernel, with 90%, p50 added": False, "cuMemsetD8 4 KiB, enforce, p50 added": False,
+                                "share error, kernels alone, 2 cases, points: mean, worst": False})
 
     def test_one_that_lost_is_missed(self):
         worse = {**NCCL, "all_reduce": {"8 B": {**NCCL["all_reduce"]["8 B"], "at_25": {**SHARES["at_25"], "to_native": 0.94}}}}

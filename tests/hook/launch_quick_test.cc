@@ -31,16 +31,19 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 const CUstream kStream = reinterpret_cast<CUstream>(std::uintptr_t{0x10000});
 const CUfunction kKernel = reinterpret_cast<CUfunction>(std::uintptr_t{0x20000});
 
-class QuickTest : public ::testing::Test {
+// On a process's only device, and on the second of two.
+class QuickTest : public ::testing::TestWithParam<int> {
  protected:
   void SetUp() override {
+    ordinal_ = GetParam();
     char path[] = "/tmp/bulkhead-quick-XXXXXX";
     ASSERT_NE(mkdtemp(path), nullptr);
     dir_ = path;
   }
   void TearDown() override { EXPECT_EQ(std::system(("rm -rf " + dir_).c_str()), 0); }
 
-  static shm::ComputeEntry& entry() { return *share_of(process.devices[0]); }
+  static shm::ComputeEntry& entry() { return *share_of(process.devices[ordinal_]); }
+  static DeviceShare& share() { return compute.device[ordinal_]; }
   // Nobody waits: burst and window are seconds.
   static void limit(std::uint32_t percent) {
     shm::ComputeEntry& e = entry();
@@ -53,12 +56,12 @@ class QuickTest : public ::testing::Test {
   void bind(std::uint32_t percent) {
     setenv("BULKHEAD_DIR", dir_.c_str(), 1);
     setenv("BULKHEAD_MEMORY", "1GiB", 1);
-    setenv("FAKE_DEVICES", "1", 1);
+    setenv("FAKE_DEVICES", ordinal_ == 0 ? "1" : "2", 1);
     ASSERT_NE(dlopen(BH_TESTS "/fake/libcuda.so.1", RTLD_NOW), nullptr) << dlerror();
     ASSERT_EQ(::cuInit(0), CUDA_SUCCESS);
     fake::install();
     CUcontext context = nullptr;
-    ASSERT_EQ(::cuCtxCreate_v2(&context, 0, 0), CUDA_SUCCESS);
+    ASSERT_EQ(::cuCtxCreate_v2(&context, 0, ordinal_), CUDA_SUCCESS);
     gpu.context = context;
     gpu.cost_ns[kKernel] = 10 * kUs;
     limit(percent);
@@ -119,9 +122,10 @@ class QuickTest : public ::testing::Test {
         ::testing::ExitedWithCode(0), "");
   }
   std::string dir_;
+  static inline int ordinal_ = 0;
 };
 
-TEST_F(QuickTest, AKnownLaunchGoesTheShortWayAndIsChargedAtOnce) {
+TEST_P(QuickTest, AKnownLaunchGoesTheShortWayAndIsChargedAtOnce) {
   in_child(50, [] {
     ASSERT_TRUE(opens());
     const std::uint64_t far = monotonic_ns() + 500 * kMs;  // ahead of now: a charge is seen exactly
@@ -138,16 +142,16 @@ TEST_F(QuickTest, AKnownLaunchGoesTheShortWayAndIsChargedAtOnce) {
   });
 }
 
-TEST_F(QuickTest, WhateverMayHoldALaunchClosesIt) {
+TEST_P(QuickTest, WhateverMayHoldALaunchClosesIt) {
   in_child(50, [] {
     ASSERT_TRUE(opens());
     entry().tat_ns.store(monotonic_ns() + 3'600'000 * kMs, kRelaxed);
     EXPECT_EQ(quick_begin(key()), nullptr) << "over its share";
     entry().tat_ns.store(0, kRelaxed);
     ASSERT_TRUE(opens());
-    compute.device[0].in_flight_ns.fetch_add(3'600'000 * kMs, kRelaxed);
+    share().in_flight_ns.fetch_add(3'600'000 * kMs, kRelaxed);
     EXPECT_EQ(quick_begin(key()), nullptr) << "a full window";
-    compute.device[0].in_flight_ns.fetch_sub(3'600'000 * kMs, kRelaxed);
+    share().in_flight_ns.fetch_sub(3'600'000 * kMs, kRelaxed);
     ASSERT_TRUE(opens());
     captures.fetch_add(1, kRelaxed);
     EXPECT_EQ(quick_begin(key()), nullptr) << "something captures";
@@ -179,7 +183,7 @@ TEST_F(QuickTest, WhateverMayHoldALaunchClosesIt) {
   });
 }
 
-TEST_F(QuickTest, WhatTheDriverRefusesIsGivenBack) {
+TEST_P(QuickTest, WhatTheDriverRefusesIsGivenBack) {
   in_child(50, [] {
     ASSERT_TRUE(opens());
     const std::uint64_t far = monotonic_ns() + 500 * kMs;
@@ -210,7 +214,7 @@ TEST_F(QuickTest, WhatTheDriverRefusesIsGivenBack) {
   });
 }
 
-TEST_F(QuickTest, WhatTheDriverRefusesOfLooseOnesIsGivenBack) {
+TEST_P(QuickTest, WhatTheDriverRefusesOfLooseOnesIsGivenBack) {
   in_child(100, [] {
     StreamBook& b = compute.streams[compute.used[0].load(kRelaxed) - 1];
     const std::uint64_t far = monotonic_ns() + 500 * kMs;
@@ -232,7 +236,7 @@ TEST_F(QuickTest, WhatTheDriverRefusesOfLooseOnesIsGivenBack) {
   });
 }
 
-TEST_F(QuickTest, ShortLaunchesAreCountedByTheirClass) {
+TEST_P(QuickTest, ShortLaunchesAreCountedByTheirClass) {
   in_child(50, [] {
     for (int i = 0; i < 300; ++i) ASSERT_EQ(launch(), CUDA_SUCCESS);
     finish();
@@ -243,7 +247,7 @@ TEST_F(QuickTest, ShortLaunchesAreCountedByTheirClass) {
 }
 
 // The place of a thread that has ended is the next one's, and what was known there is not.
-TEST_F(QuickTest, ThreadsThatHaveEndedMakeRoom) {
+TEST_P(QuickTest, ThreadsThatHaveEndedMakeRoom) {
   in_child(50, [] {
     for (unsigned i = 0; i < 2 * ThreadPlaces::kPlaces; ++i) {
       std::thread{[i] {
@@ -261,7 +265,7 @@ TEST_F(QuickTest, ThreadsThatHaveEndedMakeRoom) {
 struct Sums {
   std::uint64_t launches, used_ns, raw_ns;
 };
-TEST_F(QuickTest, BothWaysComeToTheSameSums) {
+TEST_P(QuickTest, BothWaysComeToTheSameSums) {
   in_child(50, [] {
     const auto run = [](bool forgotten) {
       finish();
@@ -293,7 +297,7 @@ TEST_F(QuickTest, BothWaysComeToTheSameSums) {
 }
 
 // docs/compute.md, 'What a launch costs'. With less than the device the same launches are all between events.
-TEST_F(QuickTest, WhoHasTheDeviceAloneIsMeasuredNowAndThen) {
+TEST_P(QuickTest, WhoHasTheDeviceAloneIsMeasuredNowAndThen) {
   in_child(100, [] {
     const int records = gpu.records;
     for (int i = 0; i < 1'280; ++i) ASSERT_EQ(launch(), CUDA_SUCCESS);
@@ -311,7 +315,7 @@ TEST_F(QuickTest, WhoHasTheDeviceAloneIsMeasuredNowAndThen) {
 }
 
 // docs/compute.md, 'What a launch costs': a light key whose segments come to what was predicted needs few of them, until one does not.
-TEST_F(QuickTest, ASteadyKeyIsMeasuredSeldom) {
+TEST_P(QuickTest, ASteadyKeyIsMeasuredSeldom) {
   in_child(50, [] {
     const CUfunction light = reinterpret_cast<CUfunction>(std::uintptr_t{0x30000});
     gpu.runs = false;
@@ -351,6 +355,8 @@ TEST_F(QuickTest, ASteadyKeyIsMeasuredSeldom) {
     EXPECT_GE(gpu.records - records, 16);
   });
 }
+
+INSTANTIATE_TEST_SUITE_P(OnDevice, QuickTest, ::testing::Values(0, 1));
 
 }  // namespace
 }  // namespace bulkhead::hook
