@@ -191,10 +191,10 @@ function(bh_precompile folder)
   endforeach()
 endfunction()
 
-# bh_units(FOLDER...) : the sources of the folders' programs and libraries are compiled several at a time, a group of them as one:
+# bh_units(FOLDER...) : the sources of the folders' libraries are compiled several at a time, a group of them as one:
 # most of a source's time goes to headers and templates that its neighbours have too. Not what the preloaded library is
-# linked from and what the bench counts instructions of (BH_MEASURED), which are compiled in one way everywhere, and not tests, which would gain
-# nothing. A source with options of its own stays alone.
+# linked from and what the bench counts instructions of (BH_MEASURED), which are compiled in one way everywhere, not programs, whose sources stand alone
+# in no other lane, and not tests, which would gain nothing. A source with options of its own stays alone.
 function(bh_units)
   if(NOT BH_UNITY)
     return()
@@ -206,7 +206,7 @@ function(bh_units)
       get_target_property(type ${name} TYPE)
       get_target_property(dir ${name} SOURCE_DIR)
       get_target_property(measured ${name} BH_MEASURED)
-      if(measured OR name MATCHES "_test$" OR NOT type MATCHES "STATIC_LIBRARY|OBJECT_LIBRARY|EXECUTABLE")
+      if(measured OR name MATCHES "_test$" OR NOT type MATCHES "STATIC_LIBRARY|OBJECT_LIBRARY")
         continue()
       endif()
       get_target_property(sources ${name} SOURCES)

@@ -17,6 +17,16 @@ namespace {
 
 constexpr std::uint64_t kPatience_ns = 30'000'000'000;
 
+// Of a shell that another tenant's partition was given to: what was inherited is not this tenant's.
+void leave_partition(const Machine& machine) {
+  const char* const pipe = std::getenv("CUDA_MPS_PIPE_DIRECTORY");
+  if (pipe == nullptr || std::getenv("CUDA_MPS_SM_PARTITION") == nullptr) return;
+  const std::string_view at = pipe;
+  if (!at.starts_with(machine.dir.path) || !at.ends_with("+S/pipe")) return;
+  ::unsetenv("CUDA_MPS_SM_PARTITION");
+  ::unsetenv("CUDA_MPS_PIPE_DIRECTORY");
+}
+
 enum : std::uint32_t { kServing = 1, kComing = 2, kRefused = 4 };  // wire::TenantView::mps_state
 
 }  // namespace
@@ -25,7 +35,9 @@ std::string enter_partition(const Machine& machine, const std::string& tenant, s
   const auto map = shm::map_node(machine.dir);
   if (!map.ok()) return {};
   const auto how = shm::node_mode(*map->as<const shm::NodePage>(), tenant.c_str());
-  if (!how.ok() || (how->flags & shm::kTenantPartition) == 0) return {};
+  if (!how.ok()) return {};
+  leave_partition(machine);
+  if ((how->flags & shm::kTenantPartition) == 0) return {};
   const std::uint64_t until = monotonic_ns() + kPatience_ns;
   std::uint32_t state = mps_state_of(machine, tenant);
   for (; state == kComing && monotonic_ns() < until; state = mps_state_of(machine, tenant)) {

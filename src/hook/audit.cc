@@ -324,7 +324,7 @@ namespace {
 CUresult audit_before(const AuditEvent& event, AuditTicket& ticket) noexcept {
   ThreadLane* const lane = my_lane;
   // relaxed: as audit_on()
-  if (lane == nullptr || audit_state.load(kRelaxed) <= kOff ||
+  if (lane == nullptr || audit_state.load(kRelaxed) <= kOff || lane->shared ||
       lane->end.next >= lane->plain_until || has_shape(event)) [[unlikely]]
     return before_at_length(event, ticket);
   const std::uint64_t now_ns = monotonic_ns();

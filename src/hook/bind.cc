@@ -61,9 +61,9 @@ void set_place(shm::Seat seat) noexcept {
       const int index = i < p.device_count ? p.devices[i].index : -1;
       made.cells[i] = index < 0 ? &no_cell : &p.region->cells[index][seat.slot];
     }
-    if (p.devices[kOwnDevice].index >= 0)
-      shm::own_counts_for(*p.region, *made.slot,
-                          static_cast<unsigned>(p.devices[kOwnDevice].index));
+    const int own = p.devices[kOwnDevice].index;
+    const bool same = own >= 0 && shm::own_counts_for(*made.slot, static_cast<unsigned>(own));
+    own_copies_of.store(same ? kOwnDevice : ~0u, kRelaxed);  // before the place is known
     at = &made;
   }
   p.place.store(at, std::memory_order_release);  // pairs with place_now()
@@ -352,6 +352,7 @@ bool take_new_seat() noexcept {
   const Held held{p.binding};
   if (shm::still_mine(*p.region, seat_now())) return true;  // another thread was first
   if (const Status bad = shm::join(p.tenant.get(), p.member, shm::Joining::kAgain); !bad.ok()) {
+    set_place(shm::Seat{});  // the slot may be another's by now: nothing of ours is counted there
     fault(bad);
     return false;
   }

@@ -226,9 +226,7 @@ bool is_capturing(CUstream stream, Twin twin) noexcept {
       t.book->cut.open == nullptr && predicted < shares::kSegment_ns &&
       (coarse || cost.samples.load(kRelaxed) >= 2) &&  // a statistic
       !gate_beside(t.device) &&
-      (collective || ((is_sparse(share, *in) || (!what.dependent && !coarse &&
-                                                 is_steady_run(*t.book, cost, share, predicted))) &&
-                      within(*t.book, now, in->window_ns)));
+      (collective || (is_sparse(share, *in) && within(*t.book, now, in->window_ns)));
   // What begins on an idle device is no sample (cut_before()), and by the prediction it is idle: the device is asked, for a
   // prediction that is too low would say so always. relaxed: own
   t.loose = may_be_loose && (!t.alone || (now >= t.book->open_until_ns.load(kRelaxed) &&

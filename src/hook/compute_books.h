@@ -18,7 +18,6 @@
 #include "policy/compute/loose.h"
 #include "policy/compute/meter.h"
 #include "policy/compute/segments.h"
-#include "policy/compute/steady.h"
 #include "policy/compute/vclock.h"
 #include "shm/compute.h"
 #include "shm/region.h"
@@ -286,14 +285,6 @@ void agree(const Flight& f, shares::Reading& r) noexcept;
   return compute.account_only.load(std::memory_order_relaxed) ||
          (in.rules.rate_x100 == shares::kWhole_x100 &&
           share.resting.load(std::memory_order_relaxed));
-}
-
-// Whether a steady key's launch goes without a segment now though the share may hold it: while nobody else works there. The book is ours.
-[[nodiscard]] inline bool is_steady_run(const StreamBook& b, const shares::CostEntry& cost,
-                                        const DeviceShare& share,
-                                        std::uint64_t predicted_ns) noexcept {
-  return !b.pdl && shares::runs_unmeasured(cost, predicted_ns, b.loose.since_end_ns) &&
-         share.resting.load(std::memory_order_relaxed);  // a flag of its own
 }
 
 // Whether what is queued there by its predictions is within the window. What is loose is in no flight, so the book says it.

@@ -96,7 +96,6 @@ void reap(StreamBook& b, Flight& f) noexcept {
   const std::uint64_t fresh = c.cover.take(f.start_ns, f.end_ns);
   if (f.segment.raw_ns == 0) r.fresh_ns = fresh;
   const std::uint64_t cost = beside_loose(b, f, r, shares::cost_ns(f.segment, r, slice), fresh);
-  shares::judge(f.segment, cost);
   b.row.end(share_of(f).history, f.real_end_ns);
   if (shm::ComputeEntry* const e = share_of(process.devices[f.device]);
       e != nullptr && f.segment.raw_ns == 0 && shares::is_short(f.segment, slice)) {

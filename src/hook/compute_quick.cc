@@ -39,7 +39,7 @@ void take_out(shares::Segment& g, const shares::CostEntry& cost, const QuickOp& 
 [[gnu::cold, gnu::noinline]] void quick_refused(StreamBook& b) noexcept {
   const QuickOp& op = b.quick;
   shm::ComputeEntry* const e = share_of(process.devices[b.device]);
-  if (e == nullptr || b.lost) return;
+  if (e == nullptr) return;
   --b.quick_ops;
   // relaxed: the holder's own, read by who tells the governor
   b.open_until_ns.store(b.open_until_ns.load(kRelaxed) - op.predicted_ns, kRelaxed);
@@ -49,8 +49,8 @@ void take_out(shares::Segment& g, const shares::CostEntry& cost, const QuickOp& 
     b.loose.charged_ns -= op.charged_ns;
     b.loose.until_ns -= op.predicted_ns;
     b.loose.since_end_ns -= op.predicted_ns;
-  } else if (b.cut.open != nullptr) {
-    take_out(*b.cut.open, *op.cost, op);
+  } else if (shares::Segment* const open = b.cut.open; open != nullptr && !b.lost) {
+    take_out(*open, *op.cost, op);  // else it went with its context
   }
   shares::refund(e->tat_ns, monotonic_ns(), op.charged_ns,
                  in_force(compute.device[b.device], *e).rules);

@@ -60,9 +60,9 @@ namespace quick {
 
 // The key's part of the open segment if it has one and may take one more launch and go on; else null. The book is ours. One that is
 // lost has none open.
-[[nodiscard]] inline shares::Part* part_of(const StreamBook& b, const shares::CostEntry& cost,
+[[nodiscard]] inline shares::Part* part_of(const StreamBook& b, shares::Segment& g,
+                                           const shares::CostEntry& cost,
                                            std::uint64_t predicted_ns) noexcept {
-  shares::Segment& g = *b.cut.open;
   if (b.pdl || b.cut.last_alone || g.ops + 1 >= shares::kSegmentOps ||
       g.predicted_ns + predicted_ns >= shares::kSegment_ns)
     return nullptr;
@@ -74,16 +74,14 @@ namespace quick {
 }
 // Whether it needs no segment. The book is ours.
 [[nodiscard]] inline bool may_be_loose(const StreamBook& b, const DeviceShare& share,
-                                       const InForce& in, const shares::CostEntry& cost,
-                                       std::uint64_t predicted_ns, std::uint64_t now) noexcept {
+                                       const InForce& in, std::uint64_t predicted_ns,
+                                       std::uint64_t now) noexcept {
   return !b.lost && within(b, now, in.window_ns) && b.context != nullptr &&
-         predicted_ns < shares::kSegment_ns &&
-         (is_sparse(share, in) || is_steady_run(b, cost, share, predicted_ns));
+         predicted_ns < shares::kSegment_ns && is_sparse(share, in);
 }
 
 // cut_after(), into a segment that is open and stays so.
-inline void put(StreamBook& b, shares::Part& part, std::uint64_t now) noexcept {
-  shares::Segment& g = *b.cut.open;
+inline void put(StreamBook& b, shares::Segment& g, shares::Part& part, std::uint64_t now) noexcept {
   const QuickOp& op = b.quick;
   ++g.ops;
   g.predicted_ns += op.predicted_ns;
@@ -108,10 +106,12 @@ inline void put(StreamBook& b, shares::Part& part, std::uint64_t now) noexcept {
   const std::uint64_t predicted = cost.prediction_ns.load(std::memory_order_relaxed);
   const std::uint32_t kappa = share.kappa.load(std::memory_order_relaxed);
   shares::Part* part = nullptr;
-  if (b.cut.open != nullptr) [[likely]] {
-    part = part_of(b, cost, predicted);
+  // Read once: a context that ends takes it away without the book. Segments lie in static storage.
+  shares::Segment* const open = b.cut.open;
+  if (open != nullptr) [[likely]] {
+    part = part_of(b, *open, cost, predicted);
     if (part == nullptr) return false;
-  } else if (!may_be_loose(b, share, in, cost, predicted, now)) {
+  } else if (!may_be_loose(b, share, in, predicted, now)) {
     return false;
   }
   const std::uint64_t charged =
@@ -125,7 +125,7 @@ inline void put(StreamBook& b, shares::Part& part, std::uint64_t now) noexcept {
   ++b.quick_ops;
   b.quick = {part == nullptr ? nullptr : &cost, predicted, charged};
   if (part != nullptr) [[likely]]
-    put(b, *part, now);
+    put(b, *open, *part, now);
   else
     add_loose(b, now, predicted, charged);
   return true;

@@ -270,6 +270,8 @@ void compute_stream_gone(CUstream stream) noexcept {
       taken = take(b);
     }
     if (!taken) return;
+    if (shm::ComputeEntry* const e = share_of(process.devices[b.device]); e != nullptr)
+      tell_quick_ops(*e, b);
     if (b.cut.open != nullptr) abandon_open(b);
     // acquire pairs with the measuring thread: it is done with what it took out
     if (b.tail.load(std::memory_order_acquire) == b.head.load(kRelaxed) && b.context != nullptr) {

@@ -88,7 +88,8 @@ bool copy_admit(unsigned device, std::uint64_t, CopyDirection) noexcept {
 void note_copy(unsigned device, std::uint64_t bytes, CopyDirection direction) noexcept {
   shm::ComputeEntry* const e = books_of(device);
   if (e == nullptr) return;
-  if (device != kOwnDevice || !counts_own()) [[unlikely]]
+  // relaxed: a number; who takes a slot writes it before anybody counts there
+  if (device != own_copies_of.load(kRelaxed) || !counts_own()) [[unlikely]]
     return note_shared(*e, bytes, direction);
   shm::ProcSlot& slot = *place_now().slot;
   shm::add_alone(slot.own_moved[static_cast<unsigned>(direction)], bytes);

@@ -96,10 +96,24 @@ bool put_pipe(const shm::Dir& dir, const char* group, const char* kind) noexcept
   return true;
 }
 
+// A partition of ours that was inherited is another tenant's, or gone: who has none is in none. What is not ours stays.
+void leave_partition(const shm::Dir& dir) noexcept {
+  const char* const pipe = ::getenv("CUDA_MPS_PIPE_DIRECTORY");
+  if (pipe == nullptr || ::getenv("CUDA_MPS_SM_PARTITION") == nullptr) return;
+  constexpr char kEnd[] = "+S/pipe";
+  const std::size_t n = std::strlen(pipe), d = std::strlen(dir.path), e = sizeof kEnd - 1;
+  if (n < d + e || std::strncmp(pipe, dir.path, d) != 0 || std::strcmp(pipe + n - e, kEnd) != 0)
+    return;
+  ::unsetenv("CUDA_MPS_SM_PARTITION");
+  ::unsetenv("CUDA_MPS_PIPE_DIRECTORY");
+}
+
 // Without a partition of the tenant nothing is set: under -S such a client can make no context, so it is held in time.
 void enter_partition(const shm::Dir& dir, const char* group, const char* tenant) noexcept {
   const Result<shm::PartitionBook> book = shm::read_partition(dir, tenant);
-  if (!book.ok() || book->value[0] == '\0' || std::strcmp(book->group, group) != 0) return;
+  if (!book.ok() || book->value[0] == '\0' || std::strcmp(book->group, group) != 0 ||
+      book->uid != static_cast<std::uint32_t>(dir.euid))
+    return leave_partition(dir);
   if (put_pipe(dir, group, "+S")) set_if_other("CUDA_MPS_SM_PARTITION", book->value);
 }
 
@@ -134,6 +148,7 @@ void take_enforcer(bool simulated) noexcept {
   const Result<shm::NodeMode> how = shm::node_mode(page, name);
   if (!how.ok()) return;
   if ((how->flags & shm::kTenantSlice) != 0) want_slices(kSlice_us);
+  if ((how->flags & shm::kTenantPartition) == 0) leave_partition(*dir);
   if ((how->flags & (shm::kTenantSpatial | shm::kTenantPartition)) == 0) return;
   if (!shm::valid_name(how->mps_group)) return;
   if ((how->flags & shm::kTenantPartition) != 0) return enter_partition(*dir, how->mps_group, name);

@@ -27,8 +27,10 @@ inline void may_count_own() noexcept {
   const char* const who = counting_thread.load(std::memory_order_relaxed);  // as above
   return who == &thread_mark;
 }
-// Device::number whose copies are counted there.
+// Device::number whose copies may be counted there, if the slot's words are of that device.
 inline constexpr unsigned kOwnDevice = 0;
+// That number, or one that no device has. Changed when the process takes a slot.
+[[gnu::visibility("hidden")]] inline constinit std::atomic<std::uint32_t> own_copies_of{~0u};
 
 // In the child of a fork, which has one thread.
 inline void forget_counting() noexcept {

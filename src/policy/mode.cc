@@ -55,11 +55,11 @@ std::string partition_problem(const ModeWish& wish, const ModeRules& rules,
     return "mode partition is of one GPU, and this tenant has " + std::to_string(devices.size());
   const ModeDevice& d = devices[0];
   if (d.share_x100 == 0) return "mode partition needs a share of " + d.gpu + ": give --compute";
-  if (d.partitions == Known::kUnknown)
+  if (d.partitions == Known::kUnknown || (d.partitions != Known::kNo && d.chunks == 0))
     return "mode partition was not tested on " + d.gpu +
            " with this driver, or its answers were not understood ('bulkhead doctor' shows it): "
            "run 'bulkhead doctor --self-test' while it is idle";
-  if (d.partitions == Known::kNo || d.chunks == 0)
+  if (d.partitions == Known::kNo)
     return "the self-test saw that this driver has no partitions of " + d.gpu +
            " ('bulkhead doctor' shows it)";
   if (chunks_of_share(d.share_x100, d.chunks) == 0)

@@ -1,11 +1,10 @@
 // What a process counts of its copies in words of its slot, apart from the tenant's (docs/formats/region.md, 'Own counts'): so that the thread
 // which copies changes them by a load and a store. Sums are those of the tenant's words and of all slots together.
 //
-// Claim  no count is lost but by a kill between a take-over's two steps, and none is ever there twice.
-// Proof  The words outlive their owner and are never zeroed, so the next owner of the slot goes on with them. Only where it counts for
-//        another device than the last did they are first moved to that device's shared words: taken out, then added.
-// Price  whoever is killed between the two takes those sums of a dead process's copies along; of a slot that a reaper took from a living
-//        owner two may write, and what one of them counts may be lost. Counts of audited calls are never moved.
+// Claim  no count is lost with its owner, and none is ever there twice.
+// Proof  The words outlive their owner, are never zeroed and never moved: the next owner of the slot goes on with them. One whose first device is
+//        another than the one they are of counts its copies with the others'.
+// Price  of a slot that a reaper took from a living owner two may write, and what one of them counts may be lost.
 #pragma once
 #include "shm/region.h"
 
@@ -19,20 +18,13 @@ namespace bulkhead::shm {
 }
 inline constexpr unsigned kClassOfOwn[kOwnAudited] = {1, 2, 5};
 
-// The new owner of the slot counts for `device` (< kMaxDevices), before any thread of it does.
-inline void own_counts_for(Region& r, ProcSlot& slot, unsigned device) noexcept {
+// Whether the new owner of the slot may count copies of `device` (< kMaxDevices) there; asked before any thread of it does.
+[[nodiscard]] inline bool own_counts_for(ProcSlot& slot, unsigned device) noexcept {
   // relaxed, all: sums, of the slot's owner alone
   const std::uint32_t last = slot.own_device.load(std::memory_order_relaxed);
-  if (last == device + 1) return;
-  if (last != 0 && last <= kMaxDevices) {
-    ComputeEntry& e = r.compute[last - 1];
-    for (unsigned i = 0; i < kCopyDirections; ++i)
-      e.moved_bytes[i].fetch_add(slot.own_moved[i].exchange(0, std::memory_order_relaxed),
-                                 std::memory_order_relaxed);
-    e.stream_ops[kCopyOps].fetch_add(slot.own_copies.exchange(0, std::memory_order_relaxed),
-                                     std::memory_order_relaxed);
-  }
+  if (last != 0 && last <= kMaxDevices) return last == device + 1;
   slot.own_device.store(device + 1, std::memory_order_relaxed);  // as above
+  return true;
 }
 
 // What all slots have of a device's copies, added to `moved` and `copies`. Of memory that the tenant writes: any numbers.

@@ -203,16 +203,6 @@ void Machine::charge(Tenant& t, std::int64_t delta) {
   t.tat.store(tat);
 }
 
-// The governor rests, 20 ms after more than one process had work.
-bool Machine::runs_unmeasured(const Process& p, const pc::Op& op) const {
-  const StreamState& st = p.streams[p.step.stream];
-  const bool resting = !options_.governor || now >= shared_at_ + 20 * kMs;
-  const bool for_ever = (options_.broken & kNeverAsksAgain) != 0;
-  return st.open == nullptr && !op.alone && !op.dependent && !st.cut.dependents && resting &&
-         st.queued_until <= now + p.tenant->limit.window_ns &&
-         pc::runs_unmeasured(*op.entry, op.predicted_ns, for_ever ? 0 : st.since_end_ns);
-}
-
 void Machine::launch(Process& p) {
   Tenant& t = *p.tenant;
   const Step& s = p.step;
@@ -247,17 +237,7 @@ void Machine::launch(Process& p) {
   op.dependent = s.dependent;
   const bool blind = s.dependent && (options_.broken & kBlindToDependents) != 0;
   st.cut.dependents = st.cut.dependents || s.dependent;
-  if (runs_unmeasured(p, op)) {
-    device.push(p.context, s.stream, kernel, now);
-    const Ns from = std::max(now, st.queued_until);
-    p.loose.add({from, from + op.predicted_ns, op.predicted_ns, &st});
-    st.queued_until = from + op.predicted_ns;
-    st.since_end_ns += op.predicted_ns;
-    st.behind = true;
-    t.raw_ns += op.predicted_ns;
-    return charge(t, static_cast<std::int64_t>(op.predicted_ns));
-  }
-  const bool drained = !blind && (s.dependent ? q.items.empty() : st.last == nullptr || st.behind);
+  const bool drained = !blind && (s.dependent ? q.items.empty() : st.last == nullptr);
   if (s.dependent && !drained) op.alone = false;
   const pc::Cut cut = pc::cut(st.cut, op, drained);
   if (cut.end) close(p, s.stream, !s.dependent && (!st.cut.dependents || !q.items.empty()));
@@ -278,9 +258,7 @@ void Machine::launch(Process& p) {
     pc::begin_segment(st.cut, &r->segment);
     st.open = r;
     r->drained = fresh;
-    st.behind = false;
     if (cut.start) {
-      ++t.stamps;
       device.push(
           p.context, s.stream,
           {static_cast<double>(device.model.stamp_ns), 0, 0, reinterpret_cast<std::uint64_t>(r)},
@@ -313,8 +291,6 @@ void Machine::close(Process& p, std::size_t stream, bool tight) {
   p.in_flight_ns += r->window_ns;  // what is open is not in it: the bucket alone bounds that
   st.open = nullptr;
   st.last = r;
-  st.since_end_ns = 0;
-  ++p.tenant->stamps;
   device.push(
       p.context, stream,
       {static_cast<double>(device.model.stamp_ns), 0, 0, reinterpret_cast<std::uint64_t>(r) | 1},
@@ -348,9 +324,6 @@ void Machine::settle_one(Process& p, Record& r) {
     got.fresh_ns = got.span_ns;
     cost = pc::cost_ns(r.segment, got, options_.told_slice_ns);
   }
-  const std::uint64_t taken = p.loose.within(r.start, r.end, &p.streams[r.stream]);
-  if (taken != 0) cost = std::min(cost, got.span_ns > taken ? got.span_ns - taken : 0);
-  pc::judge(r.segment, cost);
   if (options_.broken & kElapsedCharge) cost = got.elapsed_ns;
   p.streams[r.stream].row.end(p.history, r.end);
   pc::teach(r.segment, got, options_.told_slice_ns);
@@ -441,11 +414,9 @@ void Machine::govern() {
   }
   governor_.begin(now);
   std::vector<Tenant*> who;
-  std::size_t with_work = 0;
   for (auto& t : tenants) {
     if (!t->limit.limited) continue;  // it tells nothing, here as in the product
     for (auto& p : t->processes) {
-      with_work += outstanding(*p) || p->had_work ? 1 : 0;
       governor_.process(p->seen, {outstanding(*p) || p->had_work, p->with_long, p->empty_ns});
       p->had_work = false;
     }
@@ -453,7 +424,6 @@ void Machine::govern() {
                                    t->shared_raw_ns, t->short_ns, t->wanted_at, t->held_at}))
       who.push_back(t.get());
   }
-  if (with_work > 1) shared_at_ = now;
   std::uint32_t rates[pc::kMaxSharers];
   governor_.end(options_.told_loss_x1000, rates);
   if (options_.broken & kNoKappa) governor_.set_kappa(pc::kKappaOne);

@@ -13,11 +13,9 @@
 #include "policy/compute/bucket.h"
 #include "policy/compute/governor.h"
 #include "policy/compute/hold.h"
-#include "policy/compute/loose.h"
 #include "policy/compute/meter.h"
 #include "policy/compute/rates.h"
 #include "policy/compute/segments.h"
-#include "policy/compute/steady.h"
 #include "policy/compute/vclock.h"
 #include "tests/des/device.h"
 
@@ -77,7 +75,6 @@ enum Broken : unsigned {
   kForgetfulRate = 64,  // a new rate leaves the word as it is
   kOnlySharedPays =
       256,  // kappa is paid for what ran while the other had work, and not between its turns
-  kNeverAsksAgain = 512,  // what was steady once is taken to be so for ever
   kBlindToDependents =
       128,  // they are in a segment only by chance, and none of theirs ever ends in time
 };
@@ -111,8 +108,6 @@ struct StreamState {
   Record* last = nullptr;  // closed, its end not reached
   Ns last_end = 0;
   Ns queued_until = 0;  // by the host's clock and the predictions
-  Ns since_end_ns = 0;  // predicted, of launches in no segment since the last one ended
-  bool behind = false;  // there are some
   Ns rest_since = 0;    // a launch waits for the stream to come to rest since then
 };
 
@@ -125,7 +120,6 @@ struct Process {
   std::vector<StreamState> streams;
   std::deque<std::unique_ptr<Record>> records;
   pc::Cover cover;
-  pc::LooseTime loose;
   pc::VHistory history;
   Step step;
   bool has_step = false, ended = false, syncing = false, full = false;
@@ -145,7 +139,6 @@ struct Tenant {
   pc::Bucket tat{0};
   pc::Rules rules{};
   // Sums, as in the region.
-  std::uint64_t stamps = 0;  // timing events
   double charged_ns = 0, forgiven_ns = 0, held_ns = 0;
   std::uint64_t raw_ns = 0, short_ns = 0, shared_raw_ns = 0, launches = 0;
   Ns wanted_at = 0, held_at = 0, longest_hold_ns = 0, longest_wait_ns = 0;
@@ -208,7 +201,6 @@ class Machine : public Watcher {
   bool beside(const pc::Reading& r) const {
     return (options_.broken & kOnlySharedPays) != 0 ? !r.alone : r.beside;
   }
-  bool runs_unmeasured(const Process& p, const pc::Op& op) const;
   bool outstanding(const Process& p) const { return device.contexts[p.context].queued != 0; }
 
   Options options_;
@@ -217,7 +209,6 @@ class Machine : public Watcher {
   std::vector<Process*> processes_;
   std::vector<std::function<void()>> actions_;
   pc::Governor governor_;
-  Ns shared_at_ = 0;  // more than one process had work
 };
 
 }  // namespace bulkhead::des

@@ -104,6 +104,11 @@ class Division(PartitionCase):
         env = {**self.env, "LD_PRELOAD": str(BUILD / "lib" / "libbulkhead.so"), "LD_LIBRARY_PATH": str(BUILD / "sim"), "BULKHEAD_TENANT": "a"}
         r = subprocess.run([sys.executable, "-c", PROGRAM], env=env, text=True, timeout=60, capture_output=True)
         self.assertEqual(r.stdout.split(" ")[:3], ["0", "32", a], r.stderr)
+        # nor does who has none get one by what a shell left behind
+        left = {"CUDA_MPS_SM_PARTITION": a, "CUDA_MPS_PIPE_DIRECTORY": pipe}
+        self.assertEqual(self.program(run=("--tenant", "c", "--memory", "1GiB"), env=left), (0, 132, "", ""))
+        r = subprocess.run([sys.executable, "-c", PROGRAM], env={**env, **left, "BULKHEAD_TENANT": "c"}, text=True, timeout=60, capture_output=True)
+        self.assertEqual(r.stdout.rstrip("\n").split(" "), ["0", "132", "", ""], r.stderr)
         self.assertEqual(self.partition("a"), {"id": a, "chunks": 4, "multiprocessors": 32, "refused": None})
         shown = self.ask("status").stdout
         self.assertIn(f"partition: 4 chunks, 32 multiprocessors ({a})", shown)
@@ -171,7 +176,7 @@ class Refusal(PartitionCase):
         (self.at / "say").write_text("sm_partition Failed to fulfill the requested SM partition of 8 chunks, error CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION\n")
         self.bad(self.ask("run", *NEW, "50%", "--", "/bin/true"), 125,
                  f"MPS made no partition of 8 chunks of {uuid}: Failed to fulfill the requested SM partition of 8 chunks, error CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION; "
-                 "12 of its 16 chunks are free: ask for at most 75%; or use auto or temporal")
+                 "12 of its 16 chunks are free: ask for at most 75%; or use temporal")
         self.told("mps-failed", "made no partition of 8 chunks")
         self.until(lambda: len(self.status()["tenants"]) == 1, "it is no tenant")
         (self.at / "say").unlink()

@@ -314,48 +314,6 @@ TEST_P(QuickTest, WhoHasTheDeviceAloneIsMeasuredNowAndThen) {
   });
 }
 
-// docs/compute.md, 'What a launch costs': a light key whose segments come to what was predicted needs few of them, until one does not.
-TEST_P(QuickTest, ASteadyKeyIsMeasuredSeldom) {
-  in_child(50, [] {
-    const CUfunction light = reinterpret_cast<CUfunction>(std::uintptr_t{0x30000});
-    gpu.runs = false;
-    gpu.cost_ns[light] = 5 * kUs;
-    const auto put = [light](int n) {
-      for (int i = 0; i < n; ++i)
-        ASSERT_EQ(::cuLaunchKernel(light, 1, 1, 1, 32, 1, 1, 0, kStream, nullptr, nullptr),
-                  CUDA_SUCCESS);
-    };
-    shares::Shape s;
-    s.block[0] = 32;
-    const shares::CostEntry& cost = shares::find_or_add(
-        compute.costs, shares::kernel_key(reinterpret_cast<std::uintptr_t>(light), s), 4 * kUs);
-    const auto until = [&](bool steady) {
-      for (int i = 0; i < 1'000 && shares::is_steady(cost) != steady; ++i) {
-        put(100);
-        finish();
-      }
-      ASSERT_EQ(shares::is_steady(cost), steady);
-    };
-    for (unsigned i = 0; i < kLearned; ++i) {  // of what is not known two fill a window
-      put(1);
-      finish();
-    }
-    until(true);
-    put(400);  // whatever was open is over
-    finish();
-    ASSERT_TRUE(shares::is_steady(cost));
-    int records = gpu.records;
-    put(640);
-    EXPECT_LE(gpu.records - records, 14);  // of 200 us each they would be 16 at least
-    finish();
-    gpu.cost_ns[light] = 8 * kUs;
-    until(false);
-    records = gpu.records;
-    put(640);
-    EXPECT_GE(gpu.records - records, 16);
-  });
-}
-
 INSTANTIATE_TEST_SUITE_P(OnDevice, QuickTest, ::testing::Values(0, 1));
 
 }  // namespace

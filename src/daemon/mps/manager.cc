@@ -129,6 +129,10 @@ int MpsManager::tick(const Now& now) {
     if (!value.empty() && controls_.contains(key))
       divided_.try_emplace(value.substr(0, value.find('/')), key);
   }
+  for (const auto& [key, pair] : controls_) {
+    if (pair.partitions != nullptr && !pair.partitions->adding().empty())
+      divided_.try_emplace(pair.partitions->adding(), key);
+  }
   for (auto at = controls_.begin(); at != controls_.end();) {
     const auto wants = in_force.find(at->first);
     MpsControl& control = *at->second.control;

@@ -10,7 +10,7 @@ namespace bulkhead::daemon {
 namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
-constexpr const char* kElse = "; or use auto or temporal";
+constexpr const char* kElse = "; or use temporal";
 
 std::string id_of(const shm::PartitionBook& b) {
   const char* const slash = std::strchr(b.value, '/');
@@ -80,6 +80,7 @@ Partitions::State Partitions::state(const std::string& tenant) const {
   const bool has = book != nullptr && ours(*book) && book->value[0] != '\0';
   if (has && confirmed_) return State::kReady;
   if (!failed_.empty()) return State::kRefused;
+  if (!confirmed_) return State::kPending;  // what stands there is of a control daemon that is gone
   return book != nullptr && ours(*book) && !has ? State::kRefused : State::kPending;
 }
 
@@ -197,6 +198,7 @@ void Partitions::tell_removed(const policy::PartitionTable& table) {
 
 // What was added is in the books once it is listed as asked.
 void Partitions::settle_added(const policy::PartitionTable& table) {
+  if (!added_.empty()) adding_.clear();
   for (const Added& a : std::exchange(added_, {})) {
     const policy::PartitionedGpu* g = table.of(a.want.gpu);
     const policy::PartitionRow* p = g == nullptr ? nullptr : policy::partition_of(*g, a.id);
@@ -279,11 +281,13 @@ bool Partitions::add_one(const policy::PartitionTable& table) {
     }
     BH_KILL_POINT("partition.adding");
     const std::string free = free_text(*g);
+    adding_ = w.gpu;
     order_("sm_partition add " + w.gpu + " " + std::to_string(w.chunks) + "\n",
            [this, w, free](const MpsReply& r) {
              BH_KILL_POINT("partition.added");
              const policy::AddedPartition added = policy::parse_added(r.text, w.gpu);
              if (!r.ok() || added.id.empty()) {
+               adding_.clear();
                refuse(w, (r.ok() ? added.problem : problem_of(r)) + "; " + free);
              } else {
                added_.push_back({w, added.id});

@@ -54,11 +54,15 @@ class Partitions {
   void away() {
     confirmed_ = false;
     failed_.clear();
+    refused_ns_.clear();
+    adding_.clear();
     pause_ns_ = due_ns_ = 0;
   }
   // A process ended, or another reason to look.
   void look() { due_ns_ = 0; }
   [[nodiscard]] State state(const std::string& tenant) const;
+  // The GPU that a partition is being made of and not yet in the books; "": none.
+  [[nodiscard]] const std::string& adding() const { return adding_; }
   // Nobody wants one and none is there, or it cannot be known: the control daemon may be ended.
   [[nodiscard]] bool clear() const {
     return wants_.empty() && !asking_ && !again_ && (empty_ || !failed_.empty());
@@ -104,7 +108,7 @@ class Partitions {
   bool confirmed_ = false;  // a table was understood since the control daemon serves
   bool started_server_ = false;
   bool told_failed_ = false;
-  std::string failed_;
+  std::string failed_, adding_;
   std::uint64_t now_ns_ = 0, due_ns_ = 0, pause_ns_ = 0;
 };
 

@@ -272,7 +272,7 @@ TEST_F(Dividing, ARefusalSaysWhatIsFreeAndIsTriedAgain) {
   EXPECT_EQ(refused("b"),
             "MPS made no partition of 16 chunks of " + std::string{kGpu} +
                 ": Failed to fulfill the requested SM partition; 12 of its 16 chunks are free: "
-                "ask for at most 75%; or use auto or temporal");
+                "ask for at most 75%; or use temporal");
   const unsigned asked = table_.count("sm_partition add");
   turns(4, kSecond);
   EXPECT_EQ(table_.count("sm_partition add"), asked) << "not each second";

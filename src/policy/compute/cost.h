@@ -20,11 +20,8 @@ inline constexpr std::uint32_t kCostEntries = 4096;  // a power of 2
 inline constexpr std::uint32_t kCostProbes = 8;
 inline constexpr std::uint32_t kCoarseEntries = 32;
 inline constexpr std::uint32_t kSamples = 32;
-inline constexpr std::uint32_t kSampleEvery = 64;     // launches of a key, one of them timed alone;
-inline constexpr std::uint32_t kKnownEvery = 256;     // of one with a full ring of samples;
-inline constexpr std::uint32_t kSteadyEvery = 1'024;  // of one that is steady
-inline constexpr std::uint32_t kSteadyAfter =
-    4;  // segments in a row that came to what was predicted
+inline constexpr std::uint32_t kSampleEvery = 64;  // launches of a key, one of them timed alone;
+inline constexpr std::uint32_t kKnownEvery = 256;  // of one with a full ring of samples
 
 inline constexpr std::uint32_t kCleanLasts = 256;
 
@@ -72,10 +69,10 @@ struct alignas(64) CostEntry {
   std::atomic<std::uint64_t> prediction_ns;  // 0: no sample yet; written by the learner
   std::atomic<std::uint32_t> launches;       // wraps; by launching threads
   std::atomic<std::uint32_t> samples;        // kept so far, the first one apart; by the learner
-  std::atomic<std::uint32_t> agreed;         // steady.h; by the learner
-  std::uint32_t offered;                     // the learner's own, as the ring
-  std::uint32_t clean_left;                  // how many more samples a clean one outweighs
-  std::uint32_t ring[kSamples];              // ns; 4.29 s and more are kept as 2^32 - 1
+  std::uint32_t reserved;
+  std::uint32_t offered;         // the learner's own, as the ring
+  std::uint32_t clean_left;      // how many more samples a clean one outweighs
+  std::uint32_t ring[kSamples];  // ns; 4.29 s and more are kept as 2^32 - 1
 };
 
 struct CostTable {
@@ -116,20 +113,13 @@ struct CostTable {
 // Whether its samples are free of others' slices. The learner's thread.
 [[nodiscard]] inline bool knows_clean(CostEntry& e) noexcept { return e.clean_left != 0; }
 
-// Its segments came to what was predicted lately, all of them.
-[[nodiscard]] inline bool is_steady(const CostEntry& e) noexcept {
-  return e.agreed.load(std::memory_order_relaxed) >= kSteadyAfter;  // one number
-}
-
 // Whether the next launch wants a segment of its own: until the key has two samples, then 1 in 64, once it is well known 1 in
-// 256, while it is steady 1 in 1024 (an event costs the caller 0.9 us, so this is most of what a launch costs).
+// 256 (an event costs the caller 0.9 us, so this is most of what a launch costs).
 [[nodiscard]] inline bool wants_sample(const CostEntry& e) noexcept {
   // Relaxed, both: too old a figure costs one more sample.
   const std::uint32_t n = e.launches.load(std::memory_order_relaxed);
   if (n % kSampleEvery != 0) [[likely]]
     return e.samples.load(std::memory_order_relaxed) < 2;
-  if (is_steady(e)) return n % kSteadyEvery == 0;
-  // Relaxed: as above.
   return n % kKnownEvery == 0 || e.samples.load(std::memory_order_relaxed) < kSamples;
 }
 // Counts one that wants none: a load and a store, for of two at once one may be lost.
